@@ -1,0 +1,1 @@
+//! Benchmarks of the storage and replication paths; see docs/benchmarks.md.

@@ -1,0 +1,2 @@
+//! The command line of raftgrid.
+fn main() {}

@@ -1,0 +1,2 @@
+//! A worker node.
+fn main() {}

@@ -1,0 +1,1 @@
+//! workerd's loopback service for Python.

@@ -1,0 +1,1 @@
+//! Public services, forwarding to the leader.

@@ -1,0 +1,1 @@
+//! Artifacts on disk: fragments, receipts, scrub. A pure half and its files.

@@ -1,0 +1,1 @@
+//! Endpoints, retries, request ids: how a program talks to the control plane.

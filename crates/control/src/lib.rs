@@ -1,0 +1,1 @@
+//! Leader-side steps: scheduler, leases, shard leases, rounds. Pure.

@@ -1,0 +1,1 @@
+//! Raft, snapshot and fragment streams between replicas.

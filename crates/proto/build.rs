@@ -1,0 +1,19 @@
+//! Generates the messages of `proto/`; the services are a table in `raftgrid-rpc`.
+use std::path::Path;
+
+const FILES: &[&str] = &[
+    "agent", "artifact", "cluster", "command", "job", "kv", "ml", "peer", "row", "task", "types",
+];
+
+fn main() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let root = root.to_str().expect("the path of the checkout is UTF-8");
+    let files: Vec<String> =
+        FILES.iter().map(|file| format!("{root}/raftgrid/v1/{file}.proto")).collect();
+    println!("cargo:rerun-if-changed={root}");
+    protobuf_build::Builder::new()
+        .includes(&[root])
+        .files(&files)
+        .package_name("v1")
+        .generate();
+}

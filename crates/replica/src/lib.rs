@@ -1,0 +1,1 @@
+//! One control-plane node assembled, without transport.

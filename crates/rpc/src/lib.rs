@@ -1,0 +1,1 @@
+//! gRPC stubs, channels and marshalling: a table of methods.

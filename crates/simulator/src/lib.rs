@@ -1,0 +1,1 @@
+//! A deterministic world for all of the above (grows with the next release).

@@ -1,0 +1,1 @@
+//! RocksDB behind store's Disk trait.

@@ -1,0 +1,1 @@
+//! Log, tables, snapshots, boot, install, truncation, identity: all logic, over a narrow Disk trait.

@@ -1,0 +1,1 @@
+//! Logging facade and metrics registry.

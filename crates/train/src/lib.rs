@@ -1,0 +1,1 @@
+//! Tensor frames, guards, aggregation, optimisers. Pure.

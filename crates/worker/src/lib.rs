@@ -1,0 +1,1 @@
+//! Executor of tasks: a pure state machine and a process host.
