@@ -1,0 +1,51 @@
+//! How channels are set up. One environment (a few completion threads) a process; separate connections for Raft, control and bulk.
+
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use grpcio::{Channel, ChannelBuilder, Environment};
+
+/// Completion threads of one process: three processes share two cores in the smallest cluster.
+pub const COMPLETION_THREADS: usize = 2;
+/// Largest message that is received or sent, in bytes: a chunk of 1 MiB with its envelope, with room.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The environment of this process.
+pub fn environment(name: &str) -> Arc<Environment> {
+    Arc::new(grpcio::EnvBuilder::new().cq_count(COMPLETION_THREADS).name_prefix(name).build())
+}
+
+/// Options that clients and servers share.
+pub fn options(env: &Arc<Environment>) -> ChannelBuilder {
+    let message_bytes_max = i32::try_from(MESSAGE_BYTES_MAX).expect("the limit is below 2 GiB");
+    let per_message_decompression =
+        CString::new("grpc.per_message_decompression").expect("the literal has no zero byte");
+    ChannelBuilder::new(env.clone())
+        .max_receive_message_len(message_bytes_max)
+        .max_send_message_len(message_bytes_max)
+        .http2_bdp_probe(false)
+        // gRPC inflates after it checked the size of what it received; nobody of ours compresses.
+        .raw_cfg_int(per_message_decompression, 0)
+}
+
+fn client_options(env: &Arc<Environment>) -> ChannelBuilder {
+    options(env)
+        .enable_retry(false)
+        .enable_http_proxy(false)
+        .use_local_subchannel_pool(true)
+        .initial_reconnect_backoff(Duration::from_millis(50))
+        .max_reconnect_backoff(Duration::from_millis(500))
+        .keepalive_time(Duration::from_secs(10))
+        .keepalive_timeout(Duration::from_secs(5))
+}
+
+/// A connection of its own for small calls. `address` is host:port.
+pub fn channel(env: &Arc<Environment>, address: &str) -> Channel {
+    client_options(env).connect(address)
+}
+
+/// A connection of its own for models, gradients, fragments and snapshots.
+pub fn bulk_channel(env: &Arc<Environment>, address: &str) -> Channel {
+    client_options(env).stream_initial_window_size(8 * 1024 * 1024).connect(address)
+}
