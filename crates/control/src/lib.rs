@@ -1,1 +1,5 @@
 //! Leader-side steps: scheduler, leases, shard leases, rounds. Pure.
+
+mod types;
+
+pub use types::*;

@@ -1,1 +1,3 @@
 //! One control-plane node assembled, without transport.
+
+pub mod ports;

@@ -1,0 +1,265 @@
+//! What a replica offers to its transports (`Commands`, `Reads`, `Bytes`, `Leader`), and what it needs of them (`Peers`).
+//!
+//! Everything is by callback, called once, from any thread; a callback must not block. `api` turns them into futures.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use raftgrid_manifest::Rows;
+use raftgrid_proto::v1::{
+    Ack, Command, CommandReply, HeartbeatRequest, HeartbeatResponse, NextShardsRequest, NextShardsResponse, Node,
+    Optimizer, PollTaskRequest, PollTaskResponse,
+};
+
+/// Called once with the outcome.
+pub type Callback<T> = Box<dyn FnOnce(Result<T, CallError>) + Send>;
+
+/// Who asks. Tokens come with a later release; the place is here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Whose request it is; "" until there are tokens.
+    pub principal: String,
+}
+
+/// Why a call was not served. Each maps to one gRPC status in `api`.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CallError {
+    /// Only the leader serves this; `api` forwards once.
+    #[error("failed to serve the call: this replica does not lead")]
+    NotLeader {
+        /// The leader as known here; 0: none.
+        leader: u64,
+    },
+    /// UNAVAILABLE: no leader, no quorum, shutting down. Try again.
+    #[error("failed to reach a decision: {0}; try again")]
+    Unavailable(String),
+    /// RESOURCE_EXHAUSTED: a queue is full or a disk is low. Try again later.
+    #[error("failed to accept the call: {0}; try again later")]
+    Exhausted(String),
+    /// The command may or may not have been recorded; the same request id gives the outcome.
+    #[error("failed to learn the outcome; try again with the same request id")]
+    Unknown,
+    /// INVALID_ARGUMENT.
+    #[error("{0}")]
+    Invalid(String),
+    /// FAILED_PRECONDITION.
+    #[error("{0}")]
+    Precondition(String),
+    /// NOT_FOUND.
+    #[error("{0}")]
+    NotFound(String),
+    /// INTERNAL or DATA_LOSS: a person must look.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Replicated writes.
+pub trait Commands: Send + Sync {
+    /// Proposes the commands as one batch. On a follower the batch is forwarded to the leader, once. One reply a command.
+    fn propose(&self, commands: Vec<Command>, done: Callback<Vec<CommandReply>>);
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// A read index is confirmed first. On a follower: `NotLeader`.
+    Linearizable,
+    /// Whatever is applied here.
+    Local,
+}
+
+/// Rows as of one applied position.
+#[derive(Clone)]
+pub struct ReadView {
+    /// The rows.
+    pub rows: Arc<dyn Rows + Send + Sync>,
+    /// Position up to which everything is in them.
+    pub position: u64,
+    /// Since this replica last heard of the leader, in milliseconds; 0 for linearizable reads.
+    pub age_ms: u64,
+}
+
+/// Reads of the replicated state.
+pub trait Reads: Send + Sync {
+    /// Rows, fresh as asked.
+    fn read(&self, freshness: Freshness, done: Callback<ReadView>);
+    /// Calls back when something was applied after `position` here, or after `timeout`, whichever is first. The value is the
+    /// newest applied position. For watches: read, then wait, then read again.
+    fn changed_after(&self, position: u64, timeout: Duration, done: Box<dyn FnOnce(u64) + Send>);
+}
+
+/// Calls that live in the leader's memory. On a follower: `NotLeader`.
+pub trait Leader: Send + Sync {
+    /// A heartbeat; answered after a read index that began after its arrival.
+    fn heartbeat(&self, request: HeartbeatRequest, done: Callback<HeartbeatResponse>);
+    /// Tasks assigned to the node; waits up to `wait_ms` for one.
+    fn poll_task(&self, request: PollTaskRequest, done: Callback<PollTaskResponse>);
+    /// (round, shard) pairs leased to the trainer; waits up to `wait_ms` for one. Served by any replica.
+    fn next_shards(&self, request: NextShardsRequest, done: Callback<NextShardsResponse>);
+    /// Node rows with the leader's knowledge of last heartbeats filled in.
+    fn nodes(&self, done: Callback<Vec<Node>>);
+}
+
+/// What an upload is for.
+#[derive(Clone, Debug)]
+pub enum Purpose {
+    /// A gradient; `finish` commits it into the ledger.
+    Gradient(GradientMeta),
+    /// Model 0; `finish` commits it, or compares with the one that is there.
+    InitModel(InitModelMeta),
+    /// An artifact under a name ("" for none); `finish` commits it.
+    Artifact {
+        /// Name or "".
+        name: String,
+        /// bundle, model, checkpoint, file.
+        kind: String,
+    },
+}
+
+/// Of a gradient. With `lease_epoch` 0 (a client without leases) job, round, shard, task and epoch are resolved by the worker's task and
+/// the model that it was given.
+#[derive(Clone, Debug, Default)]
+pub struct GradientMeta {
+    /// Job id; may be "" for old clients.
+    pub job_id: String,
+    /// Node id of the sender.
+    pub worker_id: String,
+    /// Round.
+    pub round: u64,
+    /// Shard.
+    pub shard: u32,
+    /// Trainer task.
+    pub task_id: String,
+    /// Its lease.
+    pub lease_epoch: u64,
+    /// Weight in the mean.
+    pub weight: f64,
+    /// JSON object of numbers, or empty.
+    pub metrics_json: Vec<u8>,
+    /// Artifact id of the shard's carried state, or "".
+    pub state_artifact: String,
+    /// Numeric class, opaque.
+    pub numeric_class: Vec<u8>,
+}
+
+/// Of model 0.
+#[derive(Clone, Debug, Default)]
+pub struct InitModelMeta {
+    /// Job id.
+    pub job_id: String,
+    /// The trainer.
+    pub task_id: String,
+    /// Its lease.
+    pub lease_epoch: u64,
+    /// What the leader runs over the mean.
+    pub optimizer: Optimizer,
+    /// Numeric class, opaque.
+    pub numeric_class: Vec<u8>,
+}
+
+/// How an upload ended.
+#[derive(Clone, Debug)]
+pub enum Uploaded {
+    /// Of gradients and model 0: what the sender is told.
+    Ack(Ack),
+    /// Of artifacts.
+    Artifact {
+        /// Its id.
+        artifact_id: u64,
+        /// SHA-256.
+        digest: [u8; 32],
+    },
+}
+
+/// Bytes on their way in. Dropping it abandons the upload.
+pub trait Upload: Send {
+    /// The next bytes, already verified against their chunk's checksum. Blocks for the disk only; call it off the gRPC threads.
+    fn write(&mut self, data: &[u8]) -> Result<(), CallError>;
+    /// The end: checks total and digest (if announced), makes F+1 copies durable, commits, then answers.
+    fn finish(self: Box<Self>, digest: Option<Vec<u8>>, done: Callback<Uploaded>);
+}
+
+/// Bytes on their way out.
+pub trait Download: Send {
+    /// Size in bytes.
+    fn total_bytes(&self) -> u64;
+    /// SHA-256 of the whole.
+    fn digest(&self) -> [u8; 32];
+    /// Artifact id.
+    fn artifact_id(&self) -> u64;
+    /// Fills `buffer` from `offset`, whole unless the end is nearer; verified. Blocks; call it off the gRPC threads.
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, CallError>;
+}
+
+/// Which model is meant.
+#[derive(Clone, Debug, Default)]
+pub struct ModelQuery {
+    /// Job id; "" : by the caller's lease, or else the only running train job.
+    pub job_id: String,
+    /// Task of the caller; "" if not known.
+    pub task_id: String,
+    /// Node of the caller, for clients without leases; "" if not known.
+    pub node_id: String,
+    /// Lease of the caller; 0 if not known.
+    pub lease_epoch: u64,
+    /// None: the newest.
+    pub version: Option<u64>,
+}
+
+/// Bytes of models, gradients and artifacts.
+pub trait Bytes: Send + Sync {
+    /// Starts an upload. `total_bytes`/`digest` as announced in the first chunk, if they were. Blocks; call it off the gRPC threads.
+    fn begin(
+        &self,
+        caller: &Caller,
+        purpose: Purpose,
+        total_bytes: Option<u64>,
+        digest: Option<Vec<u8>>,
+    ) -> Result<Box<dyn Upload>, CallError>;
+    /// Opens a model: (version, bytes). A client without leases is remembered with its task. Blocks.
+    fn open_model(&self, query: &ModelQuery) -> Result<(u64, Box<dyn Download>), CallError>;
+    /// Opens an artifact by id or name (`JOB/model@latest`, `JOB/model@7`). Blocks.
+    fn open_artifact(&self, artifact: &str) -> Result<Box<dyn Download>, CallError>;
+    /// Stores a fragment for a peer, fsynced when it returns; for `peer`. `digest` is the SHA-256 of `data`'s whole stream.
+    fn fragment_sink(
+        &self,
+        artifact_id: u64,
+        fragment: u32,
+        total_bytes: u64,
+        digest: [u8; 32],
+    ) -> Result<Box<dyn FragmentSink>, CallError>;
+    /// Opens a fragment kept here; for `peer`.
+    fn open_fragment(&self, artifact_id: u64, fragment: u32) -> Result<Box<dyn Download>, CallError>;
+}
+
+/// A fragment on its way in from a peer. Dropping it abandons the file.
+pub trait FragmentSink: Send {
+    /// The next bytes.
+    fn write(&mut self, data: &[u8]) -> Result<(), CallError>;
+    /// Verifies size and digest, fsyncs file and directory.
+    fn finish(self: Box<Self>) -> Result<(), CallError>;
+}
+
+/// What a replica needs of its peers; brought by `peer`. All of it blocks; called off the raft and apply threads.
+pub trait Peers: Send + Sync {
+    /// Streams a fragment to `node` and returns when it is durable there (its receipt was right).
+    fn put_fragment(
+        &self,
+        node: u64,
+        artifact_id: u64,
+        fragment: u32,
+        digest: [u8; 32],
+        data: &mut dyn Download,
+    ) -> Result<(), CallError>;
+    /// Fetches a fragment from `node` into `sink`, verified by its digest there.
+    fn get_fragment(
+        &self,
+        node: u64,
+        artifact_id: u64,
+        fragment: u32,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
+    ) -> Result<(), CallError>;
+    /// A unary call to `node`: full method path and encoded request; the encoded answer. The path `raftgrid/propose` carries a
+    /// CommandBatch and answers the concatenation of length-delimited CommandReply.
+    fn forward(&self, node: u64, method: &str, request: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, CallError>;
+}
