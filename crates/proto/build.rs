@@ -8,8 +8,9 @@ const FILES: &[&str] = &[
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
     let root = root.to_str().expect("the path of the checkout is UTF-8");
-    let files: Vec<String> =
+    let mut files: Vec<String> =
         FILES.iter().map(|file| format!("{root}/raftgrid/v1/{file}.proto")).collect();
+    files.extend(["api", "raftpb", "reflection"].map(|file| format!("{root}/compat/{file}.proto")));
     println!("cargo:rerun-if-changed={root}");
     protobuf_build::Builder::new()
         .includes(&[root])

@@ -1,1 +1,32 @@
-//! Public services, forwarding to the leader.
+//! The public services of a replica: decode, check sizes, ask the replica, answer. What a call means is decided elsewhere.
+//!
+//! Owned here: the mapping of outcomes to gRPC statuses, the one forwarding of a call to the leader, the flow of byte streams between the
+//! network and the replica's `Bytes`, watches, task logs, health, reflection. Called by `controld`, which registers the services on its ports.
+//! Never here: a decision about a task, job or round; blocking work on a gRPC thread (it goes to `pool`).
+
+mod artifact;
+mod calls;
+mod cluster;
+mod context;
+mod failure;
+mod forward;
+mod health;
+mod job;
+pub mod limits;
+mod log_book;
+mod logs;
+mod ml;
+mod node;
+mod pool;
+mod ports;
+mod reflection;
+mod services;
+mod streams;
+mod task;
+mod validate;
+mod views;
+mod watch;
+
+pub use forward::Forwarded;
+pub use ports::{Cluster, MemberChange, MemberVerb, Ports};
+pub use services::{ApiConfig, ApiError, Services};

@@ -1,1 +1,12 @@
-//! Artifacts on disk: fragments, receipts, scrub. A pure half and its files.
+//! Artifacts on disk: fragments with their checksums, durable when a receipt is given.
+//!
+//! The pure half (`footer`, `placement`) knows no file; `store` is its files. This release keeps plain copies (`code_id` 0): every fragment
+//! of an artifact is the whole artifact. Coding comes later under its own `code_id`, in the same files.
+//! Never here: which artifact exists (the manifest decides), who fetches from whom (the replica), names given by users (never paths).
+
+pub mod footer;
+pub mod limits;
+pub mod placement;
+pub mod store;
+
+pub use store::{BlobError, FragmentReader, FragmentStore, FragmentWriter};

@@ -1,1 +1,25 @@
 //! Endpoints, retries, request ids: how a program talks to the control plane.
+//!
+//! Owned here: which endpoint is asked next, when a call is made again, the request id that makes this safe, and the checks on
+//! bytes that come or go in streams. Called by gridctl and by workerd's control-plane adapter (`agent`). Blocking by design: none
+//! of these functions may be called on a gRPC completion thread.
+//!
+//! Invariants: one logical call carries one request id whatever the number of attempts; no attempt starts after the deadline; a
+//! byte that did not match its checksum is never handed on.
+
+mod artifact;
+mod call;
+mod cluster;
+mod config;
+mod endpoints;
+mod error;
+mod job;
+pub mod limits;
+mod task;
+mod watch;
+
+pub use artifact::{ArtifactHead, ReadSeek, Upload};
+pub use call::{request_id, Client};
+pub use config::ClientConfig;
+pub use error::ClientError;
+pub use watch::JobWatch;

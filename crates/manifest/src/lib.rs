@@ -1,5 +1,41 @@
-//! The replicated state machine: commands, guards, rows, predicates. Pure.
+//! The replicated state machine: commands, guards, rows, predicates.
+//!
+//! Owns what a command may do to the state. The apply thread calls [`apply`] with each committed entry and writes the changes that come
+//! back; control and api read through [`views`] and decide with [`predicates`]. Nothing here knows a clock, a thread, a disk, a random
+//! number or raft: the same entries give the same bytes on every replica.
+//!
+//! Invariants: `invariants.rs` checks all of them; the cheap ones are asserted where the rows are written (`tables/`).
 
+mod apply;
+mod commands;
+mod digest;
+mod error;
+mod facade;
+mod invariants;
+mod keys;
+mod ledger;
+mod machine;
+mod make;
+mod overlay;
+mod position;
+pub mod predicates;
+mod read;
+mod reply;
+mod requests;
+mod row_change;
 pub mod rows;
+mod tables;
+mod text;
+pub mod limits;
+pub mod views;
 
+pub use apply::{apply, Applied};
+pub use commands::{minimum_version, report_digest, MACHINE_VERSION};
+pub use error::ApplyError;
+pub use facade::{Manifest, ManifestError};
+pub use invariants::check_invariants;
+pub use ledger::{chain_hash, round_inputs_hash, InputContribution, RoundInputs, ALGORITHM_ID};
+pub use make::{batch, command, command_for, encode_batch};
+pub use position::Position;
+pub use row_change::{row_change, RowChange};
 pub use rows::{Change, MemRows, Rows, RowsError, Table, TABLES};

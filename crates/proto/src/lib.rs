@@ -6,3 +6,6 @@ mod generated {
 }
 
 pub use generated::v1;
+
+/// Every file of `proto/` as an encoded `FileDescriptorSet`, services included: for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/protos/mod.desc"));

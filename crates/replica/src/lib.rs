@@ -1,3 +1,28 @@
 //! One control-plane node assembled, without transport.
+//!
+//! Owns the glue: the state machine over the store's tables, the event ring, the leader's loops, long polls, and the road of bytes (spool,
+//! copies, receipts, commit). Transports call it through `ports`. It decides nothing itself: guards are in `manifest`, plans in `control`,
+//! arithmetic in `train`.
+//! Never here: gRPC, RocksDB, raft-rs.
 
+mod aggregate;
+mod artifacts;
+pub mod clock;
+mod cluster_time;
+mod janitor;
+mod leader;
+pub mod limits;
+mod machine;
+mod models;
+mod node;
+mod polls;
+mod pool;
 pub mod ports;
+mod proposals;
+mod ring;
+mod timer;
+mod uploads;
+mod views;
+
+pub use node::{Replica, ReplicaConfig, StartError};
+pub use proposals::{Proposals, PROPOSE_PATH};

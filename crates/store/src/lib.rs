@@ -1,1 +1,31 @@
-//! Log, tables, snapshots, boot, install, truncation, identity: all logic, over a narrow Disk trait.
+//! Log, tables, snapshots, boot, install, truncation, identity: all logic, over a narrow `Disk` trait.
+//!
+//! One data directory belongs to one replica. `Store::open` gives its parts: `RaftLog` (the driver's `LogStore`), `StateTables`
+//! (the apply thread's rows), `SnapshotShelf` (what the transport sends and receives). The log is the only promise; the tables are
+//! a cache of its prefix. The store starts no thread and keeps no clock: whoever calls decides where a call runs. Formats:
+//! docs/storage-format.md.
+
+mod boot;
+mod codec;
+pub mod disk;
+mod error;
+mod identity;
+mod layout;
+pub mod limits;
+mod log;
+mod mark;
+mod room;
+mod shelf;
+mod staging;
+mod tables;
+
+pub use boot::{BootMode, BootReport, Booted, Store};
+pub use disk::{Disk, DiskError, DiskErrorKind, DiskResult};
+pub use error::{StoreError, LOST_LOG};
+pub use identity::Identity;
+pub use layout::is_plain_name;
+pub use log::{LogReaderImpl, RaftLog, SyncerImpl};
+pub use room::{Room, RoomWatch};
+pub use shelf::{SnapshotFile, SnapshotReader, SnapshotShelf};
+pub use staging::Staging;
+pub use tables::{Checkpointer, StateTables, TablesReader, TablesView};

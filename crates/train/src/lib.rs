@@ -1,1 +1,31 @@
-//! Tensor frames, guards, aggregation, optimisers. Pure.
+//! What becomes of gradients: tensor frames, guards, the weighted mean in its fixed order, the optimiser.
+//!
+//! Called by `replica` (aggregation, audit), `api` (guards) and tests. Pure: bytes in, bytes out; no file, no socket, no thread, no clock, no
+//! random number, and no way to learn in which order contributions arrived. Callers own threads: an [`mean::Accumulator`] over a range of
+//! elements is independent of every other.
+//!
+//! Invariant: equal inputs give equal bytes on every machine. Only `+ − × ÷ √` of IEEE 754 and conversions between f32 and f64 (round to
+//! nearest, ties to even) are used; each is rounded by itself (Rust never fuses a multiply with an add). `ml-code/src/raftgrid/_aggregate.py`
+//! does the same arithmetic in NumPy, and `ml-code/tests/golden` holds the two together bit for bit.
+
+pub mod aggregate;
+pub mod frame;
+pub mod guard;
+pub mod inputs;
+pub mod limits;
+pub mod mean;
+pub mod metrics;
+pub mod norm;
+pub mod optimizer;
+pub mod seed;
+
+pub use aggregate::{aggregate, Aggregated, Aggregator, TrainError};
+pub use frame::{Dtype, Frame, FrameError, Layout, TensorSpec};
+pub use guard::{check_contribution, check_model, effective_weight, GuardError, GuardLimits};
+pub use mean::{Accumulator, MeanError, Precision};
+pub use metrics::mean_metrics;
+pub use optimizer::{OptimizerError, Sgd};
+pub use seed::shard_seed;
+
+/// Names the arithmetic: mean and optimiser. Part of every round's inputs hash; any change that can alter a bit of a result changes it.
+pub const ALGORITHM_ID: &str = "raftgrid/mean-f32+sgd/v1";

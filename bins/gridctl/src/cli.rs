@@ -1,0 +1,397 @@
+//! The words of the command line: what may be typed. What they do stands in the file of each noun.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use structopt::clap::AppSettings;
+use structopt::StructOpt;
+
+use crate::limits;
+
+/// raftgrid: train models on machines that fail.
+#[derive(Debug, StructOpt)]
+#[structopt(name = "gridctl", setting = AppSettings::SubcommandRequired, global_setting = AppSettings::UnifiedHelpMessage,
+            global_setting = AppSettings::VersionlessSubcommands)]
+pub(crate) struct Cli {
+    #[structopt(flatten)]
+    pub(crate) global: Global,
+    #[structopt(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct Global {
+    /// Client addresses of the replicas (host:port,host:port,…); else those of the dev cluster in --dir
+    #[structopt(long, global = true, env = "RAFTGRID_ENDPOINTS", value_name = "LIST")]
+    pub(crate) endpoints: Option<String>,
+    /// How results are printed [default: table]
+    #[structopt(long, global = true, possible_values = &["table", "json"], value_name = "FORM")]
+    pub(crate) output: Option<String>,
+    /// How long one call may take, with retries (10s, 500ms) [default: 30s]
+    #[structopt(long, global = true, parse(try_from_str = duration), value_name = "TIME")]
+    pub(crate) timeout: Option<Duration>,
+    /// Directory of the dev cluster [default: .raftgrid-dev]
+    #[structopt(long, global = true, parse(from_os_str), value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl Global {
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(limits::CALL_TIMEOUT)
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(|| PathBuf::from(limits::DEV_DIRECTORY))
+    }
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Command {
+    /// A cluster on this machine: replicas and workers as child processes
+    #[structopt(setting = AppSettings::SubcommandRequired)]
+    Dev(Dev),
+    /// Train a model: upload a script with its folder and run it in rounds
+    Train(Train),
+    /// Jobs: list, get, watch, wait, cancel, audit
+    #[structopt(setting = AppSettings::SubcommandRequired)]
+    Job(Job),
+    /// Tasks: submit, get, list, cancel, why, logs
+    #[structopt(setting = AppSettings::SubcommandRequired)]
+    Task(Task),
+    /// Worker nodes: list, drain, cordon, uncordon
+    #[structopt(setting = AppSettings::SubcommandRequired)]
+    Node(Node),
+    /// The replicas: members, status, leader, snapshot, …
+    #[structopt(setting = AppSettings::SubcommandRequired)]
+    Cluster(Cluster),
+    /// Bytes that outlive processes: push, get, ls
+    #[structopt(setting = AppSettings::SubcommandRequired)]
+    Artifact(Artifact),
+    /// Train the same model three times, twice of it in trouble, and compare the results
+    Demo(Demo),
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Dev {
+    /// Start the cluster of --dir; without --detach it ends with Ctrl-C
+    Up(DevUp),
+    /// Which processes run, where, and who leads
+    Status,
+    /// SIGKILL one process: `leader`, or a node's name
+    Kill {
+        /// leader, controld-1, worker-2, …
+        node: String,
+    },
+    /// Start a node again that was killed (a running one is stopped first)
+    Restart {
+        /// controld-1, worker-2, …
+        node: String,
+    },
+    /// Stop every process; the data stays
+    Down,
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct DevUp {
+    /// Replicas of the control plane (1, 3, 5 or 7) [default: 3]
+    #[structopt(long, value_name = "N")]
+    pub(crate) peers: Option<u32>,
+    /// Workers [default: 3]
+    #[structopt(long, value_name = "N")]
+    pub(crate) workers: Option<u32>,
+    /// Leave it running in the background
+    #[structopt(long)]
+    pub(crate) detach: bool,
+    /// Python interpreter of the workers [default: .venv/bin/python if it is there, else python3]
+    #[structopt(long, parse(from_os_str), value_name = "FILE")]
+    pub(crate) python: Option<PathBuf>,
+    /// Tasks that one worker runs at once
+    #[structopt(long, default_value = "2", value_name = "N")]
+    pub(crate) slots: u32,
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct Train {
+    /// Python script; its folder travels with it
+    #[structopt(parse(from_os_str))]
+    pub(crate) script: PathBuf,
+    /// Name of the job
+    #[structopt(long)]
+    pub(crate) name: String,
+    /// Parts of the data; never changes during a job
+    #[structopt(long, value_name = "N")]
+    pub(crate) shards: u32,
+    /// Trainer tasks
+    #[structopt(long, value_name = "N")]
+    pub(crate) workers: u32,
+    /// Rounds to train
+    #[structopt(long, value_name = "N")]
+    pub(crate) rounds: u64,
+    /// Gradients that close a round [default: all shards, which keeps the job reproducible]
+    #[structopt(long, value_name = "K")]
+    pub(crate) quorum: Option<u32>,
+    /// Seed of the model and of every step
+    #[structopt(long, default_value = "0", value_name = "N")]
+    pub(crate) seed: u64,
+    /// Share of the gradients that are computed twice and compared (0 to 1)
+    #[structopt(long, default_value = "0.01", value_name = "SHARE")]
+    pub(crate) verify: f64,
+    /// Print a line per round until the job is over
+    #[structopt(long)]
+    pub(crate) watch: bool,
+    /// Arguments of the script
+    #[structopt(last = true)]
+    pub(crate) args: Vec<String>,
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Job {
+    /// All jobs
+    List,
+    /// One job and its tasks
+    Get {
+        /// Name of the job
+        name: String,
+    },
+    /// A line per round until the job is over
+    Watch {
+        /// Name of the job
+        name: String,
+    },
+    /// Wait until the job is over; fails if it did not end well
+    Wait {
+        /// Name of the job
+        name: String,
+    },
+    /// Stop a job and its tasks
+    Cancel {
+        /// Name of the job
+        name: String,
+    },
+    /// What made the model: hold the ledger against what must be in it
+    Audit(Audit),
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct Audit {
+    /// Name of the job
+    pub(crate) name: String,
+    /// Also print every contribution
+    #[structopt(long)]
+    pub(crate) contributions: bool,
+    /// acks.jsonl files of workers: each acknowledged gradient must be in the ledger
+    #[structopt(long, parse(from_os_str), value_name = "FILE")]
+    pub(crate) acks: Vec<PathBuf>,
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Task {
+    /// Hand in a task
+    Submit(TaskSubmit),
+    /// One task
+    Get {
+        /// Id of the task
+        id: String,
+    },
+    /// Tasks, newest state
+    List {
+        /// Only of this status
+        #[structopt(long, possible_values = &["pending", "assigned", "running", "completed", "failed"], value_name = "STATUS")]
+        status: Option<String>,
+        /// Only of this job
+        #[structopt(long, value_name = "NAME")]
+        job: Option<String>,
+        /// At most so many
+        #[structopt(long, default_value = "100", value_name = "N")]
+        limit: i32,
+    },
+    /// Stop a task
+    Cancel {
+        /// Id of the task
+        id: String,
+    },
+    /// Run a failed task again
+    Retry {
+        /// Id of the task
+        id: String,
+    },
+    /// Why a task does not run yet
+    Why {
+        /// Id of the task
+        id: String,
+    },
+    /// What a task printed
+    Logs {
+        /// Id of the task
+        id: String,
+        /// Go on until the task is over
+        #[structopt(long, short)]
+        follow: bool,
+    },
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct TaskSubmit {
+    /// command, python, matmul, …
+    #[structopt(long = "type", value_name = "TYPE")]
+    pub(crate) task_type: String,
+    /// What to do, as JSON; @FILE reads it from a file
+    #[structopt(long, value_name = "JSON")]
+    pub(crate) data: String,
+    /// Id of the task [default: given by the cluster]
+    #[structopt(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// Wait until it is over; fails if the task fails
+    #[structopt(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Node {
+    /// All nodes
+    List,
+    /// No new tasks; running ones are moved away
+    Drain {
+        /// Id of the node
+        node: String,
+    },
+    /// No new tasks; running ones go on
+    Cordon {
+        /// Id of the node
+        node: String,
+    },
+    /// Take tasks again
+    Uncordon {
+        /// Id of the node
+        node: String,
+    },
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Cluster {
+    /// Replicas of the configuration
+    Members,
+    /// Every replica's role, term and indexes, each asked directly
+    Status,
+    /// Who leads
+    Leader,
+    /// Counters of one replica
+    Stats,
+    /// Make a snapshot now
+    Snapshot,
+    /// Ask the leader to prove with a quorum that it leads
+    VerifyLeader,
+    /// Wait until everything committed so far is applied
+    Barrier,
+    /// Hand leadership to another replica
+    LeadershipTransfer {
+        /// Id of the replica [default: the most caught up]
+        to: Option<u64>,
+    },
+    /// Add a replica that does not vote yet
+    AddLearner(Change),
+    /// Let a replica vote
+    AddVoter(Change),
+    /// Take a replica's vote
+    DemoteVoter(Change),
+    /// Remove a replica
+    RemoveServer(Change),
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) struct Change {
+    /// Id of the replica
+    pub(crate) node_id: u64,
+    /// Its host:port between replicas
+    #[structopt(long, value_name = "ADDRESS")]
+    pub(crate) raft_address: Option<String>,
+    /// Its host:port for clients
+    #[structopt(long, value_name = "ADDRESS")]
+    pub(crate) client_address: Option<String>,
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Artifact {
+    /// Upload a file
+    Push {
+        /// File to upload
+        #[structopt(parse(from_os_str))]
+        file: PathBuf,
+        /// Name [default: none; found by its id]
+        #[structopt(long)]
+        name: Option<String>,
+    },
+    /// Download an artifact
+    Get {
+        /// Id, or JOB/model@latest, or JOB/model@7
+        artifact: String,
+        /// Where to write it
+        #[structopt(parse(from_os_str))]
+        file: PathBuf,
+    },
+    /// All artifacts
+    Ls,
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct Demo {
+    /// Script to train
+    #[structopt(long, default_value = "ml-code/examples/digits_mlp.py", parse(from_os_str), value_name = "FILE")]
+    pub(crate) script: PathBuf,
+    /// Rounds of each training
+    #[structopt(long, default_value = "60", value_name = "N")]
+    pub(crate) rounds: u64,
+    /// Python interpreter of the workers [default: .venv/bin/python if it is there, else python3]
+    #[structopt(long, parse(from_os_str), value_name = "FILE")]
+    pub(crate) python: Option<PathBuf>,
+}
+
+/// `10s`, `500ms`, `2m`, or a plain number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| format!("`{text}` is not a time such as 10s, 500ms or 2m"))?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" | "" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        other => Err(format!("unit `{other}` of `{text}` is unknown; use ms, s or m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn global_options_are_taken_before_and_after_the_command() {
+        for words in [
+            &["gridctl", "--output", "json", "--endpoints", "a:1,b:2", "job", "audit", "digits"][..],
+            &["gridctl", "job", "audit", "digits", "--output", "json", "--endpoints", "a:1,b:2"][..],
+            &["gridctl", "job", "--endpoints", "a:1,b:2", "audit", "--output", "json", "digits"][..],
+        ] {
+            let cli = Cli::from_iter_safe(words).expect("it is well formed");
+            assert_eq!(cli.global.output.as_deref(), Some("json"), "{words:?}");
+            assert_eq!(cli.global.endpoints.as_deref(), Some("a:1,b:2"), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn arguments_after_two_dashes_are_the_scripts() {
+        let words = "gridctl train a.py --name n --shards 6 --workers 3 --rounds 60 --watch -- --lr 0.1";
+        let cli = Cli::from_iter_safe(words.split(' ')).expect("it is well formed");
+        let Command::Train(train) = cli.command else { panic!("it is train") };
+        assert_eq!(train.args, ["--lr", "0.1"]);
+        assert_eq!((train.shards, train.workers, train.rounds, train.watch), (6, 3, 60, true));
+        assert_eq!(train.verify, 0.01);
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("3"), Ok(Duration::from_secs(3)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("soon").unwrap_err().contains("soon"));
+        assert!(duration("3h").unwrap_err().contains("`h`"));
+    }
+}

@@ -1,0 +1,35 @@
+//! Limits and waiting times of the command line.
+
+use std::time::Duration;
+
+/// Default of --dir.
+pub(crate) const DEV_DIRECTORY: &str = ".raftgrid-dev";
+/// Directory of `gridctl demo`.
+pub(crate) const DEMO_DIRECTORY: &str = ".demo";
+/// Default of --timeout: one call with its retries. Longer than an election and a lease of the `local` preset together.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// One question to one replica that may be dead.
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Pause between two questions of a loop that waits.
+pub(crate) const PROBE_PAUSE: Duration = Duration::from_millis(10);
+/// Until every replica of a dev cluster answers and knows a leader.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between SIGTERM and SIGKILL of `dev down`.
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(4);
+/// A killed process must be gone within this.
+pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// A bundle (script and folder, as tar), in bytes.
+pub(crate) const BUNDLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Files in a bundle.
+pub(crate) const BUNDLE_FILES_MAX: usize = 10_000;
+/// JSON of a task, in bytes: a command in the log is at most 256 KiB.
+pub(crate) const TASK_DATA_BYTES_MAX: usize = 192 * 1024;
+/// Replicas of a dev cluster.
+pub(crate) const DEV_PEERS_MAX: u32 = 7;
+/// Workers of a dev cluster.
+pub(crate) const DEV_WORKERS_MAX: u32 = 64;
+/// `job audit --acks`: bytes of one file.
+pub(crate) const ACKS_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+const _: () = assert!(PROBE_TIMEOUT.as_millis() < CALL_TIMEOUT.as_millis());
+const _: () = assert!(TASK_DATA_BYTES_MAX < 256 * 1024);

@@ -1,0 +1,308 @@
+//! How a handler is registered and how it asks the replica: callbacks become futures, failures become statuses, NotLeader becomes one
+//! forwarded call.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use grpcio::{
+    ClientStreamingSink, RequestStream, RpcContext, RpcStatus, RpcStatusCode, ServerStreamingSink, UnarySink,
+};
+use protobuf::Message;
+use raftgrid_proto::v1::{Command, CommandReply, Command_oneof_kind, Consistency};
+use raftgrid_replica::ports::{CallError, Callback, Freshness, ReadView};
+use raftgrid_rpc::methods::Rpc;
+use raftgrid_rpc::serve::Handlers;
+use raftgrid_rpc::status::status;
+use slog::debug;
+
+use crate::context::{Context, Core};
+use crate::failure::{invalid, taken, Answer, Failure};
+use crate::forward;
+use crate::limits;
+
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// A unary method by its encoded messages, as a follower forwards it.
+pub(crate) type Dispatch = Arc<dyn Fn(Context, Vec<u8>) -> BoxFuture<Result<Vec<u8>, RpcStatus>> + Send + Sync>;
+
+/// Services under construction: handlers for a port, and the table of what followers may forward.
+pub(crate) struct Surface {
+    pub(crate) core: Arc<Core>,
+    pub(crate) handlers: Handlers,
+    pub(crate) table: BTreeMap<&'static str, Dispatch>,
+}
+
+impl Surface {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core, handlers: Handlers::new(), table: BTreeMap::new() }
+    }
+
+    /// One request, one answer; forwarded whole if only the leader can give it.
+    pub(crate) fn unary<Req, Resp, H, F>(self, rpc: &'static Rpc<Req, Resp>, handler: H) -> Self
+    where
+        Req: Message + Clone,
+        Resp: Message,
+        H: Fn(Arc<Core>, Context, Req) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Answer<Resp>> + Send + 'static,
+    {
+        self.unary_shortened(rpc, |_| {}, handler)
+    }
+
+    /// As `unary`; `shorten` changes the request before it is forwarded.
+    pub(crate) fn unary_shortened<Req, Resp, H, F>(
+        mut self,
+        rpc: &'static Rpc<Req, Resp>,
+        shorten: fn(&mut Req),
+        handler: H,
+    ) -> Self
+    where
+        Req: Message + Clone,
+        Resp: Message,
+        H: Fn(Arc<Core>, Context, Req) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Answer<Resp>> + Send + 'static,
+    {
+        let path = rpc.method.name;
+        let (core, local) = (self.core.clone(), handler.clone());
+        self.handlers = self.handlers.unary(rpc, move |ctx: RpcContext<'_>, request: Req, sink: UnarySink<Resp>| {
+            let (core, local, context) = (core.clone(), local.clone(), Context::of(&ctx));
+            ctx.spawn(async move {
+                let mut kept = request.clone();
+                let answer = match local(core.clone(), context.clone(), request).await {
+                    Err(Failure::NotLeader { leader }) => {
+                        shorten(&mut kept);
+                        forward::to_leader(&core, leader, path, &kept).await
+                    }
+                    other => other,
+                };
+                let sent = match answer {
+                    Ok(message) => sink.success(message).await,
+                    Err(failure) => sink.fail(shown(&core, failure)).await,
+                };
+                if let Err(error) = sent {
+                    debug!(core.logger, "answer not delivered"; "method" => path, "error" => %error);
+                }
+            });
+        });
+        let core = self.core.clone();
+        let dispatch: Dispatch = Arc::new(move |context, request| {
+            let (core, handler) = (core.clone(), handler.clone());
+            Box::pin(async move {
+                let request = Req::parse_from_bytes(&request)
+                    .map_err(|error| status(RpcStatusCode::INVALID_ARGUMENT, format!("request: {error}")))?;
+                let answer = handler(core.clone(), context, request).await.map_err(|failure| shown(&core, failure))?;
+                answer.write_to_bytes().map_err(|error| status(RpcStatusCode::INTERNAL, error.to_string()))
+            })
+        });
+        self.table.insert(path, dispatch);
+        self
+    }
+
+    /// A stream of requests, one answer. Served here, whoever leads.
+    pub(crate) fn client_streaming<Req, Resp, H, F>(mut self, rpc: &'static Rpc<Req, Resp>, handler: H) -> Self
+    where
+        Req: Message,
+        Resp: Message,
+        H: Fn(Arc<Core>, Context, Incoming<Req>) -> F + Clone + Send + 'static,
+        F: Future<Output = (Incoming<Req>, Answer<Resp>)> + Send + 'static,
+    {
+        let (core, path) = (self.core.clone(), rpc.method.name);
+        self.handlers = self.handlers.client_streaming(
+            rpc,
+            move |ctx: RpcContext<'_>, stream: RequestStream<Req>, sink: ClientStreamingSink<Resp>| {
+                let (core, handler, context) = (core.clone(), handler.clone(), Context::of(&ctx));
+                ctx.spawn(async move {
+                    // The stream is kept until the answer is out: dropping it early cancels the call and the client never learns why.
+                    let (_stream, answer) = handler(core.clone(), context, Incoming(stream)).await;
+                    let sent = match answer {
+                        Ok(message) => sink.success(message).await,
+                        Err(failure) => sink.fail(shown(&core, failure)).await,
+                    };
+                    if let Err(error) = sent {
+                        debug!(core.logger, "answer not delivered"; "method" => path, "error" => %error);
+                    }
+                });
+            },
+        );
+        self
+    }
+
+    /// One request, a stream of answers. Served here, whoever leads.
+    pub(crate) fn server_streaming<Req, Resp, H, F>(mut self, rpc: &'static Rpc<Req, Resp>, handler: H) -> Self
+    where
+        Req: Message,
+        Resp: Message,
+        H: Fn(Arc<Core>, Context, Req, Outgoing<Resp>) -> F + Clone + Send + 'static,
+        F: Future<Output = (Outgoing<Resp>, Answer<()>)> + Send + 'static,
+    {
+        let (core, path) = (self.core.clone(), rpc.method.name);
+        self.handlers = self.handlers.server_streaming(
+            rpc,
+            move |ctx: RpcContext<'_>, request: Req, sink: ServerStreamingSink<Resp>| {
+                let (core, handler, context) = (core.clone(), handler.clone(), Context::of(&ctx));
+                ctx.spawn(async move {
+                    let (sink, answer) = handler(core.clone(), context, request, Outgoing::new(sink)).await;
+                    if let Err(error) = sink.end(answer.map_err(|failure| shown(&core, failure))).await {
+                        debug!(core.logger, "stream not ended"; "method" => path, "error" => %error);
+                    }
+                });
+            },
+        );
+        self
+    }
+}
+
+/// What a client sends, piece by piece.
+pub(crate) struct Incoming<T>(pub(crate) RequestStream<T>);
+
+impl<T> Incoming<T> {
+    /// The next piece; None at the end. A broken connection is CANCELLED.
+    pub(crate) async fn next(&mut self) -> Answer<Option<T>> {
+        use futures::TryStreamExt;
+        self.0.try_next().await.map_err(|error| Failure::Status(status(RpcStatusCode::CANCELLED, error.to_string())))
+    }
+}
+
+/// What a client is sent, piece by piece, at the pace at which it takes it.
+pub(crate) struct Outgoing<T> {
+    sink: ServerStreamingSink<T>,
+}
+
+impl<T> Outgoing<T> {
+    fn new(sink: ServerStreamingSink<T>) -> Self {
+        Self { sink }
+    }
+
+    /// Many large messages: let gRPC pack them.
+    pub(crate) fn pack(&mut self) {
+        self.sink.enhance_batch(true);
+    }
+
+    /// Sends at once.
+    pub(crate) async fn send(&mut self, message: T) -> Answer<()> {
+        use futures::SinkExt;
+        self.sink.send((message, grpcio::WriteFlags::default())).await.map_err(gone)
+    }
+
+    /// Hands the message over and returns when the one before it is on its way: the next can be read meanwhile.
+    pub(crate) async fn feed(&mut self, message: T) -> Answer<()> {
+        use futures::SinkExt;
+        self.sink.feed((message, grpcio::WriteFlags::default())).await.map_err(gone)
+    }
+
+    /// Fails if the client has gone.
+    pub(crate) async fn still_there(&mut self) -> Answer<()> {
+        use futures::Sink;
+        futures::future::poll_fn(|cx| Pin::new(&mut self.sink).poll_ready(cx)).await.map_err(gone)
+    }
+
+    async fn end(mut self, answer: Result<(), RpcStatus>) -> grpcio::Result<()> {
+        use futures::SinkExt;
+        match answer {
+            Ok(()) => {
+                self.sink.flush().await?;
+                self.sink.close().await
+            }
+            Err(status) => {
+                // What was accepted goes out first; a client that is gone makes no difference to the status.
+                let _ = self.sink.flush().await;
+                self.sink.fail(status).await
+            }
+        }
+    }
+}
+
+fn gone(error: grpcio::Error) -> Failure {
+    Failure::Status(status(RpcStatusCode::CANCELLED, error.to_string()))
+}
+
+/// The status that a client sees.
+pub(crate) fn shown(core: &Core, failure: Failure) -> RpcStatus {
+    let hint = || {
+        let leader = core.ports.cluster.leader();
+        match leader.get_address() {
+            "" => "no leader is known".to_owned(),
+            address => format!("leader: {address}"),
+        }
+    };
+    match failure {
+        Failure::Status(status) => status,
+        Failure::Unavailable(why) => status(RpcStatusCode::UNAVAILABLE, format!("{why} ({})", hint())),
+        Failure::NotLeader { .. } => {
+            status(RpcStatusCode::UNAVAILABLE, format!("leadership is moving; try again ({})", hint()))
+        }
+    }
+}
+
+/// Starts a call with a callback; the future is its outcome. A callback that is dropped is an unknown outcome.
+pub(crate) fn ask<T: Send + 'static>(start: impl FnOnce(Callback<T>)) -> impl Future<Output = Answer<T>> + Send {
+    let (sender, receiver) = oneshot::channel();
+    start(Box::new(move |outcome| {
+        let _ = sender.send(outcome);
+    }));
+    async move { receiver.await.unwrap_or(Err(CallError::Unknown)).map_err(Failure::from) }
+}
+
+/// Proposes one command; its reply if it took effect.
+pub(crate) async fn propose(
+    core: &Core,
+    context: &Context,
+    request_id: &str,
+    kind: Command_oneof_kind,
+) -> Answer<CommandReply> {
+    let mut command = Command { kind: Some(kind), ..Command::default() };
+    command.set_principal(context.caller.principal.clone());
+    command.set_request_id(request_id.to_owned());
+    if command.compute_size() as usize > limits::COMMAND_BYTES_MAX {
+        return Err(invalid("request", format!("more than {} bytes", limits::COMMAND_BYTES_MAX)));
+    }
+    let replies = ask(|done| core.ports.commands.propose(vec![command], done)).await?;
+    match replies.into_iter().next() {
+        Some(reply) => taken(reply),
+        None => Err(Failure::from(CallError::Internal("the replica gave no reply to the command".to_owned()))),
+    }
+}
+
+/// Rows, as fresh as the client asks. A lease read is served as a linearizable one, which is stronger.
+pub(crate) async fn read(core: &Core, consistency: Consistency) -> Answer<ReadView> {
+    let freshness = match consistency {
+        Consistency::LINEARIZABLE | Consistency::LEASE => Freshness::Linearizable,
+        Consistency::LOCAL => Freshness::Local,
+    };
+    ask(|done| core.ports.reads.read(freshness, done)).await
+}
+
+/// Resolves when something is applied after `position`, or after `timeout`.
+pub(crate) fn changed_after(core: &Core, position: u64, timeout: Duration) -> impl Future<Output = ()> + Send {
+    let (sender, receiver) = oneshot::channel();
+    core.ports.reads.changed_after(
+        position,
+        timeout,
+        Box::new(move |_| {
+            let _ = sender.send(());
+        }),
+    );
+    async move {
+        let _ = receiver.await;
+    }
+}
+
+/// A pause.
+pub(crate) fn pause(core: &Core, time: Duration) -> impl Future<Output = ()> + Send {
+    changed_after(core, u64::MAX, time)
+}
+
+/// Local rows that hold everything up to `position` (of a command that the leader has answered). After a long wait: what there is.
+pub(crate) async fn read_at(core: &Core, position: u64) -> Answer<ReadView> {
+    let mut view = read(core, Consistency::LOCAL).await?;
+    for _ in 0..limits::CATCH_UP_TRIES {
+        if view.position >= position {
+            break;
+        }
+        changed_after(core, view.position, limits::CATCH_UP_WAIT).await;
+        view = read(core, Consistency::LOCAL).await?;
+    }
+    Ok(view)
+}

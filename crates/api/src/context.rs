@@ -1,0 +1,83 @@
+//! Who calls, and what every handler reaches for.
+
+use std::sync::Arc;
+
+use grpcio::RpcContext;
+use raftgrid_replica::ports::Caller;
+use slog::Logger;
+
+use crate::limits;
+use crate::log_book::LogBook;
+use crate::pool::{Gate, Pool};
+use crate::ports::Ports;
+
+/// Metadata by which an old client, or workerd's loopback agent, names the caller's task.
+const TASK_KEY: &str = "raftgrid-task";
+/// Metadata by which a worker without leases names its node.
+const NODE_KEY: &str = "raftgrid-node";
+
+/// Of one call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Context {
+    pub(crate) caller: Caller,
+    /// It came from a follower: it is not forwarded again.
+    pub(crate) forwarded: bool,
+    /// From the metadata, "" if not given.
+    pub(crate) task_id: String,
+    /// From the metadata, "" if not given.
+    pub(crate) node_id: String,
+}
+
+impl Context {
+    pub(crate) fn of(ctx: &RpcContext<'_>) -> Self {
+        let mut context = Self::default();
+        for (key, value) in ctx.request_headers().iter() {
+            let field = match key {
+                TASK_KEY => &mut context.task_id,
+                NODE_KEY => &mut context.node_id,
+                _ => continue,
+            };
+            if value.len() <= limits::NAME_BYTES_MAX {
+                *field = String::from_utf8_lossy(value).into_owned();
+            }
+        }
+        context
+    }
+
+    pub(crate) fn from_follower(principal: String) -> Self {
+        Self { caller: Caller { principal }, forwarded: true, ..Self::default() }
+    }
+}
+
+/// Shared by all handlers.
+pub(crate) struct Core {
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) node_id: u64,
+    pub(crate) logger: Logger,
+    pub(crate) logs: Arc<LogBook>,
+    pub(crate) data: Pool,
+    pub(crate) forwards: Pool,
+    pub(crate) uploads: Gate,
+    pub(crate) downloads: Gate,
+    pub(crate) log_calls: Gate,
+    pub(crate) forwarding: Gate,
+    pub(crate) watches: Gate,
+}
+
+impl Core {
+    pub(crate) fn new(ports: Arc<Ports>, node_id: u64, logs: LogBook, logger: Logger) -> Self {
+        Self {
+            ports,
+            node_id,
+            logger,
+            logs: Arc::new(logs),
+            data: Pool::new("api-data", limits::DATA_THREADS, limits::DATA_QUEUE_MAX),
+            forwards: Pool::new("api-forward", limits::FORWARD_THREADS, limits::FORWARDS_MAX),
+            uploads: Gate::new("uploads", limits::UPLOADS_MAX),
+            downloads: Gate::new("downloads", limits::DOWNLOADS_MAX),
+            log_calls: Gate::new("log calls", limits::LOG_CALLS_MAX),
+            forwarding: Gate::new("forwarded calls", limits::FORWARDS_MAX),
+            watches: Gate::new("watches", limits::WATCHES_MAX),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Named limits of the fragment files.
+
+/// Bytes that one crc32c covers.
+pub const BLOCK_BYTES: usize = 64 * 1024;
+/// Largest fragment, in bytes: its checksum table stays below 1 MiB.
+pub const FRAGMENT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;

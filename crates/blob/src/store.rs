@@ -1,0 +1,312 @@
+//! The files: `<root>/<artifact id>/<fragment number>`, and `<root>/incoming/` for what has no id yet.
+//!
+//! Invariant: a file under an artifact's folder is whole, fsynced, and its folder entries are fsynced.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::footer::{footer_bytes, Footer, FIXED_BYTES};
+use crate::limits::{BLOCK_BYTES, FRAGMENT_BYTES_MAX};
+
+/// Why a fragment cannot be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// The disk. A retry helps if room was made.
+    #[error("failed to {action} {path}: {cause}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// No such fragment here. Another replica may have it.
+    #[error("failed to find fragment {fragment} of artifact {artifact_id} on this replica")]
+    NotFound {
+        /// The artifact.
+        artifact_id: u64,
+        /// Its fragment.
+        fragment: u32,
+    },
+    /// The bytes are not those that were stored. Another replica may have good ones.
+    #[error("failed to verify fragment {fragment} of artifact {artifact_id}: its bytes have changed on this disk")]
+    Rotten {
+        /// The artifact.
+        artifact_id: u64,
+        /// Its fragment.
+        fragment: u32,
+    },
+    /// Not what was announced. Sending it again helps.
+    #[error("failed to store a fragment: {0}")]
+    Refused(String),
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BlobError {
+    let path = path.to_owned();
+    move |cause| BlobError::Io { action, path, cause }
+}
+
+fn sync_directory(path: &Path) -> Result<(), BlobError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(io("sync the directory", path))
+}
+
+/// All fragments of one replica.
+#[derive(Clone, Debug)]
+pub struct FragmentStore {
+    root: PathBuf,
+    incoming: PathBuf,
+    next_incoming: Arc<AtomicU64>,
+}
+
+impl FragmentStore {
+    /// Opens the folder, makes it if it is missing, and deletes uploads that a crash cut off.
+    pub fn open(root: &Path) -> Result<Self, BlobError> {
+        let incoming = root.join("incoming");
+        if incoming.exists() {
+            fs::remove_dir_all(&incoming).map_err(io("clear", &incoming))?;
+        }
+        fs::create_dir_all(&incoming).map_err(io("create", &incoming))?;
+        sync_directory(root)?;
+        Ok(Self { root: root.to_owned(), incoming, next_incoming: Arc::new(AtomicU64::new(0)) })
+    }
+
+    /// A fragment to be written; it has no name until `FragmentWriter::finish` and `FragmentStore::keep`.
+    pub fn create(&self) -> Result<FragmentWriter, BlobError> {
+        let path = self.incoming.join(self.next_incoming.fetch_add(1, Ordering::Relaxed).to_string());
+        let file = OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(io("create", &path))?;
+        Ok(FragmentWriter { path, file, hash: Sha256::new(), total_bytes: 0, blocks: Vec::new(), block_crc: 0, block_bytes: 0, kept: false })
+    }
+
+    /// Gives a finished fragment its place; durable when it returns. Storing the same fragment again replaces it.
+    pub fn keep(&self, mut written: FragmentWriter, artifact_id: u64, fragment: u32) -> Result<(), BlobError> {
+        let folder = self.folder(artifact_id);
+        if !folder.exists() {
+            fs::create_dir_all(&folder).map_err(io("create", &folder))?;
+            sync_directory(&self.root)?;
+        }
+        let path = folder.join(fragment.to_string());
+        fs::rename(&written.path, &path).map_err(io("rename to", &path))?;
+        written.kept = true;
+        sync_directory(&folder)
+    }
+
+    /// Opens a fragment; its footer is verified now, each block when it is read.
+    pub fn open_fragment(&self, artifact_id: u64, fragment: u32) -> Result<FragmentReader, BlobError> {
+        let path = self.folder(artifact_id).join(fragment.to_string());
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(BlobError::NotFound { artifact_id, fragment });
+            }
+            Err(error) => return Err(io("open", &path)(error)),
+        };
+        let length = file.metadata().map_err(io("read", &path))?.len();
+        let rotten = || BlobError::Rotten { artifact_id, fragment };
+        if length < FIXED_BYTES as u64 {
+            return Err(rotten());
+        }
+        let mut tail = [0u8; FIXED_BYTES];
+        file.read_exact_at(&mut tail, length - FIXED_BYTES as u64).map_err(io("read", &path))?;
+        let total_bytes = Footer::total_bytes_of(&tail).map_err(|_| rotten())?;
+        if total_bytes > FRAGMENT_BYTES_MAX || total_bytes + footer_bytes(total_bytes) != length {
+            return Err(rotten());
+        }
+        let footer_length = usize::try_from(footer_bytes(total_bytes)).map_err(|_| rotten())?;
+        let mut footer = vec![0; footer_length];
+        file.read_exact_at(&mut footer, total_bytes).map_err(io("read", &path))?;
+        let footer = Footer::decode(&footer).map_err(|_| rotten())?;
+        Ok(FragmentReader { path, file, artifact_id, fragment, footer })
+    }
+
+    /// Whether the fragment is here, whole by its footer.
+    pub fn has(&self, artifact_id: u64, fragment: u32) -> bool {
+        self.open_fragment(artifact_id, fragment).is_ok()
+    }
+
+    /// Deletes every fragment of an artifact. Nothing there is no error.
+    pub fn remove(&self, artifact_id: u64) -> Result<(), BlobError> {
+        let folder = self.folder(artifact_id);
+        match fs::remove_dir_all(&folder) {
+            Ok(()) => sync_directory(&self.root),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io("remove", &folder)(error)),
+        }
+    }
+
+    /// Ids of the artifacts that have fragments here, rising.
+    pub fn artifacts(&self) -> Result<Vec<u64>, BlobError> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(io("list", &self.root))? {
+            let entry = entry.map_err(io("list", &self.root))?;
+            if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                ids.push(id);
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn folder(&self, artifact_id: u64) -> PathBuf {
+        self.root.join(artifact_id.to_string())
+    }
+}
+
+/// A fragment on its way in. Dropped before `keep`, its file is deleted.
+#[derive(Debug)]
+pub struct FragmentWriter {
+    path: PathBuf,
+    file: File,
+    hash: Sha256,
+    total_bytes: u64,
+    blocks: Vec<u32>,
+    block_crc: u32,
+    block_bytes: usize,
+    kept: bool,
+}
+
+impl FragmentWriter {
+    /// Bytes written so far.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// The next bytes.
+    pub fn write(&mut self, data: &[u8]) -> Result<(), BlobError> {
+        if self.total_bytes + data.len() as u64 > FRAGMENT_BYTES_MAX {
+            return Err(BlobError::Refused(format!("more than {FRAGMENT_BYTES_MAX} bytes")));
+        }
+        self.file.write_all(data).map_err(io("write", &self.path))?;
+        self.hash.update(data);
+        self.total_bytes += data.len() as u64;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let take = rest.len().min(BLOCK_BYTES - self.block_bytes);
+            self.block_crc = crc32c::crc32c_append(self.block_crc, &rest[..take]);
+            self.block_bytes += take;
+            rest = &rest[take..];
+            if self.block_bytes == BLOCK_BYTES {
+                self.end_block();
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies against what was announced, writes the footer, fsyncs the file. Gives the SHA-256 of the data.
+    pub fn finish(&mut self, total_bytes: Option<u64>, digest: Option<&[u8]>) -> Result<[u8; 32], BlobError> {
+        if let Some(expected) = total_bytes.filter(|expected| *expected != self.total_bytes) {
+            return Err(BlobError::Refused(format!("{} bytes instead of {expected}", self.total_bytes)));
+        }
+        let found: [u8; 32] = std::mem::take(&mut self.hash).finalize().into();
+        if digest.is_some_and(|announced| announced != found) {
+            return Err(BlobError::Refused("its SHA-256 differs from the one announced".to_owned()));
+        }
+        if self.block_bytes > 0 {
+            self.end_block();
+        }
+        let footer = Footer { total_bytes: self.total_bytes, digest: found, blocks: std::mem::take(&mut self.blocks) };
+        self.file.write_all(&footer.encode()).map_err(io("write", &self.path))?;
+        self.file.sync_all().map_err(io("sync", &self.path))?;
+        Ok(found)
+    }
+
+    /// All data written so far, for checks before it is kept.
+    pub fn read_back(&mut self) -> Result<Vec<u8>, BlobError> {
+        let mut data = Vec::new();
+        self.file.seek(SeekFrom::Start(0)).map_err(io("read", &self.path))?;
+        (&self.file).take(self.total_bytes).read_to_end(&mut data).map_err(io("read", &self.path))?;
+        self.file.seek(SeekFrom::End(0)).map_err(io("read", &self.path))?;
+        Ok(data)
+    }
+
+    fn end_block(&mut self) {
+        self.blocks.push(self.block_crc);
+        self.block_crc = 0;
+        self.block_bytes = 0;
+    }
+}
+
+impl Drop for FragmentWriter {
+    fn drop(&mut self) {
+        if !self.kept {
+            // Best effort: what stays is cleared at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A fragment being read.
+#[derive(Debug)]
+pub struct FragmentReader {
+    path: PathBuf,
+    file: File,
+    artifact_id: u64,
+    fragment: u32,
+    footer: Footer,
+}
+
+impl FragmentReader {
+    /// Bytes of data.
+    pub fn total_bytes(&self) -> u64 {
+        self.footer.total_bytes
+    }
+
+    /// SHA-256 of the data.
+    pub fn digest(&self) -> [u8; 32] {
+        self.footer.digest
+    }
+
+    /// The artifact that it belongs to.
+    pub fn artifact_id(&self) -> u64 {
+        self.artifact_id
+    }
+
+    /// Fills `buffer` from `offset`, as far as there is data; every block touched is verified.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, BlobError> {
+        let wanted = (self.footer.total_bytes.saturating_sub(offset)).min(buffer.len() as u64);
+        let wanted = usize::try_from(wanted).unwrap_or(buffer.len());
+        let mut done = 0;
+        let mut block = vec![0; BLOCK_BYTES];
+        while done < wanted {
+            let at = offset + done as u64;
+            let number = at / BLOCK_BYTES as u64;
+            let data = self.block(number, &mut block)?;
+            let skip = usize::try_from(at - number * BLOCK_BYTES as u64).unwrap_or(0);
+            let take = (wanted - done).min(data.len() - skip);
+            buffer[done..done + take].copy_from_slice(&data[skip..skip + take]);
+            done += take;
+        }
+        Ok(wanted)
+    }
+
+    /// The whole data, verified.
+    pub fn read_all(&self) -> Result<Vec<u8>, BlobError> {
+        let mut data = vec![0; usize::try_from(self.footer.total_bytes).unwrap_or(usize::MAX)];
+        self.read_at(0, &mut data)?;
+        Ok(data)
+    }
+
+    fn block<'buffer>(&self, number: u64, buffer: &'buffer mut [u8]) -> Result<&'buffer [u8], BlobError> {
+        let start = number * BLOCK_BYTES as u64;
+        let length = (self.footer.total_bytes - start).min(BLOCK_BYTES as u64);
+        let data = &mut buffer[..usize::try_from(length).unwrap_or(BLOCK_BYTES)];
+        self.file.read_exact_at(data, start).map_err(io("read", &self.path))?;
+        let expected = usize::try_from(number).ok().and_then(|number| self.footer.blocks.get(number));
+        if expected != Some(&crc32c::crc32c(data)) {
+            return Err(BlobError::Rotten { artifact_id: self.artifact_id, fragment: self.fragment });
+        }
+        Ok(data)
+    }
+}

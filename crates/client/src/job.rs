@@ -1,0 +1,67 @@
+//! Jobs.
+
+use raftgrid_proto::v1::*;
+use raftgrid_rpc::methods::{AUDIT_JOB, CANCEL_JOB, GET_JOB, LIST_JOBS, SUBMIT_JOB};
+
+use crate::call::{request_id, Client};
+use crate::error::ClientError;
+use crate::limits::PAGE_ROWS_MAX;
+use crate::task::all_pages;
+use crate::watch::JobWatch;
+
+impl Client {
+    /// Submits a job under a new request id.
+    pub fn submit_job(&self, spec: JobSpec) -> Result<SubmitJobResponse, ClientError> {
+        let mut request = SubmitJobRequest::new();
+        request.set_spec(spec);
+        request.set_request_id(request_id());
+        self.call(&SUBMIT_JOB, &request, self.config().timeout)
+    }
+
+    /// A job and its tasks.
+    pub fn get_job(&self, job_id: &str) -> Result<GetJobResponse, ClientError> {
+        let mut request = GetJobRequest::new();
+        request.set_job_id(job_id.to_owned());
+        let response = self.call(&GET_JOB, &request, self.config().timeout)?;
+        if response.get_found() {
+            Ok(response)
+        } else {
+            Err(ClientError::NotFound(format!("job {job_id}")))
+        }
+    }
+
+    /// All jobs, page by page.
+    pub fn list_jobs(&self) -> Result<Vec<Job>, ClientError> {
+        all_pages(
+            |token| {
+                let mut request = ListJobsRequest::new();
+                request.set_limit(PAGE_ROWS_MAX);
+                request.set_page_token(token);
+                self.call(&LIST_JOBS, &request, self.config().timeout)
+            },
+            |mut response| (response.take_jobs().into_vec(), response.take_next_page_token()),
+        )
+    }
+
+    /// Cancels a job; its tasks may still be stopping when this returns.
+    pub fn cancel_job(&self, job_id: &str) -> Result<Job, ClientError> {
+        let mut request = CancelJobRequest::new();
+        request.set_job_id(job_id.to_owned());
+        request.set_request_id(request_id());
+        Ok(self.call(&CANCEL_JOB, &request, self.config().timeout)?.take_job())
+    }
+
+    /// What the ledger says about a job; with every contribution if asked.
+    pub fn audit_job(&self, job_id: &str, with_contributions: bool) -> Result<AuditJobResponse, ClientError> {
+        let mut request = AuditJobRequest::new();
+        request.set_job_id(job_id.to_owned());
+        request.set_with_contributions(with_contributions);
+        self.call(&AUDIT_JOB, &request, self.config().timeout)
+    }
+
+    /// Changes of a job after `from_position` (0: from now on, its present state first), across lost connections and leaders. The
+    /// iterator ends when the job is over. Each silence of more than the client's timeout with nobody answering is one `Err`.
+    pub fn watch_job(&self, job_id: &str, from_position: u64) -> JobWatch {
+        JobWatch::new(self.clone(), job_id.to_owned(), from_position)
+    }
+}

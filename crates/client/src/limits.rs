@@ -1,0 +1,25 @@
+//! Every limit of the client, by name.
+
+use std::time::Duration;
+
+/// Endpoints that are kept; hints beyond it are ignored.
+pub const ENDPOINTS_MAX: usize = 32;
+/// How long one attempt may take before the next endpoint is asked (a stopped leader answers nothing).
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+/// First pause after every endpoint was asked once.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(20);
+/// Longest pause between two rounds over the endpoints.
+pub const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// A call as a whole, unless the caller says otherwise.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// A stream of bytes as a whole, unless the caller says otherwise.
+pub const STREAM_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// One state request of `cluster_states`.
+pub const STATE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Rows in one page of a list.
+pub const PAGE_ROWS_MAX: i32 = 1_000;
+/// Largest artifact that is downloaded, in bytes.
+pub const ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+
+const _: () = assert!(BACKOFF_FIRST.as_millis() < BACKOFF_MAX.as_millis());
+const _: () = assert!(ATTEMPT_TIMEOUT.as_millis() < CALL_TIMEOUT.as_millis());

@@ -1,0 +1,61 @@
+//! Named limits of the leader's steps. Each bounds a queue, a message or a pause.
+
+use crate::types::Millis;
+
+/// Commands in one proposal of single commands (assignments, expiries, status changes).
+pub const BATCH_COMMANDS_MAX: usize = 64;
+/// Encoded bytes of one proposal of single commands; an entry holds at most 1 MiB.
+pub const BATCH_BYTES_MAX: usize = 512 << 10;
+/// Proposals under way at once. With that many unanswered the steps wait for answers.
+pub const PROPOSALS_MAX: usize = 256;
+/// Heartbeats that wait for a quorum or a registration; one more is answered "no quorum".
+pub const PENDING_BEATS_MAX: usize = 65_536;
+/// Pending tasks that one scheduling pass looks at.
+pub const PASS_EXAMINED_MAX: usize = 2_048;
+/// Tasks that one scheduling pass places.
+pub const PASS_PLACED_MAX: usize = 256;
+/// Leases in one LeaseShards command; at most 256 KiB with the longest task ids.
+pub const LEASES_PER_COMMAND_MAX: usize = 1_024;
+/// Node loads in one LoadReport command.
+pub const LOADS_PER_REPORT_MAX: usize = 1_000;
+/// Deletions of artifacts proposed by one step.
+pub const DELETIONS_PER_STEP_MAX: usize = 64;
+
+/// Pause of a subject after a refused or lost proposal.
+pub const RETRY_PAUSE_MS: Millis = 100;
+/// After an accepted proposal its subject waits this long at most for the changed row to be folded.
+pub const SETTLE_MS: Millis = 50;
+/// Least time between two load reports.
+pub const LOAD_REPORT_EVERY_MS: Millis = 2_000;
+/// A node whose load does not move is reported this often.
+pub const LOAD_REPORT_IDLE_MS: Millis = 10_000;
+/// A load that moved by less than this is not news.
+pub const LOAD_STEP: f64 = 0.02;
+/// Longest interval between beats that an idle worker is told.
+pub const IDLE_BEAT_MS_MAX: Millis = 10_000;
+/// Idle workers of a fleet up to this size beat at the configured interval.
+pub const SMALL_FLEET: usize = 200;
+/// Waiting this long is worth one step of priority.
+pub const AGEING_MS: u64 = 30_000;
+/// How often run, start and queue timeouts are looked at.
+pub const DEADLINE_CHECK_MS: Millis = 500;
+/// In round 0 the first leases wait this long for trainers that have a node but did not ask for work yet.
+pub const FIRST_ROUND_WAIT_MS: Millis = 3_000;
+/// First pause after a failed aggregation; each further one adds as much.
+pub const AGGREGATE_PAUSE_MS: Millis = 500;
+/// Failed aggregations of one round until the job fails.
+pub const AGGREGATE_FAILURES_MAX: u32 = 6;
+/// Trainers of a finished job may end by themselves for this many lease times.
+pub const DONE_GRACE_TTLS: u64 = 4;
+/// Gradients of a job are all kept while they total at most this.
+pub const RETAIN_BYTES: u64 = 1 << 30;
+/// Beyond `RETAIN_BYTES`: rounds that are kept.
+pub const RETAIN_ROUNDS: u64 = 3;
+/// Gradients of round r are kept until model r + this is committed, whatever a job asks for.
+pub const RETAIN_MODELS_LEAST: u64 = 2;
+/// From the first phase of a deletion (replicas remove the bytes) to the second (the row goes).
+pub const DELETE_CONFIRM_MS: Millis = 30_000;
+
+const _: () = assert!(BATCH_BYTES_MAX < 1 << 20);
+const _: () = assert!(RETAIN_ROUNDS >= RETAIN_MODELS_LEAST);
+const _: () = assert!(LEASES_PER_COMMAND_MAX * 200 < 256 << 10);

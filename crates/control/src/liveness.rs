@@ -1,0 +1,369 @@
+//! Liveness: who beat when. Owns contacts and the beats that wait for an answer; proposes registrations, node statuses and load reports.
+//!
+//! Heartbeats are the leader's memory. A beat is answered only after a read index that began after its arrival, and only when the rows
+//! show the node's registration; without a quorum it is answered "none" after a third of the TTL.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use raftgrid_proto::v1::{
+    Command_oneof_kind, LoadReport, Node, NodeLoad, NodeRow, NodeStatus, NodeStatusChange, RegisterNode,
+};
+
+use crate::clock::ClusterClock;
+use crate::leases::Leases;
+use crate::limits::{
+    IDLE_BEAT_MS_MAX, LOADS_PER_REPORT_MAX, LOAD_REPORT_EVERY_MS, LOAD_REPORT_IDLE_MS, LOAD_STEP, PENDING_BEATS_MAX,
+    SMALL_FLEET,
+};
+use crate::outbox::{Outbox, Subject};
+use crate::timers::Timers;
+use crate::types::{Action, Beat, BeatAnswer, Config, Millis};
+use crate::view::View;
+
+/// What this leader knows of a node at first hand.
+#[derive(Clone, Debug)]
+struct Contact {
+    /// By this leader; else `last` is the end of the grace.
+    heard: bool,
+    last: Millis,
+    /// The interval that the node was told.
+    interval: Millis,
+    cpu_usage: f64,
+    memory_usage: f64,
+    heard_unix_s: i64,
+    /// (when, cpu, memory) of the last load report.
+    reported: Option<(Millis, f64, f64)>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    beat: Beat,
+    arrived: Millis,
+}
+
+/// How a beat stands to its node's row.
+enum Registration {
+    Known,
+    /// Of an older incarnation, or of one that was overtaken.
+    Stale,
+    Needed,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Liveness {
+    contacts: BTreeMap<String, Contact>,
+    /// When to look at a node's silence again.
+    silences: Timers<String>,
+    /// Nodes whose status may have to change.
+    doubtful: BTreeSet<String>,
+    pending: BTreeMap<u64, Pending>,
+    confirmed: u64,
+    next_load_report: Millis,
+    /// A node came back within reach since this was last asked.
+    pub(crate) reach_changed: bool,
+}
+
+impl Liveness {
+    /// The node's row changed. At the start of a term, `grace_until` is when its silence begins to count.
+    pub(crate) fn on_node(&mut self, view: &View, node_id: &str, grace_until: Millis, config: &Config) {
+        if !view.nodes.contains_key(node_id) {
+            self.contacts.remove(node_id);
+            self.silences.clear(&node_id.to_owned());
+            return;
+        }
+        self.contacts.entry(node_id.to_owned()).or_insert(Contact {
+            heard: false,
+            last: grace_until,
+            interval: config.beat_ms,
+            cpu_usage: 0.0,
+            memory_usage: 0.0,
+            heard_unix_s: 0,
+            reported: None,
+        });
+        self.doubtful.insert(node_id.to_owned());
+    }
+
+    /// Has the node been heard by this leader, and lately?
+    pub(crate) fn in_reach(&self, now: Millis, config: &Config, node_id: &str) -> bool {
+        self.contacts.get(node_id).is_some_and(|contact| contact.heard && !contact.silent(now, config))
+    }
+
+    /// Load as last beaten: (cpu, memory) shares.
+    pub(crate) fn load(&self, node_id: &str) -> (f64, f64) {
+        self.contacts.get(node_id).map_or((0.0, 0.0), |contact| (contact.cpu_usage, contact.memory_usage))
+    }
+
+    /// Unix seconds (cluster time) at which this leader last heard of each node.
+    pub(crate) fn last_heard(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.contacts.iter().filter(|(_, contact)| contact.heard).map(|(id, contact)| (id.as_str(), contact.heard_unix_s))
+    }
+
+    /// A beat arrived.
+    pub(crate) fn on_beat(
+        &mut self,
+        now: Millis,
+        config: &Config,
+        view: &View,
+        clock: &ClusterClock,
+        ticket: u64,
+        beat: Beat,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.pending.len() >= PENDING_BEATS_MAX {
+            actions.push(Action::AnswerBeat { ticket, answer: None });
+            return;
+        }
+        if matches!(registration(view, &beat), Registration::Known) {
+            self.hear(now, config, clock, &beat);
+        }
+        self.pending.insert(ticket, Pending { beat, arrived: now });
+    }
+
+    fn hear(&mut self, now: Millis, config: &Config, clock: &ClusterClock, beat: &Beat) {
+        let Some(contact) = self.contacts.get_mut(&beat.node_id) else { return };
+        if !contact.heard || contact.silent(now, config) {
+            self.reach_changed = true;
+        }
+        contact.heard = true;
+        contact.last = now;
+        contact.cpu_usage = share(beat.cpu_usage);
+        contact.memory_usage = share(beat.memory_usage);
+        contact.heard_unix_s = (clock.at(now) / 1_000) as i64;
+        self.doubtful.insert(beat.node_id.clone());
+    }
+
+    /// Every beat up to `ticket` has a quorum behind it.
+    pub(crate) fn on_quorum(&mut self, ticket: u64) {
+        self.confirmed = self.confirmed.max(ticket);
+    }
+
+    /// Answers beats that may be answered, proposes registrations for those that need one, gives up on those without a quorum.
+    pub(crate) fn step_beats(
+        &mut self,
+        now: Millis,
+        config: &Config,
+        view: &View,
+        clock: &ClusterClock,
+        leases: &mut Leases,
+        outbox: &mut Outbox,
+        actions: &mut Vec<Action>,
+    ) {
+        for (ticket, pending) in std::mem::take(&mut self.pending) {
+            let confirmed = ticket <= self.confirmed;
+            let known = match registration(view, &pending.beat) {
+                Registration::Known => true,
+                Registration::Stale if confirmed => {
+                    actions.push(Action::AnswerBeat { ticket, answer: Some(refuse(config, view, &pending.beat)) });
+                    continue;
+                }
+                Registration::Stale => false,
+                Registration::Needed => {
+                    register(outbox, &pending.beat);
+                    false
+                }
+            };
+            if known && confirmed {
+                // A node that was registered by this very beat is heard now.
+                if !self.contacts.get(&pending.beat.node_id).is_some_and(|contact| contact.last >= pending.arrived && contact.heard) {
+                    self.hear(pending.arrived, config, clock, &pending.beat);
+                }
+                let answer = self.answer(config, view, leases, outbox, &pending);
+                actions.push(Action::AnswerBeat { ticket, answer: Some(answer) });
+            } else if now >= pending.arrived + patience(config) {
+                actions.push(Action::AnswerBeat { ticket, answer: None });
+            } else {
+                self.pending.insert(ticket, pending);
+            }
+        }
+    }
+
+    fn answer(
+        &mut self,
+        config: &Config,
+        view: &View,
+        leases: &mut Leases,
+        outbox: &Outbox,
+        pending: &Pending,
+    ) -> BeatAnswer {
+        let node_id = &pending.beat.node_id;
+        let idle = pending.beat.held.is_empty() && view.leases_of_node(node_id).is_empty();
+        let interval = if idle { idle_interval(config, view.nodes.len()) } else { config.beat_ms };
+        if let Some(contact) = self.contacts.get_mut(node_id) {
+            contact.interval = interval;
+        }
+        let mut answer = frame(config, view, node_id, interval);
+        leases.renew(config, view, outbox, &pending.beat, pending.arrived, &mut answer);
+        answer
+    }
+
+    /// Proposes what silence or a beat says of nodes, and the load report.
+    pub(crate) fn step_nodes(
+        &mut self,
+        now: Millis,
+        config: &Config,
+        view: &View,
+        clock: &ClusterClock,
+        outbox: &mut Outbox,
+    ) {
+        self.doubtful.extend(self.silences.pop_due(now));
+        for node_id in std::mem::take(&mut self.doubtful) {
+            let (Some(row), Some(contact)) = (view.nodes.get(&node_id), self.contacts.get(&node_id)) else { continue };
+            if let Some(at) = contact.next_look(now, config) {
+                self.silences.set(node_id.clone(), at);
+            }
+            let Some(status) = contact.verdict(now, config, row.get_node().status) else { continue };
+            let subject = Subject::Node(node_id.clone());
+            if outbox.free(&subject) {
+                outbox.put(subject, Command_oneof_kind::node_status_change(status_change(row, status)));
+            } else {
+                self.doubtful.insert(node_id);
+            }
+        }
+        self.report_loads(now, view, clock, outbox);
+    }
+
+    fn report_loads(&mut self, now: Millis, view: &View, clock: &ClusterClock, outbox: &mut Outbox) {
+        if now < self.next_load_report || !outbox.free(&Subject::Load) {
+            return;
+        }
+        let mut report = LoadReport::default();
+        for (node_id, contact) in &mut self.contacts {
+            if !contact.news(now) || !view.nodes.contains_key(node_id) {
+                continue;
+            }
+            contact.reported = Some((now, contact.cpu_usage, contact.memory_usage));
+            report.loads.push(NodeLoad {
+                node_id: node_id.clone(),
+                cpu_usage: contact.cpu_usage,
+                memory_usage: contact.memory_usage,
+                last_heartbeat: contact.heard_unix_s,
+                ..NodeLoad::default()
+            });
+            if report.loads.len() == LOADS_PER_REPORT_MAX {
+                break;
+            }
+        }
+        if !report.loads.is_empty() && clock.at(now) > 0 {
+            self.next_load_report = now + LOAD_REPORT_EVERY_MS;
+            outbox.put(Subject::Load, Command_oneof_kind::load_report(report));
+        }
+    }
+
+    pub(crate) fn next_wake(&self, config: &Config) -> Option<Millis> {
+        // Tickets rise by arrival: the first pending beat is the oldest.
+        let oldest = self.pending.values().next().map(|pending| pending.arrived + patience(config));
+        [oldest, self.silences.next()].into_iter().flatten().min()
+    }
+}
+
+impl Contact {
+    fn unknown_after(&self, config: &Config) -> Millis {
+        self.interval * config.unknown_after_beats
+    }
+
+    fn silent(&self, now: Millis, config: &Config) -> bool {
+        now >= self.last + self.unknown_after(config)
+    }
+
+    fn unhealthy_at(&self, config: &Config) -> Millis {
+        self.last + self.unknown_after(config).max(config.lease_ttl_ms)
+    }
+
+    /// The status that the node should have and has not. Silence never makes a status better.
+    fn verdict(&self, now: Millis, config: &Config, status: NodeStatus) -> Option<NodeStatus> {
+        let silent = self.silent(now, config);
+        let gone = now >= self.unhealthy_at(config);
+        match status {
+            NodeStatus::HEALTHY if gone => Some(NodeStatus::UNHEALTHY),
+            NodeStatus::HEALTHY if silent => Some(NodeStatus::UNKNOWN),
+            NodeStatus::UNKNOWN if gone => Some(NodeStatus::UNHEALTHY),
+            NodeStatus::UNKNOWN | NodeStatus::UNHEALTHY if self.heard && !silent => Some(NodeStatus::HEALTHY),
+            NodeStatus::HEALTHY | NodeStatus::UNKNOWN | NodeStatus::UNHEALTHY => None,
+        }
+    }
+
+    fn next_look(&self, now: Millis, config: &Config) -> Option<Millis> {
+        let looks = [self.last + self.unknown_after(config), self.unhealthy_at(config)];
+        looks.into_iter().filter(|at| *at > now).min()
+    }
+
+    fn news(&self, now: Millis) -> bool {
+        if !self.heard {
+            return false;
+        }
+        match self.reported {
+            None => true,
+            Some((at, cpu, memory)) => {
+                let moved = (cpu - self.cpu_usage).abs() >= LOAD_STEP || (memory - self.memory_usage).abs() >= LOAD_STEP;
+                self.last > at && (moved || now >= at + LOAD_REPORT_IDLE_MS)
+            }
+        }
+    }
+}
+
+fn registration(view: &View, beat: &Beat) -> Registration {
+    let Some(row) = view.nodes.get(&beat.node_id) else { return Registration::Needed };
+    if beat.boot_nonce == 0 || beat.boot_nonce == row.boot_nonce {
+        return Registration::Known;
+    }
+    // It had an incarnation under its nonce, and the node has another nonce now: it was overtaken.
+    if beat.incarnation != 0 {
+        return Registration::Stale;
+    }
+    Registration::Needed
+}
+
+fn register(outbox: &mut Outbox, beat: &Beat) {
+    let subject = Subject::Node(beat.node_id.clone());
+    if !outbox.free(&subject) {
+        return;
+    }
+    let mut node = beat.node.clone().unwrap_or_else(Node::default);
+    node.node_id = beat.node_id.clone();
+    let mut register = RegisterNode { boot_nonce: beat.boot_nonce, ..RegisterNode::default() };
+    register.set_node(node);
+    outbox.put(subject, Command_oneof_kind::register_node(register));
+}
+
+fn status_change(row: &NodeRow, status: NodeStatus) -> NodeStatusChange {
+    NodeStatusChange {
+        node_id: row.get_node().node_id.clone(),
+        incarnation: row.get_node().incarnation,
+        status,
+        ..NodeStatusChange::default()
+    }
+}
+
+/// The answer to an overtaken incarnation: nothing that it holds is its own any more.
+fn refuse(config: &Config, view: &View, beat: &Beat) -> BeatAnswer {
+    BeatAnswer { revoked: beat.held.clone(), ..frame(config, view, &beat.node_id, config.beat_ms) }
+}
+
+fn frame(config: &Config, view: &View, node_id: &str, interval: Millis) -> BeatAnswer {
+    BeatAnswer {
+        incarnation: view.nodes.get(node_id).map_or(0, |row| row.get_node().incarnation),
+        next_beat_ms: u32::try_from(interval).unwrap_or(u32::MAX),
+        lease_ttl_ms: u32::try_from(config.lease_ttl_ms).unwrap_or(u32::MAX),
+        ..BeatAnswer::default()
+    }
+}
+
+/// How long a beat waits for its quorum.
+fn patience(config: &Config) -> Millis {
+    config.lease_ttl_ms / 3
+}
+
+/// Idle workers of a large fleet beat less often, so that beats a second stay bounded.
+fn idle_interval(config: &Config, nodes: usize) -> Millis {
+    let factor = nodes.div_ceil(SMALL_FLEET).max(1) as u64;
+    (config.beat_ms * factor).min(IDLE_BEAT_MS_MAX.max(config.beat_ms))
+}
+
+/// A load as told by a stranger: between 0 and 1, never a NaN.
+fn share(value: f64) -> f64 {
+    if value.is_finite() {
+        value.clamp(0.0, 1.0)
+    } else {
+        0.0
+    }
+}

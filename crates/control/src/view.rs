@@ -1,0 +1,291 @@
+//! What the leader remembers of the rows: tasks that are not over, nodes, live jobs with their newest round, artifacts that may have to go.
+//!
+//! Filled from a snapshot and from every later change by the same `apply`. It decides nothing and knows no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protobuf::Message;
+use raftgrid_manifest::{Change, RowsError, Table};
+use raftgrid_proto::v1::{
+    ArtifactRow, ArtifactState, ContributionRow, JobPhase, JobRow, MetaRow, NodeRow, RoundRow, TaskRow, TaskStatus,
+};
+
+/// What a change was about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Touched {
+    Meta,
+    /// By sequence.
+    Task(u64),
+    Node(String),
+    /// By sequence: its row, its newest round or a contribution.
+    Job(u64),
+    Artifact(u64),
+    Nothing,
+}
+
+/// A job that is live, or over with tasks that are not.
+#[derive(Debug, Default)]
+pub(crate) struct JobView {
+    pub(crate) row: JobRow,
+    /// The newest round; None before model 0.
+    pub(crate) round: Option<RoundRow>,
+    /// Contributions to the newest round, by shard; empty digest: only refused ones so far.
+    pub(crate) given: BTreeMap<u32, ContributionRow>,
+}
+
+/// What retention has to know of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ArtifactView {
+    pub(crate) state: ArtifactState,
+    pub(crate) bytes: u64,
+    /// 0: never.
+    pub(crate) expires_ms: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    /// As of the last Meta row.
+    pub(crate) cluster_time_ms: u64,
+    /// Not terminal, by sequence; without payload and result.
+    pub(crate) tasks: BTreeMap<u64, TaskRow>,
+    task_ids: BTreeMap<String, u64>,
+    /// Open leases by node.
+    by_node: BTreeMap<String, BTreeSet<u64>>,
+    by_job: BTreeMap<u64, BTreeSet<u64>>,
+    pub(crate) nodes: BTreeMap<String, NodeRow>,
+    pub(crate) jobs: BTreeMap<u64, JobView>,
+    job_ids: BTreeMap<String, u64>,
+    /// Of a job, by round: gradient artifacts in the ledger whose bytes are kept.
+    pub(crate) gradients: BTreeMap<u64, BTreeMap<u64, BTreeSet<u64>>>,
+    pub(crate) artifacts: BTreeMap<u64, ArtifactView>,
+    /// A lower bound of the position up to which everything is in here.
+    pub(crate) newest: u64,
+}
+
+impl View {
+    pub(crate) fn task_by_id(&self, task_id: &str) -> Option<(u64, &TaskRow)> {
+        let sequence = *self.task_ids.get(task_id)?;
+        Some((sequence, self.tasks.get(&sequence)?))
+    }
+
+    pub(crate) fn job_by_id(&self, job_id: &str) -> Option<(u64, &JobView)> {
+        let sequence = *self.job_ids.get(job_id)?;
+        Some((sequence, self.jobs.get(&sequence)?))
+    }
+
+    /// Sequences of the tasks whose lease the node holds.
+    pub(crate) fn leases_of_node(&self, node_id: &str) -> Vec<u64> {
+        self.by_node.get(node_id).map(|tasks| tasks.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Tasks of a job that are not over, in order of sequence.
+    pub(crate) fn tasks_of_job(&self, job: u64) -> impl Iterator<Item = (u64, &TaskRow)> {
+        self.by_job.get(&job).into_iter().flatten().filter_map(|task| Some((*task, self.tasks.get(task)?)))
+    }
+
+    /// Is the lease (task, epoch) open?
+    pub(crate) fn lease_is_open(&self, task_id: &str, epoch: u64) -> bool {
+        epoch != 0 && self.task_by_id(task_id).is_some_and(|(_, row)| row.open_epoch == epoch)
+    }
+
+    /// Takes a row's new value.
+    pub(crate) fn apply(&mut self, change: &Change) -> Result<Touched, RowsError> {
+        let value = change.value.as_deref();
+        match change.table {
+            Table::Meta => self.apply_meta(value),
+            Table::Task => self.apply_task(number(&change.key, 0)?, value),
+            Table::Node => self.apply_node(&change.key, value),
+            Table::Job => self.apply_job(number(&change.key, 0)?, value),
+            Table::Round => self.apply_round(number(&change.key, 0)?, value),
+            Table::Contribution => self.apply_contribution(number(&change.key, 0)?, value),
+            Table::Artifact => self.apply_artifact(number(&change.key, 0)?, value),
+            Table::TaskById
+            | Table::TaskByStatus
+            | Table::TaskByNode
+            | Table::TaskByJob
+            | Table::JobById
+            | Table::ArtifactByName
+            | Table::Request
+            | Table::RequestByAge
+            | Table::Member
+            | Table::Digest => Ok(Touched::Nothing),
+        }
+    }
+
+    fn saw(&mut self, position: u64) {
+        self.newest = self.newest.max(position);
+    }
+
+    fn apply_meta(&mut self, value: Option<&[u8]>) -> Result<Touched, RowsError> {
+        if let Some(row) = decode::<MetaRow>(value)? {
+            self.cluster_time_ms = self.cluster_time_ms.max(row.cluster_time_ms);
+        }
+        Ok(Touched::Meta)
+    }
+
+    fn apply_task(&mut self, sequence: u64, value: Option<&[u8]>) -> Result<Touched, RowsError> {
+        self.forget_task(sequence);
+        let Some(mut row) = decode::<TaskRow>(value)? else { return Ok(Touched::Task(sequence)) };
+        self.saw(row.get_task().revision);
+        match row.get_task().status {
+            TaskStatus::COMPLETED | TaskStatus::FAILED => return Ok(Touched::Task(sequence)),
+            TaskStatus::PENDING | TaskStatus::ASSIGNED | TaskStatus::RUNNING => {}
+        }
+        row.last_report.clear();
+        let task = row.mut_task();
+        task.task_data = Vec::new();
+        task.result_data = String::new();
+        self.task_ids.insert(task.task_id.clone(), sequence);
+        let node_id = task.assigned_node_id.clone();
+        if row.open_epoch != 0 {
+            self.by_node.entry(node_id).or_default().insert(sequence);
+        }
+        if row.job_sequence != 0 || !row.get_task().job_id.is_empty() {
+            self.by_job.entry(row.job_sequence).or_default().insert(sequence);
+        }
+        self.tasks.insert(sequence, row);
+        Ok(Touched::Task(sequence))
+    }
+
+    fn forget_task(&mut self, sequence: u64) {
+        let Some(old) = self.tasks.remove(&sequence) else { return };
+        if self.task_ids.get(&old.get_task().task_id) == Some(&sequence) {
+            self.task_ids.remove(&old.get_task().task_id);
+        }
+        remove_member(&mut self.by_node, &old.get_task().assigned_node_id, sequence);
+        remove_member(&mut self.by_job, &old.job_sequence, sequence);
+    }
+
+    fn apply_node(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<Touched, RowsError> {
+        let node_id = String::from_utf8_lossy(key).into_owned();
+        match decode::<NodeRow>(value)? {
+            Some(row) => {
+                self.saw(row.get_node().incarnation);
+                self.nodes.insert(node_id.clone(), row);
+            }
+            None => {
+                self.nodes.remove(&node_id);
+            }
+        }
+        Ok(Touched::Node(node_id))
+    }
+
+    fn apply_job(&mut self, sequence: u64, value: Option<&[u8]>) -> Result<Touched, RowsError> {
+        match decode::<JobRow>(value)? {
+            Some(row) if is_live(row.get_job().phase) || row.open_tasks > 0 => {
+                self.saw(row.get_job().revision);
+                self.job_ids.insert(row.get_job().job_id.clone(), sequence);
+                self.jobs.entry(sequence).or_default().row = row;
+            }
+            other => {
+                if let Some(row) = other {
+                    self.saw(row.get_job().revision);
+                }
+                self.forget_job(sequence);
+            }
+        }
+        Ok(Touched::Job(sequence))
+    }
+
+    fn forget_job(&mut self, sequence: u64) {
+        let Some(old) = self.jobs.remove(&sequence) else { return };
+        if self.job_ids.get(&old.row.get_job().job_id) == Some(&sequence) {
+            self.job_ids.remove(&old.row.get_job().job_id);
+        }
+        for artifacts in self.gradients.remove(&sequence).unwrap_or_default().into_values() {
+            for artifact in artifacts {
+                self.forget_kept_artifact(artifact);
+            }
+        }
+    }
+
+    /// Committed artifacts of jobs that are over are nobody's business here.
+    fn forget_kept_artifact(&mut self, artifact: u64) {
+        if self.artifacts.get(&artifact).is_some_and(|view| view.state == ArtifactState::ARTIFACT_COMMITTED) {
+            self.artifacts.remove(&artifact);
+        }
+    }
+
+    fn apply_round(&mut self, job: u64, value: Option<&[u8]>) -> Result<Touched, RowsError> {
+        let Some(row) = decode::<RoundRow>(value)? else { return Ok(Touched::Job(job)) };
+        // A round may be seen before its job's row: both are in one entry.
+        let view = self.jobs.entry(job).or_default();
+        let newest = view.round.as_ref().map(|round| round.round);
+        if newest.is_none_or(|newest| row.round >= newest) {
+            if newest.is_some_and(|newest| row.round > newest) {
+                view.given.retain(|_, contribution| contribution.round >= row.round);
+            }
+            view.round = Some(row);
+        }
+        Ok(Touched::Job(job))
+    }
+
+    fn apply_contribution(&mut self, job: u64, value: Option<&[u8]>) -> Result<Touched, RowsError> {
+        let Some(row) = decode::<ContributionRow>(value)? else { return Ok(Touched::Job(job)) };
+        self.saw(row.position);
+        if row.artifact_id != 0 && !row.digest.is_empty() {
+            self.gradients.entry(job).or_default().entry(row.round).or_default().insert(row.artifact_id);
+        }
+        let view = self.jobs.entry(job).or_default();
+        if view.round.as_ref().is_none_or(|round| row.round >= round.round) {
+            view.given.insert(row.shard, row);
+        }
+        Ok(Touched::Job(job))
+    }
+
+    fn apply_artifact(&mut self, artifact: u64, value: Option<&[u8]>) -> Result<Touched, RowsError> {
+        self.saw(artifact);
+        match decode::<ArtifactRow>(value)? {
+            // Committed ones matter only as gradients, whose bytes retention counts.
+            Some(row) if row.state != ArtifactState::ARTIFACT_COMMITTED || row.kind == "gradient" => {
+                let view = ArtifactView { state: row.state, bytes: row.total_bytes, expires_ms: row.expires_ms };
+                self.artifacts.insert(artifact, view);
+            }
+            Some(_) | None => {
+                self.artifacts.remove(&artifact);
+            }
+        }
+        Ok(Touched::Artifact(artifact))
+    }
+
+    /// Drops what a snapshot brought of jobs that are over: their rounds and contributions were read before that was known.
+    pub(crate) fn drop_strangers(&mut self) {
+        let strangers: Vec<u64> =
+            self.jobs.iter().filter(|(_, view)| view.row.job.is_none()).map(|(job, _)| *job).collect();
+        for job in strangers {
+            self.forget_job(job);
+        }
+    }
+}
+
+/// Not over: may still move by itself or by a person.
+pub(crate) fn is_live(phase: JobPhase) -> bool {
+    match phase {
+        JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED => true,
+        JobPhase::JOB_DONE | JobPhase::JOB_FAILED | JobPhase::JOB_CANCELLED | JobPhase::JOB_REJECTED => false,
+    }
+}
+
+fn remove_member<K: Ord>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: &K, member: u64) {
+    if let Some(members) = index.get_mut(key) {
+        members.remove(&member);
+        if members.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+/// The big-endian number at byte `at` of a key.
+pub(crate) fn number(key: &[u8], at: usize) -> Result<u64, RowsError> {
+    let bytes = key.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+    bytes.map(u64::from_be_bytes).ok_or_else(|| RowsError(format!("a key of {} bytes is too short", key.len())))
+}
+
+fn decode<M: Message>(value: Option<&[u8]>) -> Result<Option<M>, RowsError> {
+    match value {
+        None => Ok(None),
+        Some(bytes) => M::parse_from_bytes(bytes)
+            .map(Some)
+            .map_err(|error| RowsError(format!("a row of {} does not decode: {error}", M::descriptor_static().name()))),
+    }
+}

@@ -1,0 +1,143 @@
+//! The hashes of the gradient ledger. Control, replica and audit call the same functions, so that what is proposed, what is accepted and
+//! what is audited cannot drift.
+
+use raftgrid_proto::v1::{ContributionRow, JobRow, Optimizer, RoundRow};
+use sha2::{Digest as _, Sha256};
+
+/// Id of the aggregation: weighted mean in shard order with an f32 accumulator and f64 weights, then the named optimiser, version 1 of both.
+/// It is part of every inputs_hash; a change of the arithmetic needs a new id and a new machine_version.
+pub const ALGORITHM_ID: &str = "raftgrid/weighted-mean-f32-shard-order/1";
+
+/// One accepted contribution, as it goes into the hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InputContribution<'a> {
+    /// Its shard; contributions stand in order of it.
+    pub shard: u32,
+    /// SHA-256 of the gradient's file.
+    pub digest: &'a [u8],
+    /// The bits of its f64 weight.
+    pub weight_bits: u64,
+}
+
+/// Everything that decides the bytes of model r+1.
+#[derive(Clone, Debug)]
+pub struct RoundInputs<'a> {
+    /// SHA-256 of model r.
+    pub model_digest: &'a [u8],
+    /// SHA-256 of the optimiser's state r; empty for r = 0.
+    pub state_digest: &'a [u8],
+    /// Accepted contributions in shard order.
+    pub contributions: Vec<InputContribution<'a>>,
+    /// Hyper-parameters.
+    pub optimizer: &'a Optimizer,
+    /// SHA-256 of the code bundle; may be empty.
+    pub bundle_digest: &'a [u8],
+    /// [`ALGORITHM_ID`].
+    pub algorithm_id: &'a str,
+}
+
+impl<'a> RoundInputs<'a> {
+    /// The inputs of a round as its rows tell them. `contributions` are the round's rows in shard order; those that hold refused results
+    /// only are passed over.
+    pub fn of_rows(job: &'a JobRow, round: &'a RoundRow, contributions: &'a [ContributionRow]) -> Self {
+        let accepted = contributions.iter().filter(|row| !row.digest.is_empty());
+        Self {
+            model_digest: &round.input_model_digest,
+            state_digest: &round.input_state_digest,
+            contributions: accepted
+                .map(|row| InputContribution { shard: row.shard, digest: &row.digest, weight_bits: row.weight_bits })
+                .collect(),
+            optimizer: job.get_job().get_optimizer(),
+            bundle_digest: &job.get_job().get_spec().bundle_digest,
+            algorithm_id: ALGORITHM_ID,
+        }
+    }
+}
+
+/// Hash over everything that decides the bytes of model r+1. Each part goes in with its length.
+pub fn round_inputs_hash(inputs: &RoundInputs<'_>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    part(b"raftgrid round inputs 1");
+    part(inputs.algorithm_id.as_bytes());
+    part(inputs.model_digest);
+    part(inputs.state_digest);
+    part(inputs.bundle_digest);
+    let optimizer = inputs.optimizer;
+    part(optimizer.algorithm.as_bytes());
+    for number in [optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay] {
+        part(&number.to_bits().to_be_bytes());
+    }
+    part(&[u8::from(optimizer.nesterov)]);
+    part(&(inputs.contributions.len() as u64).to_be_bytes());
+    for contribution in &inputs.contributions {
+        part(&contribution.shard.to_be_bytes());
+        part(contribution.digest);
+        part(&contribution.weight_bits.to_be_bytes());
+    }
+    hash.finalize().into()
+}
+
+/// The next link of the chain over committed rounds: H(previous, inputs_hash, digest of model r+1). Before round 0, `previous` is empty.
+pub fn chain_hash(previous: &[u8], inputs_hash: &[u8], model_digest: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for bytes in [previous, inputs_hash, model_digest] {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(change: impl FnOnce(&mut RoundInputs<'_>, &mut Optimizer)) -> [u8; 32] {
+        let mut optimizer = Optimizer { algorithm: "sgd".into(), learning_rate: 0.1, ..Optimizer::default() };
+        let digests = [[1_u8; 32], [2; 32]];
+        let empty = Optimizer::default();
+        let mut inputs = RoundInputs {
+            model_digest: &[3; 32],
+            state_digest: &[4; 32],
+            contributions: vec![
+                InputContribution { shard: 0, digest: &digests[0], weight_bits: 1.0_f64.to_bits() },
+                InputContribution { shard: 1, digest: &digests[1], weight_bits: 2.0_f64.to_bits() },
+            ],
+            optimizer: &empty,
+            bundle_digest: &[5; 32],
+            algorithm_id: ALGORITHM_ID,
+        };
+        change(&mut inputs, &mut optimizer);
+        inputs.optimizer = &optimizer;
+        round_inputs_hash(&inputs)
+    }
+
+    #[test]
+    fn every_input_changes_the_hash() {
+        let mut all = vec![
+            hash(|_, _| ()),
+            hash(|inputs, _| inputs.model_digest = &[9; 32]),
+            hash(|inputs, _| inputs.state_digest = &[9; 32]),
+            hash(|inputs, _| inputs.state_digest = &[]),
+            hash(|inputs, _| inputs.bundle_digest = &[9; 32]),
+            hash(|inputs, _| inputs.algorithm_id = "other"),
+            hash(|inputs, _| inputs.contributions.swap(0, 1)),
+            hash(|inputs, _| inputs.contributions[1].shard = 2),
+            hash(|inputs, _| inputs.contributions[1].weight_bits = 3.0_f64.to_bits()),
+            hash(|inputs, _| inputs.contributions[1].digest = &[9; 32]),
+            hash(|inputs, _| inputs.contributions.truncate(1)),
+            hash(|_, optimizer| optimizer.algorithm = "adam".into()),
+            hash(|_, optimizer| optimizer.learning_rate = 0.2),
+            hash(|_, optimizer| optimizer.momentum = 0.9),
+            hash(|_, optimizer| optimizer.weight_decay = 0.9),
+            hash(|_, optimizer| optimizer.nesterov = true),
+        ];
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count, "two different inputs share a hash");
+    }
+}

@@ -1,0 +1,9 @@
+//! Writes of rows that other rows must follow: indexes, counters, allocations. Each is kept in one place.
+
+mod job;
+mod node;
+mod task;
+
+pub(crate) use job::JobTable;
+pub(crate) use node::NodeTable;
+pub(crate) use task::{demand, is_over, TaskTable};

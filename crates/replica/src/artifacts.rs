@@ -1,0 +1,239 @@
+//! Where an artifact's bytes are: copies on this disk, or fetched from a replica that holds one. The plain-copy road.
+
+use std::sync::Arc;
+
+use raftgrid_blob::{placement, BlobError, FragmentReader, FragmentStore, FragmentWriter};
+use raftgrid_driver::RaftHandle;
+use raftgrid_manifest::read;
+use raftgrid_proto::v1::{ArtifactRow, ArtifactState, BeginArtifact, Command, Command_oneof_kind, Outcome, Receipt};
+use slog::{warn, Logger};
+
+use crate::clock::Clock;
+use crate::limits::UPLOAD_EXPIRES_MS;
+use crate::polls::rows_failed;
+use crate::ports::{CallError, Download, Peers};
+use crate::proposals::Proposals;
+use crate::views::Views;
+
+/// The only fragment of a plain copy.
+const COPY: u32 = 0;
+
+/// Bytes of one replica.
+pub struct Artifacts {
+    /// This replica.
+    pub node: u64,
+    /// Its files.
+    pub files: FragmentStore,
+    /// The others.
+    pub peers: Arc<dyn Peers>,
+    /// Configuration, for placement.
+    pub handle: RaftHandle,
+    /// Rows.
+    pub views: Arc<dyn Views>,
+    /// Writes.
+    pub proposals: Arc<Proposals>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Log.
+    pub logger: Logger,
+}
+
+/// What an artifact is; see `BeginArtifact`.
+#[derive(Clone, Debug, Default)]
+pub struct Description {
+    /// Name or "".
+    pub name: String,
+    /// bundle, model, state, gradient, checkpoint, file.
+    pub kind: String,
+    /// Job that it belongs to, or "".
+    pub job_id: String,
+    /// Who made it.
+    pub principal: String,
+}
+
+/// Durable copies of an artifact that was begun: what its commit carries.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// The artifact.
+    pub artifact_id: u64,
+    /// SHA-256.
+    pub digest: [u8; 32],
+    /// Size in bytes.
+    pub total_bytes: u64,
+    /// One a copy.
+    pub receipts: Vec<Receipt>,
+}
+
+/// A blob error as an answer.
+pub fn blob_failed(error: BlobError) -> CallError {
+    match error {
+        BlobError::Io { ref cause, .. } if cause.kind() == std::io::ErrorKind::StorageFull => {
+            CallError::Exhausted(error.to_string())
+        }
+        BlobError::Io { .. } | BlobError::Rotten { .. } => CallError::Internal(error.to_string()),
+        BlobError::NotFound { .. } => CallError::NotFound(error.to_string()),
+        BlobError::Refused(reason) => CallError::Invalid(reason),
+    }
+}
+
+impl Artifacts {
+    /// Begins an artifact and makes its copies durable: here and on enough others that the failures which the group survives leave one.
+    /// `written` is finished. Blocks.
+    pub fn place(
+        &self,
+        description: &Description,
+        written: FragmentWriter,
+        digest: [u8; 32],
+    ) -> Result<Placed, CallError> {
+        let total_bytes = written.total_bytes();
+        let conf = self.handle.status().conf;
+        let copies = placement::copies(conf.voters.len());
+        let salt = u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], 0, 0, 0, 0]);
+        let candidates = placement::candidates(self.node, &conf.voters, salt);
+        let artifact_id = self.begin(description, total_bytes, digest, &candidates, copies)?;
+        self.files.keep(written, artifact_id, COPY).map_err(blob_failed)?;
+        let mut holders = Vec::new();
+        let mut last_error = None;
+        for node in candidates {
+            if holders.len() == copies {
+                break;
+            }
+            match self.copy_to(node, artifact_id, digest) {
+                Ok(()) => holders.push(node),
+                Err(error) => {
+                    warn!(self.logger, "copy not stored on a peer"; "peer" => node, "artifact" => artifact_id, "cause" => %error);
+                    last_error = Some(error);
+                }
+            }
+        }
+        if holders.len() < copies {
+            let cause = last_error.map_or_else(String::new, |error| format!(": {error}"));
+            return Err(CallError::Unavailable(format!(
+                "only {} of {copies} copies could be made durable{cause}",
+                holders.len()
+            )));
+        }
+        let receipts = holders.into_iter().map(|node| receipt(node, digest)).collect();
+        Ok(Placed { artifact_id, digest, total_bytes, receipts })
+    }
+
+    fn copy_to(&self, node: u64, artifact_id: u64, digest: [u8; 32]) -> Result<(), CallError> {
+        if node == self.node {
+            return Ok(());
+        }
+        let mut copy = OnDisk(self.files.open_fragment(artifact_id, COPY).map_err(blob_failed)?);
+        self.peers.put_fragment(node, artifact_id, COPY, digest, &mut copy)
+    }
+
+    fn begin(
+        &self,
+        description: &Description,
+        total_bytes: u64,
+        digest: [u8; 32],
+        candidates: &[u64],
+        copies: usize,
+    ) -> Result<u64, CallError> {
+        let mut begin = BeginArtifact::new();
+        begin.set_name(description.name.clone());
+        begin.set_kind(description.kind.clone());
+        begin.set_job_id(description.job_id.clone());
+        begin.set_total_bytes(total_bytes);
+        begin.set_digest(digest.to_vec());
+        begin.set_placement(candidates.iter().copied().take(copies).collect());
+        let (rows, _) = self.views.view();
+        let cluster_time = read::meta(rows.as_ref()).map_err(rows_failed)?.cluster_time_ms;
+        begin.set_expires_ms(cluster_time + UPLOAD_EXPIRES_MS);
+        let mut command = Command::new();
+        command.set_principal(description.principal.clone());
+        command.kind = Some(Command_oneof_kind::begin_artifact(begin));
+        let reply = self.proposals.propose_one(command)?;
+        match reply.outcome {
+            Outcome::OK | Outcome::EXISTING if reply.number != 0 => Ok(reply.number),
+            _ => Err(CallError::Precondition(reply.message)),
+        }
+    }
+
+    /// Opens a committed artifact: from this disk, else fetched from a holder and kept. Blocks.
+    pub fn open(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
+        let digest: [u8; 32] = row.digest.as_slice().try_into().map_err(|_| {
+            CallError::Internal(format!("artifact {} has no SHA-256 in its row", row.artifact_id))
+        })?;
+        match self.files.open_fragment(row.artifact_id, COPY) {
+            Ok(reader) if reader.digest() == digest => return Ok(reader),
+            Ok(_) | Err(BlobError::NotFound { .. }) => {}
+            Err(error) => {
+                warn!(self.logger, "copy not readable, fetching another"; "artifact" => row.artifact_id, "cause" => %error);
+            }
+        }
+        let mut last_error = CallError::NotFound(format!("artifact {} has no other copy", row.artifact_id));
+        for holder in row.receipts.iter().map(|receipt| receipt.node_id).filter(|node| *node != self.node) {
+            match self.fetch(holder, row, digest) {
+                Ok(reader) => return Ok(reader),
+                Err(error) => last_error = error,
+            }
+        }
+        Err(match last_error {
+            CallError::Unavailable(_) => last_error,
+            other => CallError::Unavailable(format!("no copy of artifact {} can be read: {other}", row.artifact_id)),
+        })
+    }
+
+    fn fetch(&self, holder: u64, row: &ArtifactRow, digest: [u8; 32]) -> Result<FragmentReader, CallError> {
+        let mut writer = self.files.create().map_err(blob_failed)?;
+        self.peers.get_fragment(holder, row.artifact_id, COPY, &mut |data| writer.write(data).map_err(blob_failed))?;
+        writer.finish(Some(row.total_bytes), Some(&digest)).map_err(blob_failed)?;
+        self.files.keep(writer, row.artifact_id, COPY).map_err(blob_failed)?;
+        self.files.open_fragment(row.artifact_id, COPY).map_err(blob_failed)
+    }
+
+    /// The row of a committed artifact.
+    pub fn committed(&self, artifact_id: u64) -> Result<ArtifactRow, CallError> {
+        let (rows, _) = self.views.view();
+        match read::artifact(rows.as_ref(), artifact_id).map_err(rows_failed)? {
+            Some(row) if row.state == ArtifactState::ARTIFACT_COMMITTED => Ok(row),
+            _ => Err(CallError::NotFound(format!("artifact {artifact_id} does not exist"))),
+        }
+    }
+
+    /// All bytes of a committed artifact, verified. Blocks.
+    pub fn read(&self, artifact_id: u64) -> Result<Vec<u8>, CallError> {
+        self.open(&self.committed(artifact_id)?)?.read_all().map_err(blob_failed)
+    }
+
+    /// A new artifact of bytes in memory, placed. Blocks.
+    pub fn place_bytes(&self, description: &Description, bytes: &[u8]) -> Result<Placed, CallError> {
+        let mut writer = self.files.create().map_err(blob_failed)?;
+        writer.write(bytes).map_err(blob_failed)?;
+        let digest = writer.finish(None, None).map_err(blob_failed)?;
+        self.place(description, writer, digest)
+    }
+}
+
+fn receipt(node: u64, digest: [u8; 32]) -> Receipt {
+    let mut receipt = Receipt::new();
+    receipt.set_node_id(node);
+    receipt.set_fragment(COPY);
+    receipt.set_digest(digest.to_vec());
+    receipt
+}
+
+/// A fragment on this disk as a download.
+pub struct OnDisk(pub FragmentReader);
+
+impl Download for OnDisk {
+    fn total_bytes(&self) -> u64 {
+        self.0.total_bytes()
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        self.0.digest()
+    }
+
+    fn artifact_id(&self) -> u64 {
+        self.0.artifact_id()
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, CallError> {
+        self.0.read_at(offset, buffer).map_err(blob_failed)
+    }
+}

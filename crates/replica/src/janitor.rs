@@ -1,0 +1,106 @@
+//! Deletes bytes that the manifest gave up. Follows the ring; one thread a replica.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{bounded, Receiver, Sender};
+use protobuf::Message;
+use raftgrid_blob::FragmentStore;
+use raftgrid_manifest::{read, Table};
+use raftgrid_proto::v1::{ArtifactRow, ArtifactState};
+use slog::{warn, Logger};
+
+use crate::ring::{Ring, Since};
+use crate::views::Views;
+
+/// What the thread works with.
+pub struct Janitor {
+    /// Files.
+    pub files: FragmentStore,
+    /// Changes.
+    pub ring: Ring,
+    /// Rows.
+    pub views: Arc<dyn Views>,
+    /// Log.
+    pub logger: Logger,
+}
+
+/// Ends the thread when it is dropped.
+pub struct JanitorStop(#[allow(dead_code, reason = "the thread ends when this sender is gone")] Sender<()>);
+
+/// Starts the thread.
+pub fn start(janitor: Janitor) -> (JanitorStop, JoinHandle<()>) {
+    let (wake, woken) = bounded(1);
+    let (stop, stopped) = bounded(0);
+    janitor.ring.tap(Box::new(move || {
+        // One pending wake is enough.
+        let _ = wake.try_send(());
+    }));
+    let thread = std::thread::Builder::new()
+        .name("janitor".to_owned())
+        .spawn(move || janitor.run(&woken, &stopped))
+        .expect("a thread can be started while the process boots");
+    (JanitorStop(stop), thread)
+}
+
+impl Janitor {
+    fn run(&self, woken: &Receiver<()>, stopped: &Receiver<()>) {
+        let mut position = 0;
+        loop {
+            match self.ring.since(position) {
+                Since::Compacted => {
+                    let (_, at) = self.views.view();
+                    position = at;
+                    self.sweep();
+                }
+                Since::Events(events) => {
+                    for event in events {
+                        position = event.position;
+                        for change in event.changes.iter().filter(|change| change.table == Table::Artifact) {
+                            self.look(&change.key, change.value.as_deref());
+                        }
+                    }
+                }
+            }
+            crossbeam::channel::select! {
+                recv(woken) -> wake => if wake.is_err() { return },
+                recv(stopped) -> _ => return,
+            }
+        }
+    }
+
+    fn look(&self, key: &[u8], value: Option<&[u8]>) {
+        let Some(artifact_id) = key.try_into().ok().map(u64::from_be_bytes) else { return };
+        let given_up = match value {
+            None => true,
+            Some(bytes) => ArtifactRow::parse_from_bytes(bytes)
+                .is_ok_and(|row| row.state == ArtifactState::ARTIFACT_DELETING),
+        };
+        if given_up {
+            self.delete(artifact_id);
+        }
+    }
+
+    /// Everything on the disk against the rows: at the start, and after falling out of the ring.
+    fn sweep(&self) {
+        let Ok(on_disk) = self.files.artifacts() else { return };
+        let (rows, position) = self.views.view();
+        for artifact_id in on_disk {
+            // An id above the applied position is an upload whose begin this replica has not applied yet.
+            let gone = match read::artifact(rows.as_ref(), artifact_id) {
+                Ok(Some(row)) => row.state == ArtifactState::ARTIFACT_DELETING,
+                Ok(None) => artifact_id < position,
+                Err(_) => false,
+            };
+            if gone {
+                self.delete(artifact_id);
+            }
+        }
+    }
+
+    fn delete(&self, artifact_id: u64) {
+        if let Err(error) = self.files.remove(artifact_id) {
+            warn!(self.logger, "artifact not deleted"; "artifact" => artifact_id, "cause" => %error);
+        }
+    }
+}

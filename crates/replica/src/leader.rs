@@ -1,0 +1,389 @@
+//! The leader's loops: one thread that feeds `control` while this replica leads, and carries out its actions.
+//!
+//! Nothing here decides anything: `control` does. State is built from the tables on gaining leadership, folded from the ring, and dropped
+//! with it. A heartbeat is answered only after a read index that began after its arrival.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender, TrySendError};
+use raftgrid_control::{Action, Beat, BeatAnswer, Config, Control, Input};
+use raftgrid_driver::{RaftHandle, Role};
+use raftgrid_manifest::{read, Rows};
+use raftgrid_proto::v1::{Command, Command_oneof_kind, HeartbeatRequest, HeartbeatResponse, Lease, MemberRow, PutMember};
+use slog::{info, warn, Logger};
+
+use crate::aggregate::Aggregator;
+use crate::clock::Clock;
+use crate::limits::LEADER_INBOX_MAX;
+use crate::ports::{CallError, Callback, Commands};
+use crate::proposals::Proposals;
+use crate::ring::{Ring, Since};
+use crate::views::Views;
+
+/// What wakes the thread.
+pub enum Event {
+    /// Role, term or leader changed, or something was applied.
+    Look,
+    /// A heartbeat and who waits for its answer.
+    Beat(Box<HeartbeatRequest>, Callback<HeartbeatResponse>),
+    /// The group was read-indexed in this term: leadership is real, and everything before it is applied.
+    Confirmed {
+        /// Of the read.
+        term: u64,
+        /// The last beat before the read began.
+        ticket: u64,
+        /// Whether a quorum stands behind it.
+        ok: bool,
+    },
+    /// For `control`.
+    Input(Input),
+    /// End the thread.
+    Stop,
+}
+
+/// Sends events to the thread.
+#[derive(Clone)]
+pub struct LeaderInbox {
+    events: Sender<Event>,
+}
+
+impl LeaderInbox {
+    /// Something may have changed. Never blocks; one pending look is enough.
+    pub fn look(&self) {
+        // A full inbox wakes the thread anyway.
+        let _ = self.events.try_send(Event::Look);
+    }
+
+    /// A heartbeat.
+    pub fn beat(&self, request: HeartbeatRequest, done: Callback<HeartbeatResponse>) {
+        match self.events.try_send(Event::Beat(Box::new(request), done)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(Event::Beat(_, done)) | TrySendError::Disconnected(Event::Beat(_, done))) => {
+                done(Err(CallError::Exhausted("the leader has too many heartbeats to answer".to_owned())));
+            }
+            Err(_) => unreachable!("a beat was sent"),
+        }
+    }
+
+    /// Blocks until there is room; from the replica's own threads only.
+    pub fn input(&self, input: Input) {
+        // A stopped thread needs no input.
+        let _ = self.events.send(Event::Input(input));
+    }
+
+    /// Ends the thread.
+    pub fn stop(&self) {
+        let _ = self.events.send(Event::Stop);
+    }
+}
+
+/// What the thread works with.
+pub struct LeaderLoop {
+    /// Settings of the loops.
+    pub config: Config,
+    /// Addresses of the founders; the first leader records them.
+    pub members: Vec<MemberRow>,
+    /// The group.
+    pub handle: RaftHandle,
+    /// Rows.
+    pub views: Arc<dyn Views>,
+    /// Changes.
+    pub ring: Ring,
+    /// Writes.
+    pub proposals: Arc<Proposals>,
+    /// Sums.
+    pub aggregator: Arc<Aggregator>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Log.
+    pub logger: Logger,
+}
+
+/// Opens the inbox.
+pub fn inbox() -> (LeaderInbox, Receiver<Event>) {
+    let (events, queue) = bounded(LEADER_INBOX_MAX);
+    (LeaderInbox { events }, queue)
+}
+
+/// Starts the thread.
+pub fn start(context: LeaderLoop, inbox: LeaderInbox, queue: Receiver<Event>) -> JoinHandle<()> {
+    std::thread::Builder::new()
+        .name("leader".to_owned())
+        .spawn(move || {
+            let mut shell = Shell { context, inbox, term: None, beats: BTreeMap::new(), next_ticket: 1, wake_at: None };
+            shell.run(&queue);
+        })
+        .expect("a thread can be started while the process boots")
+}
+
+/// Leadership of one term.
+struct Term {
+    term: u64,
+    /// None until a read index in this term was confirmed and applied.
+    control: Option<Control>,
+    folded: u64,
+    asked: bool,
+}
+
+struct Shell {
+    context: LeaderLoop,
+    inbox: LeaderInbox,
+    term: Option<Term>,
+    beats: BTreeMap<u64, Callback<HeartbeatResponse>>,
+    next_ticket: u64,
+    wake_at: Option<u64>,
+}
+
+impl Shell {
+    fn run(&mut self, queue: &Receiver<Event>) {
+        loop {
+            let first = match self.wait() {
+                Some(wait) => match queue.recv_timeout(wait) {
+                    Ok(event) => Some(event),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                },
+                None => match queue.recv() {
+                    Ok(event) => Some(event),
+                    Err(_) => return,
+                },
+            };
+            let mut inputs = Vec::new();
+            let mut new_beats = false;
+            for event in first.into_iter().chain(queue.try_iter()) {
+                match event {
+                    Event::Stop => return self.refuse_beats(),
+                    Event::Look => {}
+                    Event::Beat(request, done) => new_beats |= self.take_beat(*request, done, &mut inputs),
+                    Event::Confirmed { term, ticket, ok } => self.confirmed(term, ticket, ok, &mut inputs),
+                    Event::Input(input) => inputs.push(input),
+                }
+            }
+            self.follow_role();
+            self.step(inputs, new_beats);
+        }
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        let at = self.wake_at?;
+        Some(Duration::from_millis(at.saturating_sub(self.context.clock.monotonic_ms())))
+    }
+
+    fn take_beat(&mut self, request: HeartbeatRequest, done: Callback<HeartbeatResponse>, inputs: &mut Vec<Input>) -> bool {
+        let status = self.context.handle.status();
+        if status.role != Role::Leader {
+            done(Err(CallError::NotLeader { leader: status.leader }));
+            return false;
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.beats.insert(ticket, done);
+        inputs.push(Input::Beat { ticket, beat: beat_of(request) });
+        true
+    }
+
+    fn confirmed(&mut self, of_term: u64, ticket: u64, ok: bool, inputs: &mut Vec<Input>) {
+        let Some(term) = self.term.as_mut().filter(|term| term.term == of_term) else { return };
+        term.asked = false;
+        if !ok {
+            return;
+        }
+        if term.control.is_none() {
+            self.take_over();
+        }
+        inputs.push(Input::QuorumConfirmed { ticket });
+    }
+
+    /// Gains or drops leadership as the driver says.
+    fn follow_role(&mut self) {
+        let status = self.context.handle.status();
+        let leads = status.role == Role::Leader;
+        if self.term.as_ref().is_some_and(|term| !leads || term.term != status.term) {
+            info!(self.context.logger, "leadership lost"; "term" => status.term, "leader" => status.leader);
+            self.term = None;
+            self.wake_at = None;
+            self.refuse_beats();
+        }
+        if leads && self.term.is_none() {
+            info!(self.context.logger, "leadership gained"; "term" => status.term);
+            self.term = Some(Term { term: status.term, control: None, folded: 0, asked: false });
+            self.ask_quorum();
+        }
+    }
+
+    /// Builds the loops' state: everything committed before this term is applied now.
+    fn take_over(&mut self) {
+        let now = self.context.clock.monotonic_ms();
+        let (rows, position) = self.context.views.view();
+        if let Ok(meta) = read::meta(rows.as_ref()) {
+            let mut time = self.context.proposals.cluster_time.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            time.seen(meta.cluster_time_ms, now);
+            if time.alarm(self.context.clock.wall_ms()) {
+                warn!(self.context.logger, "wall clock and cluster time differ by more than a minute");
+            }
+        }
+        self.record_members(rows.as_ref());
+        let mut control = Control::new(self.context.config.clone(), now);
+        match control.load(rows.as_ref()) {
+            Ok(()) => {
+                if let Some(term) = self.term.as_mut() {
+                    term.control = Some(control);
+                    term.folded = position;
+                }
+            }
+            Err(error) => slog::error!(self.context.logger, "leader state not loaded"; "cause" => %error),
+        }
+    }
+
+    /// Addresses of founders that are not in the tables yet.
+    fn record_members(&self, rows: &dyn Rows) {
+        let Ok(known) = read::members(rows) else { return };
+        let missing: Vec<Command> = self
+            .context
+            .members
+            .iter()
+            .filter(|member| !known.contains(member))
+            .map(|member| {
+                let mut put = PutMember::new();
+                put.set_node_id(member.node_id);
+                put.set_raft_address(member.raft_address.clone());
+                put.set_client_address(member.client_address.clone());
+                let mut command = Command::new();
+                command.kind = Some(Command_oneof_kind::put_member(put));
+                command
+            })
+            .collect();
+        if !missing.is_empty() {
+            // Lost with this leader, it is done by the next.
+            self.context.proposals.propose(missing, Box::new(|_| ()));
+        }
+    }
+
+    fn ask_quorum(&mut self) {
+        let Some(term) = self.term.as_mut().filter(|term| !term.asked) else { return };
+        term.asked = true;
+        let (of_term, ticket) = (term.term, self.next_ticket - 1);
+        let inbox = self.inbox.clone();
+        self.context.handle.read(Box::new(move |index| {
+            let _ = inbox.events.try_send(Event::Confirmed { term: of_term, ticket, ok: index.is_ok() });
+        }));
+    }
+
+    fn step(&mut self, inputs: Vec<Input>, new_beats: bool) {
+        if new_beats || self.term.as_ref().is_some_and(|term| term.control.is_none() || !self.beats.is_empty()) {
+            self.ask_quorum();
+        }
+        let now = self.context.clock.monotonic_ms();
+        let Some(Term { control: Some(control), folded, .. }) = self.term.as_mut() else {
+            if self.term.is_some() {
+                self.hold(inputs);
+                self.wake_at = Some(now + 50);
+            }
+            return;
+        };
+        match self.context.ring.since(*folded) {
+            Since::Events(events) => {
+                for event in events {
+                    *folded = event.position;
+                    for change in event.changes.iter() {
+                        if let Err(error) = control.fold(change) {
+                            slog::error!(self.context.logger, "change not folded"; "cause" => %error);
+                        }
+                    }
+                }
+            }
+            Since::Compacted => {
+                warn!(self.context.logger, "leader loops fell out of the event ring");
+                return self.take_over();
+            }
+        }
+        let actions = control.step(now, inputs);
+        self.wake_at = None;
+        for action in actions {
+            self.carry_out(action);
+        }
+    }
+
+    /// Beats that came before the loops had their state are refused as retryable; nothing else can come so early.
+    fn hold(&mut self, inputs: Vec<Input>) {
+        for input in inputs {
+            if let Input::Beat { ticket, .. } = input {
+                if let Some(done) = self.beats.remove(&ticket) {
+                    done(Err(CallError::Unavailable("a new leader is taking over".to_owned())));
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Propose { tag, commands } => {
+                let inbox = self.inbox.clone();
+                self.context.proposals.propose(
+                    commands,
+                    Box::new(move |replies| {
+                        let input = Input::Proposed { tag, replies: replies.ok() };
+                        let _ = inbox.events.try_send(Event::Input(input));
+                    }),
+                );
+            }
+            Action::Aggregate { job_id, round } => {
+                self.context.aggregator.start(job_id, round, self.inbox.clone());
+            }
+            Action::AnswerBeat { ticket, answer } => {
+                if let Some(done) = self.beats.remove(&ticket) {
+                    done(answer.map_or_else(
+                        || Err(CallError::Unavailable("the leader has no quorum".to_owned())),
+                        |answer| Ok(response_of(answer)),
+                    ));
+                }
+            }
+            Action::WakeAt(at) => self.wake_at = Some(self.wake_at.map_or(at, |other| other.min(at))),
+        }
+    }
+
+    fn refuse_beats(&mut self) {
+        let leader = self.context.handle.status().leader;
+        for (_, done) in std::mem::take(&mut self.beats) {
+            done(Err(CallError::NotLeader { leader }));
+        }
+    }
+}
+
+fn beat_of(request: HeartbeatRequest) -> Beat {
+    Beat {
+        held: request.held.iter().map(|lease| (lease.task_id.clone(), lease.epoch)).collect(),
+        boot_nonce: request.boot_nonce,
+        incarnation: request.incarnation,
+        cpu_usage: request.cpu_usage,
+        memory_usage: request.memory_usage,
+        node: request.node.as_ref().cloned(),
+        node_id: request.node_id,
+    }
+}
+
+fn response_of(answer: BeatAnswer) -> HeartbeatResponse {
+    let leases = |held: Vec<(String, u64)>| -> protobuf::RepeatedField<Lease> {
+        held.into_iter()
+            .map(|(task_id, epoch)| {
+                let mut lease = Lease::new();
+                lease.set_task_id(task_id);
+                lease.set_epoch(epoch);
+                lease
+            })
+            .collect::<Vec<_>>()
+            .into()
+    };
+    let mut response = HeartbeatResponse::new();
+    response.set_acknowledged(true);
+    response.set_incarnation(answer.incarnation);
+    response.set_next_beat_ms(answer.next_beat_ms);
+    response.set_lease_ttl_ms(answer.lease_ttl_ms);
+    response.set_revoked(leases(answer.revoked));
+    response.set_stopping(leases(answer.stopping));
+    response.set_not_renewed(leases(answer.not_renewed));
+    response
+}

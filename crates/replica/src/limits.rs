@@ -1,0 +1,27 @@
+//! Named limits of a replica.
+
+/// Entries whose changes the event ring keeps.
+pub const RING_EVENTS_MAX: usize = 65_536;
+/// Changed rows that the event ring keeps.
+pub const RING_CHANGES_MAX: usize = 1_000_000;
+/// Longest wait of one long poll, in milliseconds.
+pub const POLL_WAIT_MS_MAX: u32 = 30_000;
+/// Tasks that one poll hands out.
+pub const POLL_TASKS_MAX: usize = 64;
+/// A task that was handed out is handed out again if the worker has not started it by then, in milliseconds.
+pub const HAND_OUT_AGAIN_MS: u64 = 2_000;
+/// Inputs that may wait for the leader's loops.
+pub const LEADER_INBOX_MAX: usize = 16_384;
+/// Longest wait for a decision on a proposal of the replica itself, in milliseconds.
+pub const PROPOSE_WAIT_MS: u64 = 10_000;
+/// Bytes of one command batch.
+pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of models kept in memory for checking gradients against them.
+pub const MODEL_CACHE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of a gradient or model that is checked in memory; larger ones come with streaming aggregation.
+pub const TENSOR_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// An upload that is not committed by then is deleted, in milliseconds of cluster time.
+pub const UPLOAD_EXPIRES_MS: u64 = 600_000;
+
+const _: () = assert!(COMMAND_BYTES_MAX <= 1024 * 1024, "a command fits an entry");
+const _: () = assert!(RING_EVENTS_MAX <= RING_CHANGES_MAX);

@@ -1,0 +1,117 @@
+//! The state machine that the driver runs: `manifest` over the store's tables. Lives on the apply thread.
+//!
+//! Every entry is one batch of the tables, with its (index, term) in it; then the ring hears of it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use raftgrid_driver::{Committed, ConfState, Index, Snapshot, StateMachine, Term};
+use raftgrid_manifest::{apply, read, Change, Rows, Table};
+use raftgrid_store::{Disk, StateTables};
+use slog::{crit, Logger};
+
+use crate::clock::Clock;
+use crate::proposals::{encode_replies, Proposals};
+use crate::ring::Ring;
+use crate::views::{end_of_entry, Views};
+
+/// What `read` of the tables is shared as.
+pub struct Machine<D: Disk> {
+    tables: StateTables<D>,
+    ring: Ring,
+    clock: Arc<dyn Clock>,
+    /// Filled in when the replica is assembled.
+    proposals: Arc<Mutex<Option<Arc<Proposals>>>>,
+    logger: Logger,
+}
+
+impl<D: Disk> Machine<D> {
+    /// Over tables that were opened.
+    pub fn new(
+        tables: StateTables<D>,
+        ring: Ring,
+        clock: Arc<dyn Clock>,
+        proposals: Arc<Mutex<Option<Arc<Proposals>>>>,
+        logger: Logger,
+    ) -> Self {
+        Self { tables, ring, clock, proposals, logger }
+    }
+
+    /// The process cannot go on: its tables are not what the log says they are.
+    fn die(&self, what: &str, cause: &dyn std::fmt::Display) -> ! {
+        crit!(self.logger, "state machine failed, this replica stops"; "step" => what, "cause" => %cause);
+        panic!("failed to {what}: {cause}; this replica stops, nothing acknowledged is lost");
+    }
+
+    fn note_time(&self, changes: &[Change]) {
+        if !changes.iter().any(|change| change.table == Table::Meta) {
+            return;
+        }
+        let proposals = self.proposals.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(proposals) = proposals else { return };
+        if let Ok(meta) = read::meta(&self.tables.view()) {
+            let mut time = proposals.cluster_time.lock().unwrap_or_else(PoisonError::into_inner);
+            time.seen(meta.cluster_time_ms, self.clock.monotonic_ms());
+        }
+    }
+}
+
+impl<D: Disk> StateMachine for Machine<D> {
+    fn apply(&mut self, entries: &[Committed]) -> Vec<Vec<Bytes>> {
+        let mut replies = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let applied = match apply(&self.tables.view(), entry.index, &entry.payloads) {
+                Ok(applied) => applied,
+                Err(error) => self.die("apply a committed entry", &error),
+            };
+            if let Err(error) = self.tables.commit(&applied.changes, (entry.index, entry.term), None) {
+                self.die("write the state tables", &error);
+            }
+            self.note_time(&applied.changes);
+            self.ring.publish(end_of_entry(entry.index), applied.changes);
+            replies.push(applied.replies.iter().map(|it| Bytes::from(encode_replies(it))).collect());
+        }
+        replies
+    }
+
+    fn apply_membership(&mut self, index: Index, term: Term, conf: &ConfState, _context: &Bytes) {
+        if let Err(error) = self.tables.commit(&[], (index, term), Some(conf)) {
+            self.die("write the configuration", &error);
+        }
+        self.ring.publish(end_of_entry(index), Vec::new());
+    }
+
+    fn applied(&self) -> (Index, Term) {
+        self.tables.applied()
+    }
+
+    fn flushed(&self) -> Index {
+        self.tables.flushed()
+    }
+
+    fn request_flush(&mut self) {
+        self.tables.request_flush();
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) {
+        if let Err(error) = self.tables.restore(snapshot) {
+            self.die("change over to an installed snapshot", &error);
+        }
+        self.ring.reset(end_of_entry(snapshot.meta.index));
+    }
+
+    fn build_snapshot(&mut self, done: Box<dyn FnOnce(Result<Snapshot, String>) + Send>) {
+        self.tables.checkpoint(Box::new(move |made| done(made.map_err(|error| error.to_string()))));
+    }
+}
+
+/// Views of the tables for everybody else.
+pub struct TableViews<D: Disk>(pub StateTables<D>);
+
+impl<D: Disk> Views for TableViews<D> {
+    fn view(&self) -> (Arc<dyn Rows + Send + Sync>, u64) {
+        // Read before the view is taken: the view holds at least that much.
+        let (index, _) = self.0.applied();
+        (Arc::new(self.0.view()), end_of_entry(index))
+    }
+}

@@ -1,0 +1,93 @@
+//! Which artifact a model is, and the newest models in memory: gradients are checked against them and rounds are summed from them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use raftgrid_manifest::{read, Rows};
+use raftgrid_proto::v1::{JobPhase, JobRow};
+
+use crate::artifacts::{Artifacts, OnDisk};
+use crate::limits::{MODEL_CACHE_BYTES_MAX, TENSOR_BYTES_MAX};
+use crate::polls::rows_failed;
+use crate::ports::{CallError, Download, ModelQuery};
+
+/// Models of one replica.
+pub struct Models {
+    /// Bytes.
+    pub artifacts: Arc<Artifacts>,
+    /// By artifact id, rising: the highest are the newest.
+    pub cache: Mutex<BTreeMap<u64, Arc<Vec<u8>>>>,
+}
+
+impl Models {
+    /// All bytes of a model; kept in memory for a while. Blocks.
+    pub fn bytes(&self, artifact_id: u64) -> Result<Arc<Vec<u8>>, CallError> {
+        if let Some(found) = self.lock().get(&artifact_id) {
+            return Ok(found.clone());
+        }
+        let row = self.artifacts.committed(artifact_id)?;
+        if row.total_bytes > TENSOR_BYTES_MAX {
+            return Err(CallError::Invalid(format!("the model has {} bytes; the limit is {TENSOR_BYTES_MAX}", row.total_bytes)));
+        }
+        let bytes = Arc::new(self.artifacts.read(artifact_id)?);
+        let mut cache = self.lock();
+        cache.insert(artifact_id, bytes.clone());
+        let mut total: usize = cache.values().map(|model| model.len()).sum();
+        while total > MODEL_CACHE_BYTES_MAX && cache.len() > 1 {
+            let Some((_, oldest)) = cache.pop_first() else { break };
+            total -= oldest.len();
+        }
+        Ok(bytes)
+    }
+
+    /// Opens a model for streaming: (version, bytes). Blocks.
+    pub fn open(&self, query: &ModelQuery) -> Result<(u64, Box<dyn Download>), CallError> {
+        let (rows, _) = self.artifacts.views.view();
+        let job = job_of(rows.as_ref(), query)?;
+        if !job.get_job().has_model {
+            return Err(CallError::Unavailable(format!("job {} has no model yet", job.get_job().job_id)));
+        }
+        let newest = job.get_job().model_version;
+        let version = query.version.unwrap_or(newest);
+        let artifact_id = if version == newest {
+            job.get_job().model_artifact.parse().unwrap_or(0)
+        } else {
+            read::round(rows.as_ref(), job.sequence, version).map_err(rows_failed)?.map_or(0, |round| round.model_artifact)
+        };
+        drop(rows);
+        if artifact_id == 0 {
+            let id = &job.get_job().job_id;
+            return Err(CallError::NotFound(format!("job {id} has no model {version}; the newest is {newest}")));
+        }
+        let row = self.artifacts.committed(artifact_id)?;
+        Ok((version, Box::new(OnDisk(self.artifacts.open(&row)?))))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Vec<u8>>>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The job that a caller means: by name, by its task, or else the only train job that is running.
+pub fn job_of(rows: &dyn Rows, query: &ModelQuery) -> Result<JobRow, CallError> {
+    let mut job_id = query.job_id.clone();
+    if job_id.is_empty() && !query.task_id.is_empty() {
+        job_id = read::task_by_id(rows, &query.task_id).map_err(rows_failed)?.map_or_else(String::new, |row| row.get_task().job_id.clone());
+    }
+    if !job_id.is_empty() {
+        let found = read::job_by_id(rows, &job_id).map_err(rows_failed)?;
+        return found.ok_or_else(|| CallError::NotFound(format!("job {job_id} does not exist")));
+    }
+    let running: Vec<JobRow> = read::live_jobs(rows)
+        .map_err(rows_failed)?
+        .into_iter()
+        .filter(|row| row.get_job().get_spec().field_type == "train" && row.get_job().phase == JobPhase::JOB_RUNNING)
+        .collect();
+    match <[JobRow; 1]>::try_from(running) {
+        Ok([job]) => Ok(job),
+        Err(several) => Err(CallError::Precondition(format!(
+            "{} train jobs are running: name one in job_id",
+            several.len()
+        ))),
+    }
+}

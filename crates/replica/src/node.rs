@@ -1,0 +1,383 @@
+//! The replica: everything put together, behind the ports.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use raftgrid_blob::FragmentStore;
+use raftgrid_driver::{Observer, RaftHandle, ReadError, Runner, Status, Transport};
+use raftgrid_manifest::{read, views};
+use raftgrid_proto::v1::{
+    Command, CommandReply, HeartbeatRequest, HeartbeatResponse, MemberRow, Node, NextShardsRequest, NextShardsResponse,
+    PollTaskRequest, PollTaskResponse,
+};
+use raftgrid_store::{Booted, Disk};
+use slog::Logger;
+
+use crate::aggregate::Aggregator;
+use crate::artifacts::{blob_failed, Artifacts, OnDisk};
+use crate::clock::Clock;
+use crate::cluster_time::ClusterTime;
+use crate::janitor::{self, Janitor, JanitorStop};
+use crate::leader::{self, LeaderInbox, LeaderLoop};
+use crate::machine::{Machine, TableViews};
+use crate::models::Models;
+use crate::polls::{rows_failed, Polls};
+use crate::pool::Pool;
+use crate::ports::{
+    Bytes, CallError, Callback, Caller, Commands, Download, FragmentSink, Freshness, Leader, ModelQuery, Peers, Purpose,
+    ReadView, Reads, Upload,
+};
+use crate::proposals::Proposals;
+use crate::ring::Ring;
+use crate::timer::Timer;
+use crate::uploads::Uploads;
+use crate::views::{end_of_entry, Views};
+
+/// What a replica is told.
+pub struct ReplicaConfig {
+    /// Of the driver.
+    pub driver: raftgrid_driver::Config,
+    /// Of the leader's loops.
+    pub control: raftgrid_control::Config,
+    /// Folder of the fragments.
+    pub blob_dir: PathBuf,
+    /// Addresses of the founders, this one among them.
+    pub members: Vec<MemberRow>,
+    /// host:port of this replica's client API, as others reach it.
+    pub client_address: String,
+}
+
+/// Why a replica did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Of the driver.
+    #[error(transparent)]
+    Driver(#[from] raftgrid_driver::StartError),
+    /// Of the fragment files.
+    #[error(transparent)]
+    Blob(#[from] raftgrid_blob::BlobError),
+}
+
+/// A running control-plane node.
+pub struct Replica {
+    node: u64,
+    client_address: String,
+    handle: RaftHandle,
+    proposals: Arc<Proposals>,
+    views: Arc<dyn Views>,
+    ring: Ring,
+    polls: Arc<Polls>,
+    artifacts: Arc<Artifacts>,
+    models: Arc<Models>,
+    uploads: Uploads,
+    leader: LeaderInbox,
+    timer: Timer,
+    flushed: Box<dyn Fn() -> u64 + Send + Sync>,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    runner: Runner,
+    janitor: JanitorStop,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Wakes(LeaderInbox);
+
+impl Observer for Wakes {
+    fn changed(&mut self, _status: &Status) {
+        self.0.look();
+    }
+}
+
+impl Replica {
+    /// Starts every thread. `booted` is the opened store; `peers` and `transport` are the network.
+    pub fn start<D: Disk>(
+        config: ReplicaConfig,
+        booted: Booted<D>,
+        transport: impl Transport,
+        peers: Arc<dyn Peers>,
+        clock: Arc<dyn Clock>,
+        logger: &Logger,
+    ) -> Result<Arc<Self>, StartError> {
+        let node = config.driver.node;
+        let files = FragmentStore::open(&config.blob_dir)?;
+        let (timer, timer_thread) = Timer::start();
+        let tables = booted.tables;
+        let ring = Ring::new(end_of_entry(tables.applied().0), timer.clone());
+        let late_proposals = Arc::new(Mutex::new(None));
+        let machine =
+            Machine::new(tables.clone(), ring.clone(), clock.clone(), late_proposals.clone(), logger.clone());
+        let (leader, queue) = leader::inbox();
+        let (handle, runner) =
+            Runner::start(config.driver, booted.log, machine, transport, Wakes(leader.clone()), logger.clone())?;
+        let proposals = Arc::new(Proposals {
+            handle: handle.clone(),
+            peers: peers.clone(),
+            clock: clock.clone(),
+            cluster_time: Mutex::new(ClusterTime::default()),
+            pool: Pool::start("forward", 4, 1_024),
+        });
+        *late_proposals.lock().unwrap_or_else(PoisonError::into_inner) = Some(proposals.clone());
+        let views: Arc<dyn Views> = Arc::new(TableViews(tables.clone()));
+        let artifacts = Arc::new(Artifacts {
+            node,
+            files: files.clone(),
+            peers,
+            handle: handle.clone(),
+            views: views.clone(),
+            proposals: proposals.clone(),
+            clock: clock.clone(),
+            logger: logger.clone(),
+        });
+        let models = Arc::new(Models { artifacts: artifacts.clone(), cache: Mutex::default() });
+        let aggregator = Arc::new(Aggregator {
+            artifacts: artifacts.clone(),
+            models: models.clone(),
+            pool: Pool::start("aggregate", 1, 1_024),
+            logger: logger.clone(),
+        });
+        let tap = leader.clone();
+        ring.tap(Box::new(move || tap.look()));
+        let leader_thread = leader::start(
+            LeaderLoop {
+                config: config.control,
+                members: config.members,
+                handle: handle.clone(),
+                views: views.clone(),
+                ring: ring.clone(),
+                proposals: proposals.clone(),
+                aggregator,
+                clock: clock.clone(),
+                logger: logger.clone(),
+            },
+            leader.clone(),
+            queue,
+        );
+        leader.look();
+        let (janitor, janitor_thread) =
+            janitor::start(Janitor { files, ring: ring.clone(), views: views.clone(), logger: logger.clone() });
+        let polls = Arc::new(Polls {
+            views: views.clone(),
+            ring: ring.clone(),
+            handle: handle.clone(),
+            proposals: proposals.clone(),
+            clock,
+            handed_out: Mutex::new(BTreeMap::new()),
+        });
+        let uploads = Uploads {
+            artifacts: artifacts.clone(),
+            models: models.clone(),
+            proposals: proposals.clone(),
+            ring: ring.clone(),
+        };
+        let threads = vec![timer_thread, leader_thread, janitor_thread];
+        Ok(Arc::new(Self {
+            node,
+            client_address: config.client_address,
+            handle,
+            proposals,
+            views,
+            ring,
+            polls,
+            artifacts,
+            models,
+            uploads,
+            leader,
+            timer,
+            flushed: Box::new(move || tables.flushed()),
+            running: Mutex::new(Some(Running { runner, janitor, threads })),
+        }))
+    }
+
+    /// This replica's id.
+    pub fn node(&self) -> u64 {
+        self.node
+    }
+
+    /// The raft group.
+    pub fn handle(&self) -> &RaftHandle {
+        &self.handle
+    }
+
+    /// The proposer, for `peer`.
+    pub fn proposals(&self) -> &Arc<Proposals> {
+        &self.proposals
+    }
+
+    /// host:port of a member's client API; "" if it is not known.
+    pub fn client_address(&self, node: u64) -> String {
+        if node == self.node {
+            return self.client_address.clone();
+        }
+        self.members().unwrap_or_default().into_iter().find(|row| row.node_id == node).map_or_else(String::new, |row| row.client_address)
+    }
+
+    /// Members as recorded.
+    pub fn members(&self) -> Result<Vec<MemberRow>, CallError> {
+        let (rows, _) = self.views.view();
+        read::members(rows.as_ref()).map_err(rows_failed)
+    }
+
+    /// Rows as applied here, with the position that they hold at least.
+    pub fn view(&self) -> ReadView {
+        let (rows, position) = self.views.view();
+        ReadView { rows, position, age_ms: 0 }
+    }
+
+    /// Highest index whose rows are durable in the tables.
+    pub fn flushed_index(&self) -> u64 {
+        (self.flushed)()
+    }
+
+    /// Ends every thread, in an order in which nobody waits for who is gone. Safe to call twice.
+    pub fn stop(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(running) = running else { return };
+        self.leader.stop();
+        drop(running.janitor);
+        running.runner.stop();
+        self.timer.stop();
+        for thread in running.threads {
+            // A thread that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Commands for Replica {
+    fn propose(&self, commands: Vec<Command>, done: Callback<Vec<CommandReply>>) {
+        self.proposals.propose(commands, done);
+    }
+}
+
+impl Reads for Replica {
+    fn read(&self, freshness: Freshness, done: Callback<ReadView>) {
+        let views = self.views.clone();
+        let look = move || {
+            let (rows, position) = views.view();
+            ReadView { rows, position, age_ms: 0 }
+        };
+        match freshness {
+            Freshness::Local => done(Ok(look())),
+            Freshness::Linearizable => self.handle.read(Box::new(move |index| match index {
+                Ok(_) => done(Ok(look())),
+                Err(error) => done(Err(read_failed(error))),
+            })),
+        }
+    }
+
+    fn changed_after(&self, position: u64, timeout: Duration, done: Box<dyn FnOnce(u64) + Send>) {
+        self.ring.changed_after(position, None, timeout, done);
+    }
+}
+
+fn read_failed(error: ReadError) -> CallError {
+    match error {
+        ReadError::NotLeader { leader } => CallError::NotLeader { leader },
+        ReadError::Busy => CallError::Exhausted("too many reads are waiting".to_owned()),
+        ReadError::Stopped => CallError::Unavailable("this replica is shutting down".to_owned()),
+    }
+}
+
+impl Leader for Replica {
+    fn heartbeat(&self, request: HeartbeatRequest, done: Callback<HeartbeatResponse>) {
+        let address = self.client_address.clone();
+        let endpoints: Vec<String> =
+            self.members().unwrap_or_default().into_iter().map(|row| row.client_address).collect();
+        self.leader.beat(
+            request,
+            Box::new(move |answer| {
+                done(answer.map(|mut response| {
+                    response.set_leader_address(address);
+                    response.set_endpoints(endpoints.into());
+                    response
+                }));
+            }),
+        );
+    }
+
+    fn poll_task(&self, request: PollTaskRequest, done: Callback<PollTaskResponse>) {
+        self.polls.poll_task(request, done);
+    }
+
+    fn next_shards(&self, request: NextShardsRequest, done: Callback<NextShardsResponse>) {
+        self.polls.next_shards(request, done);
+    }
+
+    fn nodes(&self, done: Callback<Vec<Node>>) {
+        self.read(
+            Freshness::Linearizable,
+            Box::new(move |view| {
+                done(view.and_then(|view| views::get_nodes(view.rows.as_ref()).map_err(rows_failed)));
+            }),
+        );
+    }
+}
+
+impl Bytes for Replica {
+    fn begin(
+        &self,
+        caller: &Caller,
+        purpose: Purpose,
+        total_bytes: Option<u64>,
+        digest: Option<Vec<u8>>,
+    ) -> Result<Box<dyn Upload>, CallError> {
+        self.uploads.begin(caller, purpose, total_bytes, digest)
+    }
+
+    fn open_model(&self, query: &ModelQuery) -> Result<(u64, Box<dyn Download>), CallError> {
+        let opened = self.models.open(query)?;
+        if query.lease_epoch == 0 {
+            self.polls.remember_model(query, opened.0)?;
+        }
+        Ok(opened)
+    }
+
+    fn open_artifact(&self, artifact: &str) -> Result<Box<dyn Download>, CallError> {
+        let (rows, _) = self.views.view();
+        let found = views::find_artifact(rows.as_ref(), artifact).map_err(rows_failed)?;
+        drop(rows);
+        let row = found.ok_or_else(|| CallError::NotFound(format!("artifact {artifact} does not exist")))?;
+        Ok(Box::new(OnDisk(self.artifacts.open(&row)?)))
+    }
+
+    fn fragment_sink(
+        &self,
+        artifact_id: u64,
+        fragment: u32,
+        total_bytes: u64,
+        digest: [u8; 32],
+    ) -> Result<Box<dyn FragmentSink>, CallError> {
+        let writer = self.artifacts.files.create().map_err(blob_failed)?;
+        let files = self.artifacts.files.clone();
+        Ok(Box::new(Sink { files, writer, artifact_id, fragment, total_bytes, digest }))
+    }
+
+    fn open_fragment(&self, artifact_id: u64, fragment: u32) -> Result<Box<dyn Download>, CallError> {
+        Ok(Box::new(OnDisk(self.artifacts.files.open_fragment(artifact_id, fragment).map_err(blob_failed)?)))
+    }
+}
+
+struct Sink {
+    files: FragmentStore,
+    writer: raftgrid_blob::FragmentWriter,
+    artifact_id: u64,
+    fragment: u32,
+    total_bytes: u64,
+    digest: [u8; 32],
+}
+
+impl FragmentSink for Sink {
+    fn write(&mut self, data: &[u8]) -> Result<(), CallError> {
+        self.writer.write(data).map_err(blob_failed)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), CallError> {
+        self.writer.finish(Some(self.total_bytes), Some(&self.digest)).map_err(blob_failed)?;
+        self.files.keep(self.writer, self.artifact_id, self.fragment).map_err(blob_failed)
+    }
+}

@@ -1,0 +1,149 @@
+//! How commands get into the log: stamped and proposed on the leader, forwarded once by everybody else.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam::channel::bounded;
+use protobuf::{CodedInputStream, Message};
+use raftgrid_driver::{ProposeError, RaftHandle, Role};
+use raftgrid_proto::v1::{Command, CommandBatch, CommandReply};
+
+use crate::clock::Clock;
+use crate::cluster_time::ClusterTime;
+use crate::limits::{COMMAND_BYTES_MAX, PROPOSE_WAIT_MS};
+use crate::pool::Pool;
+use crate::ports::{CallError, Callback, Commands, Peers};
+
+/// The path under which a peer takes a batch.
+pub const PROPOSE_PATH: &str = "raftgrid/propose";
+
+/// Proposes for everybody in this replica.
+pub struct Proposals {
+    /// The raft group.
+    pub handle: RaftHandle,
+    /// For forwarding.
+    pub peers: Arc<dyn Peers>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What batches are stamped with.
+    pub cluster_time: Mutex<ClusterTime>,
+    /// Where forwarding blocks.
+    pub pool: Pool,
+}
+
+impl Proposals {
+    /// Proposes here or nowhere.
+    pub fn propose_here(&self, mut batch: CommandBatch, done: Callback<Vec<CommandReply>>) {
+        let stamp = {
+            let mut time = self.cluster_time.lock().unwrap_or_else(PoisonError::into_inner);
+            time.stamp(self.clock.monotonic_ms(), self.clock.wall_ms())
+        };
+        batch.set_cluster_time_ms(stamp);
+        let Ok(payload) = batch.write_to_bytes() else {
+            return done(Err(CallError::Internal("failed to encode a command".to_owned())));
+        };
+        if payload.len() > COMMAND_BYTES_MAX {
+            return done(Err(CallError::Invalid(format!(
+                "the request is {} bytes as a command; the limit is {COMMAND_BYTES_MAX}: put the bytes into an artifact",
+                payload.len()
+            ))));
+        }
+        self.handle.propose(
+            Bytes::from(payload),
+            Box::new(move |outcome| done(outcome.map_err(refused).and_then(|it| decode_replies(&it.reply)))),
+        );
+    }
+
+    /// A batch that a peer forwarded, encoded; the answer is `encode_replies`.
+    pub fn propose_forwarded(&self, batch: &[u8], done: Callback<Vec<u8>>) {
+        match CommandBatch::parse_from_bytes(batch) {
+            Ok(batch) => self.propose_here(batch, Box::new(move |it| done(it.map(|replies| encode_replies(&replies))))),
+            Err(error) => done(Err(CallError::Invalid(format!("failed to decode a forwarded command: {error}")))),
+        }
+    }
+
+    /// Proposes and waits; for threads that may block.
+    pub fn propose_and_wait(&self, commands: Vec<Command>) -> Result<Vec<CommandReply>, CallError> {
+        let (sender, outcome) = bounded(1);
+        self.propose(commands, Box::new(move |it| drop(sender.send(it))));
+        match outcome.recv_timeout(Duration::from_millis(PROPOSE_WAIT_MS)) {
+            Ok(outcome) => outcome,
+            Err(_) => Err(CallError::Unknown),
+        }
+    }
+
+    /// One command, its reply.
+    pub fn propose_one(&self, command: Command) -> Result<CommandReply, CallError> {
+        let replies = self.propose_and_wait(vec![command])?;
+        replies.into_iter().next().ok_or_else(|| CallError::Internal("failed to get the reply of a command".to_owned()))
+    }
+}
+
+impl Commands for Proposals {
+    fn propose(&self, commands: Vec<Command>, done: Callback<Vec<CommandReply>>) {
+        let mut batch = CommandBatch::new();
+        batch.set_commands(commands.into());
+        let status = self.handle.status();
+        if status.role == Role::Leader {
+            self.propose_here(batch, done);
+        } else {
+            self.forward(status.leader, &batch, done);
+        }
+    }
+}
+
+impl Proposals {
+    fn forward(&self, leader: u64, batch: &CommandBatch, done: Callback<Vec<CommandReply>>) {
+        if leader == 0 {
+            return done(Err(CallError::Unavailable("there is no leader at present".to_owned())));
+        }
+        let Ok(payload) = batch.write_to_bytes() else {
+            return done(Err(CallError::Internal("failed to encode a command".to_owned())));
+        };
+        let Some(slot) = self.pool.slot() else {
+            return done(Err(CallError::Exhausted("too many calls are being forwarded".to_owned())));
+        };
+        let peers = self.peers.clone();
+        slot.run(Box::new(move || {
+            let wait = Duration::from_millis(PROPOSE_WAIT_MS);
+            done(match peers.forward(leader, PROPOSE_PATH, payload, wait) {
+                Ok(replies) => decode_replies(&replies),
+                // A forwarded batch is never forwarded again.
+                Err(CallError::NotLeader { .. }) => Err(CallError::Unavailable("leadership is changing".to_owned())),
+                Err(error) => Err(error),
+            });
+        }));
+    }
+}
+
+fn refused(error: ProposeError) -> CallError {
+    match error {
+        ProposeError::NotLeader { leader } => CallError::NotLeader { leader },
+        ProposeError::Busy => CallError::Exhausted("this replica has too much to do".to_owned()),
+        ProposeError::TooLarge => CallError::Invalid(format!("a command is larger than {COMMAND_BYTES_MAX} bytes")),
+        ProposeError::Superseded => CallError::Unavailable("leadership changed before the command was recorded".to_owned()),
+        ProposeError::Unknown => CallError::Unknown,
+        ProposeError::Stopped => CallError::Unavailable("this replica is shutting down".to_owned()),
+    }
+}
+
+/// Replies of one batch as they travel: each behind its length.
+pub fn encode_replies(replies: &[CommandReply]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for reply in replies {
+        reply.write_length_delimited_to_vec(&mut out).expect("a reply can be encoded into memory");
+    }
+    out
+}
+
+/// The reverse of `encode_replies`.
+pub fn decode_replies(bytes: &[u8]) -> Result<Vec<CommandReply>, CallError> {
+    let mut input = CodedInputStream::from_bytes(bytes);
+    let mut replies = Vec::new();
+    let failed = |error| CallError::Internal(format!("failed to decode the reply of a command: {error}"));
+    while !input.eof().map_err(failed)? {
+        replies.push(input.read_message::<CommandReply>().map_err(failed)?);
+    }
+    Ok(replies)
+}

@@ -1,0 +1,24 @@
+//! Named limits of this crate.
+
+/// Largest frame, in bytes.
+pub const FRAME_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Largest header of a frame, in bytes: 65,536 tensors with names of 100 bytes fit.
+pub const HEADER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Most tensors in a frame.
+pub const TENSORS_MAX: usize = 65_536;
+/// Longest name of a tensor, in bytes of UTF-8. The state's prefix comes on top.
+pub const NAME_BYTES_MAX: usize = 1024;
+/// Most dimensions of a tensor: NumPy 2's own limit.
+pub const DIMENSIONS_MAX: usize = 64;
+/// Elements in one block of the fixed summation tree.
+pub const NORM_BLOCK_ELEMENTS: usize = 4096;
+/// Lanes of a block of the fixed summation tree; a power of two.
+pub const NORM_LANES: usize = 16;
+/// Most metrics that are averaged per round.
+pub const METRICS_MAX: usize = 256;
+/// Longest JSON of one contribution's metrics, in bytes; longer ones are left out of the mean.
+pub const METRICS_BYTES_MAX: usize = 64 * 1024;
+
+const _: () = assert!(NORM_LANES.is_power_of_two());
+const _: () = assert!(NORM_BLOCK_ELEMENTS % NORM_LANES == 0);
+const _: () = assert!(HEADER_BYTES_MAX < FRAME_BYTES_MAX);

@@ -1,0 +1,11 @@
+//! The clock of leases: it goes on while a machine is suspended, unlike `Instant`.
+
+use rustix::time::{clock_gettime, ClockId};
+
+/// Milliseconds since the machine booted, suspension included (CLOCK_BOOTTIME). Only differences mean anything.
+pub fn boottime_ms() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).expect("boot time is not negative");
+    let nanoseconds = u64::try_from(time.tv_nsec).expect("nanoseconds are not negative");
+    seconds * 1_000 + nanoseconds / 1_000_000
+}

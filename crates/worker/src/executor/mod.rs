@@ -1,0 +1,476 @@
+//! What a worker does next: a pure state machine. Time, answers and exits go in; calls, launches, signals and reports come out.
+//!
+//! Owned here: which leases are held and how long each may live without an acknowledged renewal, the way of a task from assignment to
+//! report, when to beat and poll, drain. Called by `runtime` (one thread) and by the simulator. Never here: a clock, a process, a call.
+//!
+//! Invariants: a renewal counts from the moment its beat was *sent*; a lease is renewed only by a beat that named it and whose answer
+//! neither revoked nor skipped it; a fenced or revoked attempt is never reported as a success.
+
+mod beat;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use raftgrid_proto::v1::{HeartbeatResponse, Lease, Task, TaskStatus};
+
+use crate::limits::{DRAIN_EXTRA_MS, POLL_PAUSE_MS, POLL_PROMPT_MS};
+use beat::Beats;
+use task::{Held, State};
+
+/// Milliseconds of CLOCK_BOOTTIME, or of the simulator.
+pub type Millis = u64;
+
+/// Names one attempt of one task.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeaseId {
+    /// The task.
+    pub task_id: String,
+    /// The lease epoch: unique over all attempts.
+    pub epoch: u64,
+}
+
+impl LeaseId {
+    /// Of a message.
+    pub fn of(lease: &Lease) -> Self {
+        Self { task_id: lease.get_task_id().to_owned(), epoch: lease.get_epoch() }
+    }
+
+    /// As a message.
+    pub fn message(&self) -> Lease {
+        let mut lease = Lease::new();
+        lease.set_task_id(self.task_id.clone());
+        lease.set_epoch(self.epoch);
+        lease
+    }
+}
+
+/// Settings that do not change while a worker lives.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Tasks at once.
+    pub slots: u32,
+    /// From SIGTERM to SIGKILL.
+    pub stop_grace_ms: u64,
+    /// TTL until a leader names one.
+    pub lease_ttl_ms: u64,
+}
+
+/// How a process (or the attempt to start one) ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// 0: success; 128 + n: killed by signal n.
+    pub code: i32,
+    /// One line; empty on success.
+    pub reason: String,
+    /// JSON or "".
+    pub result_data: String,
+}
+
+/// What the worker tells about an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// COMPLETED or FAILED.
+    pub status: TaskStatus,
+    /// See `Exit`; 75 is tried again whatever the number of retries.
+    pub exit_code: i32,
+    /// One line; empty on success.
+    pub reason: String,
+    /// JSON or "".
+    pub result_data: String,
+}
+
+/// Why a process is stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// No acknowledged renewal for ⅔ TTL.
+    Fenced,
+    /// The lease is somebody else's.
+    Revoked,
+    /// Somebody cancelled the task.
+    Cancelled,
+    /// The worker leaves.
+    Drained,
+    /// run_timeout_ms of the task, this long.
+    TimedOut(u64),
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fenced => out.write_str("fenced: no acknowledged renewal for two thirds of the lease"),
+            Self::Revoked => out.write_str("the lease was given to another attempt"),
+            Self::Cancelled => out.write_str("cancelled"),
+            Self::Drained => out.write_str("drained"),
+            Self::TimedOut(ms) => write!(out, "ran longer than run_timeout_ms = {ms}"),
+        }
+    }
+}
+
+/// SIGTERM or SIGKILL, to the whole process group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopSignal {
+    /// Ask.
+    Terminate,
+    /// Force.
+    Kill,
+}
+
+/// How a start or a report was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Taken, now or before.
+    Done,
+    /// The lease is not open (any more).
+    Stale,
+    /// The control plane will never take it; why.
+    Refused(String),
+    /// Nobody answered.
+    Unavailable,
+}
+
+/// What a step is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time passed.
+    Tick,
+    /// The answer to `Output::Beat` with this number.
+    BeatAnswered {
+        /// Of the beat.
+        number: u64,
+        /// The answer.
+        answer: Box<HeartbeatResponse>,
+    },
+    /// No answer to it. `refused`: this node has a newer incarnation elsewhere.
+    BeatFailed {
+        /// Of the beat.
+        number: u64,
+        /// The leader's words, if it said no rather than nothing.
+        refused: Option<String>,
+    },
+    /// The answer to `Output::Poll`; None: it failed.
+    Polled {
+        /// Tasks of this node that wait for a start.
+        tasks: Option<Vec<Task>>,
+    },
+    /// The answer to `Output::ConfirmStart`.
+    StartAnswered {
+        /// The attempt.
+        lease: LeaseId,
+        /// How.
+        answer: Answer,
+    },
+    /// The process group is gone, or was never started.
+    Exited {
+        /// The attempt.
+        lease: LeaseId,
+        /// How.
+        exit: Exit,
+    },
+    /// The answer to `Output::Report`.
+    ReportAnswered {
+        /// The attempt.
+        lease: LeaseId,
+        /// How.
+        answer: Answer,
+    },
+    /// Somebody else learned that the lease is not open: a gradient was refused.
+    Stale {
+        /// The attempt.
+        lease: LeaseId,
+    },
+    /// Leave in good order.
+    Drain,
+}
+
+/// What a step wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send a heartbeat now, and answer with its number. It counts as sent at this step's time.
+    Beat {
+        /// Comes back.
+        number: u64,
+        /// Leases to renew.
+        held: Vec<LeaseId>,
+        /// What this worker is; 0 before it knows.
+        incarnation: u64,
+        /// The description of the node goes along.
+        describe: bool,
+        /// How long it may take, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Ask for tasks and answer `Polled`.
+    Poll {
+        /// Free slots.
+        max_tasks: u32,
+        /// Of this worker.
+        incarnation: u64,
+    },
+    /// Tell that the task is about to run and answer `StartAnswered`.
+    ConfirmStart {
+        /// The attempt.
+        lease: LeaseId,
+    },
+    /// Start it and answer `Exited` when its process group is gone.
+    Launch {
+        /// The attempt.
+        lease: LeaseId,
+        /// The task.
+        task: Box<Task>,
+    },
+    /// Signal the process group. With Kill for `Fenced` and `Revoked`, also refuse what the process still sends.
+    Stop {
+        /// The attempt.
+        lease: LeaseId,
+        /// Which.
+        signal: StopSignal,
+        /// Why.
+        why: Why,
+    },
+    /// Tell the result and answer `ReportAnswered`.
+    Report {
+        /// The attempt.
+        lease: LeaseId,
+        /// The result.
+        report: Report,
+    },
+    /// The attempt is over; clean up.
+    Forget {
+        /// The attempt.
+        lease: LeaseId,
+    },
+    /// All is done. Deregister (if `error` is None) and end.
+    Finished {
+        /// Why the worker cannot go on.
+        error: Option<String>,
+        /// To deregister.
+        incarnation: u64,
+    },
+    /// Step again at this time at the latest.
+    WakeAt(Millis),
+}
+
+/// The state machine.
+pub struct Executor {
+    settings: Settings,
+    beats: Beats,
+    held: BTreeMap<LeaseId, Held>,
+    poll_sent_at: Option<Millis>,
+    poll_not_before: Millis,
+    drain_until: Option<Millis>,
+    superseded: Option<String>,
+    finished: bool,
+}
+
+impl Executor {
+    /// A worker that holds nothing and is not registered.
+    pub fn new(settings: Settings) -> Self {
+        let beats = Beats::new(settings.lease_ttl_ms);
+        Self {
+            settings,
+            beats,
+            held: BTreeMap::new(),
+            poll_sent_at: None,
+            poll_not_before: 0,
+            drain_until: None,
+            superseded: None,
+            finished: false,
+        }
+    }
+
+    /// Tasks that are held, in whatever state.
+    pub fn held_count(&self) -> usize {
+        self.held.len()
+    }
+
+    /// One step. `now` never falls.
+    pub fn step(&mut self, now: Millis, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        if self.finished {
+            return out;
+        }
+        match input {
+            Input::Tick => {}
+            Input::BeatAnswered { number, answer } => self.beat_answered(now, number, &answer, &mut out),
+            Input::BeatFailed { number, refused } => {
+                self.beats.failed(now, number);
+                if let Some(reason) = refused {
+                    self.superseded_by(reason, &mut out);
+                }
+            }
+            Input::Polled { tasks } => self.polled(now, tasks),
+            Input::StartAnswered { lease, answer } => self.start_answered(now, &lease, answer, &mut out),
+            Input::Exited { lease, exit } => self.exited(now, &lease, exit, &mut out),
+            Input::ReportAnswered { lease, answer } => self.report_answered(now, &lease, answer, &mut out),
+            Input::Stale { lease } => self.revoke(&lease, &mut out),
+            Input::Drain => self.drain(now, &mut out),
+        }
+        self.advance(now, &mut out);
+        out
+    }
+
+    /// Everything that is due at `now`.
+    fn advance(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let fence_after_ms = self.beats.lease_ttl_ms * 2 / 3;
+        let stop_grace_ms = self.settings.stop_grace_ms;
+        let mut wake = Millis::MAX;
+        for (lease, held) in &mut self.held {
+            wake = wake.min(held.advance(lease, now, fence_after_ms, stop_grace_ms, out));
+        }
+        if self.may_finish(now) {
+            self.finished = true;
+            let incarnation = self.beats.incarnation;
+            out.push(Output::Finished { error: self.superseded.clone(), incarnation });
+            return;
+        }
+        if self.superseded.is_none() {
+            wake = wake.min(self.beats.advance(now, &self.held, out));
+            wake = wake.min(self.advance_poll(now, out));
+        }
+        if let Some(until) = self.drain_until {
+            wake = wake.min(until);
+        }
+        if wake != Millis::MAX {
+            out.push(Output::WakeAt(wake.max(now + 1)));
+        }
+    }
+
+    fn may_finish(&self, now: Millis) -> bool {
+        let leaving = self.drain_until.is_some() || self.superseded.is_some();
+        leaving && (self.held.is_empty() || self.drain_until.is_some_and(|until| now >= until))
+    }
+
+    fn advance_poll(&mut self, now: Millis, out: &mut Vec<Output>) -> Millis {
+        // Until a start is confirmed the leader would hand the same task out again at once.
+        let starting = self.held.values().any(|held| matches!(held.state, State::Starting { .. }));
+        let free = u32::try_from(self.held.len()).map_or(0, |held| self.settings.slots.saturating_sub(held));
+        let idle = self.beats.registered && self.drain_until.is_none() && !starting && free > 0;
+        if !idle || self.poll_sent_at.is_some() {
+            return Millis::MAX;
+        }
+        if now < self.poll_not_before {
+            return self.poll_not_before;
+        }
+        self.poll_sent_at = Some(now);
+        out.push(Output::Poll { max_tasks: free, incarnation: self.beats.incarnation });
+        Millis::MAX
+    }
+
+    fn polled(&mut self, now: Millis, tasks: Option<Vec<Task>>) {
+        let sent_at = self.poll_sent_at.take().unwrap_or(now);
+        let prompt = now.saturating_sub(sent_at) < POLL_PROMPT_MS;
+        let mut new = 0;
+        for task in tasks.into_iter().flatten() {
+            let lease = LeaseId { task_id: task.get_task_id().to_owned(), epoch: task.get_lease_epoch() };
+            if self.held.contains_key(&lease) || self.superseded.is_some() {
+                continue;
+            }
+            new += 1;
+            let mut held = Held::new(task, now);
+            if self.drain_until.is_some() {
+                held.give_back(Why::Drained);
+            }
+            self.held.insert(lease, held);
+        }
+        if new > 0 {
+            // The leader counts from the assignment, which may be long ago: renew at once.
+            self.beats.due_at(now);
+        } else if prompt {
+            self.poll_not_before = now + POLL_PAUSE_MS;
+        }
+    }
+
+    fn beat_answered(&mut self, now: Millis, number: u64, answer: &HeartbeatResponse, out: &mut Vec<Output>) {
+        let Some(sent) = self.beats.answered(now, number, answer) else { return };
+        for lease in answer.get_revoked() {
+            self.revoke(&LeaseId::of(lease), out);
+        }
+        let not_renewed: Vec<LeaseId> = answer.get_not_renewed().iter().map(LeaseId::of).collect();
+        for lease in sent.held.iter().filter(|lease| !not_renewed.contains(lease)) {
+            if let Some(held) = self.held.get_mut(lease) {
+                held.renewed_at = held.renewed_at.max(sent.at);
+            }
+        }
+        let stop_grace_ms = self.settings.stop_grace_ms;
+        for lease in answer.get_stopping().iter().map(LeaseId::of) {
+            if let Some(held) = self.held.get_mut(&lease) {
+                held.stop(&lease, now, stop_grace_ms, Why::Cancelled, out);
+            }
+        }
+    }
+
+    fn start_answered(&mut self, now: Millis, lease: &LeaseId, answer: Answer, out: &mut Vec<Output>) {
+        match answer {
+            Answer::Stale => self.revoke(lease, out),
+            Answer::Done => {
+                if let Some(held) = self.held.get_mut(lease) {
+                    held.launch(lease, now, out);
+                }
+            }
+            Answer::Unavailable => {
+                if let Some(held) = self.held.get_mut(lease) {
+                    held.retry_call(now);
+                }
+            }
+            // A task that is being cancelled cannot be started; the next beat says what to do with it.
+            Answer::Refused(_) => {
+                self.beats.due_at(now);
+                if let Some(held) = self.held.get_mut(lease) {
+                    held.retry_call(now);
+                }
+            }
+        }
+    }
+
+    fn exited(&mut self, now: Millis, lease: &LeaseId, exit: Exit, out: &mut Vec<Output>) {
+        let Some(held) = self.held.get_mut(lease) else { return };
+        if !held.exited(now, exit) {
+            self.forget(lease, out);
+        }
+    }
+
+    fn report_answered(&mut self, now: Millis, lease: &LeaseId, answer: Answer, out: &mut Vec<Output>) {
+        match answer {
+            Answer::Done | Answer::Stale | Answer::Refused(_) => self.forget(lease, out),
+            Answer::Unavailable => {
+                if let Some(held) = self.held.get_mut(lease) {
+                    held.retry_call(now);
+                }
+            }
+        }
+    }
+
+    /// The lease is not ours: kill what runs, report nothing.
+    fn revoke(&mut self, lease: &LeaseId, out: &mut Vec<Output>) {
+        let Some(held) = self.held.get_mut(lease) else { return };
+        if held.has_process() {
+            held.kill(lease, Why::Revoked, out);
+        } else {
+            self.forget(lease, out);
+        }
+    }
+
+    fn forget(&mut self, lease: &LeaseId, out: &mut Vec<Output>) {
+        if self.held.remove(lease).is_some() {
+            out.push(Output::Forget { lease: lease.clone() });
+        }
+    }
+
+    fn superseded_by(&mut self, reason: String, out: &mut Vec<Output>) {
+        self.superseded = Some(reason);
+        for lease in self.held.keys().cloned().collect::<Vec<_>>() {
+            self.revoke(&lease, out);
+        }
+    }
+
+    fn drain(&mut self, now: Millis, out: &mut Vec<Output>) {
+        if self.drain_until.is_some() {
+            return;
+        }
+        self.drain_until = Some(now + self.settings.stop_grace_ms + DRAIN_EXTRA_MS);
+        for (lease, held) in &mut self.held {
+            held.stop(lease, now, self.settings.stop_grace_ms, Why::Drained, out);
+        }
+    }
+}

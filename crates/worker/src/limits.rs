@@ -1,0 +1,67 @@
+//! Every limit of the worker, by name.
+
+/// Lease TTL that is assumed until a leader names one, in milliseconds.
+pub const LEASE_TTL_DEFAULT_MS: u64 = 15_000;
+/// Interval of beats that is assumed until a leader names one, in milliseconds.
+pub const BEAT_DEFAULT_MS: u64 = 250;
+/// Longest interval of beats that is obeyed, in milliseconds.
+pub const BEAT_MAX_MS: u64 = 10_000;
+/// First pause after a beat that failed, in milliseconds; doubled up to the interval.
+pub const BEAT_RETRY_FIRST_MS: u64 = 25;
+/// Bounds of the time that one beat may take, in milliseconds; within them TTL / 6.
+pub const BEAT_TIMEOUT_MS: (u64, u64) = (250, 2_000);
+/// Pause after a poll that failed, or that was answered at once without anything new, in milliseconds.
+pub const POLL_PAUSE_MS: u64 = 200;
+/// An empty answer that comes sooner than this comes from a server that does not wait, in milliseconds.
+pub const POLL_PROMPT_MS: u64 = 50;
+/// First and longest pause between attempts of a start or a report, in milliseconds.
+pub const CALL_RETRY_MS: (u64, u64) = (50, 1_000);
+/// One attempt of a start or a report, in milliseconds.
+pub const CALL_TIMEOUT_MS: u64 = 3_000;
+/// Calls (starts, reports) under way at once.
+pub const CALL_THREADS: usize = 4;
+/// What a drain may take beyond the grace that its tasks have, in milliseconds.
+pub const DRAIN_EXTRA_MS: u64 = 5_000;
+/// Tasks at once on one worker.
+pub const SLOTS_MAX: u32 = 4_096;
+/// Events that wait for the executor.
+pub const EVENTS_MAX: usize = 16_384;
+
+/// Bytes of stdout that go into a result.
+pub const STDOUT_TAIL_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of stderr that are searched for a reason.
+pub const STDERR_TAIL_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a result's JSON; a command in the log is at most 256 KiB.
+pub const RESULT_BYTES_MAX: usize = 128 * 1024;
+/// Characters of a reason.
+pub const REASON_CHARS_MAX: usize = 1_000;
+/// Bytes of one attempt's log on disk; what comes later is dropped.
+pub const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of one piece of log that is sent.
+pub const LOG_BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Pause between two looks for new log, in milliseconds.
+pub const LOG_INTERVAL_MS: u64 = 250;
+/// How long the rest of a log is sent after its task's end, in milliseconds.
+pub const LOG_LINGER_MS: u64 = 5_000;
+/// How long the output of a dead process group is waited for, in milliseconds.
+pub const OUTPUT_LINGER_MS: u64 = 1_000;
+/// Directories of finished attempts that are kept.
+pub const TASK_DIRS_KEPT: usize = 64;
+
+/// Entries of one bundle.
+pub const BUNDLE_ENTRIES_MAX: usize = 100_000;
+/// Bytes of one bundle, unpacked.
+pub const BUNDLE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Bytes of one model.
+pub const MODEL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// Models that are kept per machine.
+pub const MODELS_KEPT: usize = 4;
+/// How long the leftovers of a predecessor may take to die, in milliseconds.
+pub const LEFTOVERS_DIE_MS: u64 = 5_000;
+/// Largest n of an n × n product: three matrices of 512 MiB.
+pub const MATMUL_N_MAX: usize = 8_192;
+
+const _: () = assert!(STDOUT_TAIL_BYTES_MAX < RESULT_BYTES_MAX);
+const _: () = assert!(BEAT_RETRY_FIRST_MS < BEAT_DEFAULT_MS && BEAT_DEFAULT_MS < BEAT_MAX_MS);
+const _: () = assert!(BEAT_TIMEOUT_MS.0 < BEAT_TIMEOUT_MS.1);
+const _: () = assert!(POLL_PROMPT_MS < POLL_PAUSE_MS);

@@ -1,0 +1,35 @@
+"""Named limits and times. Bytes, seconds or milliseconds as the names say."""
+
+CHUNK_BYTES_MAX = 1024 * 1024
+"""Data in one chunk of any stream."""
+FRAME_BYTES_MAX = 4 * 1024 * 1024 * 1024
+"""Largest model or gradient."""
+HEADER_BYTES_MAX = 16 * 1024 * 1024
+"""Largest header of a frame."""
+NAME_BYTES_MAX = 1024
+"""Longest name of a tensor, in UTF-8."""
+MESSAGE_BYTES_MAX = 4 * CHUNK_BYTES_MAX
+"""Largest gRPC message: a chunk and what stands beside it."""
+METRICS_BYTES_MAX = 64 * 1024
+"""Longest JSON of one step's metrics."""
+METRICS_MAX = 256
+"""Most metrics that are averaged per round."""
+RESULT_BYTES_MAX = 128 * 1024
+"""Longest JSON of a result: it becomes a replicated command."""
+
+UNARY_TIMEOUT_S = 10.0
+"""Deadline of a short call."""
+STREAM_TIMEOUT_S = 60.0
+"""Deadline of a stream, besides the time for its bytes."""
+STREAM_BYTES_PER_S_MIN = 1024 * 1024
+"""Slowest transfer that a deadline allows for."""
+NEXT_SHARDS_WAIT_MS = 10_000
+"""How long workerd may hold a request for work before it answers that there is none."""
+RETRY_FIRST_S = 0.05
+"""Pause before the first retry; doubled for each further one."""
+RETRY_MAX_S = 2.0
+"""Longest pause between retries."""
+CORRUPT_ATTEMPTS_MAX = 5
+"""Transfers in a row that may fail their checks before that is an error."""
+SHOULD_STOP_CACHE_S = 0.5
+"""How long an answer to `should_stop` is used again, so that it may stand in an inner loop."""
