@@ -78,7 +78,7 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="train a small network on handwritten digits")
-    parser.add_argument("--learning-rate", type=float, default=0.3)
+    parser.add_argument("--learning-rate", type=float, default=0.5)
     parser.add_argument("--momentum", type=float, default=0.9)
     parser.add_argument("--batch", type=int, default=0, help="rows per step, drawn from the step's seed; 0: the whole shard")
     parser.add_argument("--rounds", type=int, default=60, help="without a cluster only")

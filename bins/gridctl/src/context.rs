@@ -29,7 +29,8 @@ impl Context {
     /// --endpoints or its environment variable, else the dev cluster of --dir.
     pub(crate) fn endpoints(&self) -> Result<Vec<String>> {
         if let Some(list) = &self.global.endpoints {
-            let list: Vec<String> = list.split(',').map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect();
+            let list: Vec<String> =
+                list.split(',').map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect();
             if list.is_empty() {
                 return Err(Failure::usage("the list of endpoints is empty", "--endpoints HOST:PORT[,HOST:PORT…]"));
             }
@@ -39,7 +40,10 @@ impl Context {
         match DevState::load(&directory)? {
             Some(state) => Ok(state.endpoints()),
             None => Err(Failure::new(
-                format!("no cluster is known: {} does not exist and no endpoints are given", directory.join("dev.json").display()),
+                format!(
+                    "no cluster is known: {} does not exist and no endpoints are given",
+                    directory.join("dev.json").display()
+                ),
                 "gridctl dev up --detach, or --endpoints HOST:PORT[,HOST:PORT…]",
             )),
         }
@@ -65,9 +69,7 @@ impl From<ClientError> for Failure {
         use ClientError as E;
         let again = "the same command again; it is safe to repeat";
         match error {
-            E::Endpoints(cause) => {
-                Failure::usage(format!("endpoints: {cause}"), "--endpoints HOST:PORT[,HOST:PORT…]")
-            }
+            E::Endpoints(cause) => Failure::usage(format!("endpoints: {cause}"), "--endpoints HOST:PORT[,HOST:PORT…]"),
             E::Unavailable { endpoints, waited_ms, cause } => Failure::new(
                 format!("no replica at {endpoints} served the call within {waited_ms} ms ({cause})"),
                 "gridctl cluster status (or gridctl dev status), or a longer --timeout",

@@ -130,7 +130,10 @@ impl DevState {
             File::open(directory)?.sync_all()
         };
         write().map_err(|error| {
-            Failure::new(format!("failed to write {}: {error}", path.display()), "check the space and permissions there")
+            Failure::new(
+                format!("failed to write {}: {error}", path.display()),
+                "check the space and permissions there",
+            )
         })
     }
 }
@@ -151,7 +154,10 @@ impl Lock {
             Ok(file)
         };
         let file = take().map_err(|error| {
-            Failure::new(format!("failed to lock {}: {error}", path.display()), "--dir DIR, with a directory that you may write")
+            Failure::new(
+                format!("failed to lock {}: {error}", path.display()),
+                "--dir DIR, with a directory that you may write",
+            )
         })?;
         Ok(Self { _file: file })
     }
@@ -175,7 +181,8 @@ mod tests {
             client_address: format!("127.0.0.1:2000{id}"),
             raft_address: format!("127.0.0.1:3000{id}"),
         };
-        let nodes = vec![node("controld-1", replica(1)), node("controld-2", replica(2)), node("worker-1", Kind::Worker)];
+        let nodes =
+            vec![node("controld-1", replica(1)), node("controld-2", replica(2)), node("worker-1", Kind::Worker)];
         DevState::new("dev".to_owned(), nodes)
     }
 

@@ -1,2 +1,76 @@
-//! The command line of raftgrid.
-fn main() {}
+//! The command line of raftgrid: words in, calls of the control plane out, one line for what went wrong.
+//!
+//! One file per noun. Nothing here decides anything about tasks, jobs or rounds: that is the control plane's. Exit status: 0 done, 1 failed,
+//! 2 wrong usage, 130 interrupted.
+
+mod artifact;
+mod audit;
+mod bundle;
+mod cli;
+mod cluster;
+mod context;
+mod demo;
+mod demo_run;
+mod dev;
+mod dev_state;
+mod dev_stop;
+mod failure;
+mod job;
+mod launch;
+mod limits;
+mod node;
+mod output;
+mod ports;
+mod process;
+mod rounds;
+mod task;
+mod train;
+mod trouble;
+mod usage;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use cli::{Cli, Command};
+use context::Context;
+use failure::{Failure, Result};
+use usage::Parsed;
+
+fn main() -> ExitCode {
+    match words().and_then(|words| usage::parse(&words)).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Whoever closed standard error reads the exit status.
+            let _closed = writeln!(std::io::stderr(), "gridctl: {failure}");
+            ExitCode::from(failure.status() as u8)
+        }
+    }
+}
+
+fn words() -> Result<Vec<String>> {
+    let text = |word: std::ffi::OsString| {
+        word.into_string().map_err(|word| Failure::usage(format!("argument {word:?} is not UTF-8"), "gridctl --help"))
+    };
+    std::env::args_os().map(text).collect()
+}
+
+fn run(parsed: Parsed) -> Result<()> {
+    let Cli { global, command } = match parsed {
+        Parsed::Run(cli) => *cli,
+        Parsed::Text(text) => {
+            output::line(text);
+            return Ok(());
+        }
+    };
+    let context = Context::new(global);
+    match command {
+        Command::Dev(command) => dev::run(&context, command),
+        Command::Train(args) => train::run(&context, &args),
+        Command::Job(command) => job::run(&context, command),
+        Command::Task(command) => task::run(&context, command),
+        Command::Node(command) => node::run(&context, command),
+        Command::Cluster(command) => cluster::run(&context, command),
+        Command::Artifact(command) => artifact::run(&context, command),
+        Command::Demo(args) => demo::run(&context, &args),
+    }
+}

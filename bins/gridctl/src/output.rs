@@ -88,7 +88,8 @@ fn print_json(value: &Value) {
 
 fn table(headers: &[&str], rows: Vec<Vec<String>>) -> Table {
     let numeric = |column: usize| {
-        let number = |cell: &String| cell.is_empty() || cell.replace([',', '.', '-'], "").bytes().all(|b| b.is_ascii_digit());
+        let number =
+            |cell: &String| cell.is_empty() || cell.replace([',', '.', '-'], "").bytes().all(|b| b.is_ascii_digit());
         !rows.is_empty() && rows.iter().all(|row| row.get(column).is_none_or(number))
     };
     let right: Vec<usize> = (0..headers.len()).filter(|column| numeric(*column)).collect();
@@ -111,11 +112,8 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn bytes(what: &str, output: Output) -> Self {
-        let bar = if io::stderr().is_terminal() && !output.is_json() {
-            ProgressBar::new(0)
-        } else {
-            ProgressBar::hidden()
-        };
+        let bar =
+            if io::stderr().is_terminal() && !output.is_json() { ProgressBar::new(0) } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}");
         bar.set_style(style.expect("the template is right"));
         bar.set_message(what.to_owned());

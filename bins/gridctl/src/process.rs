@@ -95,6 +95,11 @@ impl Process {
     }
 }
 
+/// Collects the exits of children that another gridctl has killed.
+pub(crate) fn reap_children() {
+    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+}
+
 /// Every process of this machine and its parent.
 fn table() -> BTreeMap<i32, Stat> {
     let mut table = BTreeMap::new();
@@ -122,8 +127,11 @@ pub(crate) fn family(directory: &Path, roots: &[Process]) -> Vec<Process> {
         }
     }
     loop {
-        let below: Vec<i32> =
-            table.iter().filter(|(pid, stat)| !members.contains(pid) && members.contains(&stat.parent)).map(|(pid, _)| *pid).collect();
+        let below: Vec<i32> = table
+            .iter()
+            .filter(|(pid, stat)| !members.contains(pid) && members.contains(&stat.parent))
+            .map(|(pid, _)| *pid)
+            .collect();
         if below.is_empty() {
             break;
         }

@@ -32,11 +32,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Parsed, Failure> {
         error.kind,
         ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand | ErrorKind::UnrecognizedSubcommand
     );
-    let cause = if unknown {
-        format!("unknown {kind} `{culprit}`")
-    } else {
-        first_paragraph(&error.message)
-    };
+    let cause = if unknown { format!("unknown {kind} `{culprit}`") } else { first_paragraph(&error.message) };
     let hint = match unknown.then(|| nearest(culprit, &known)).flatten() {
         Some(near) => format!("{near} (see {path} --help)"),
         None => format!("{path} --help"),
@@ -49,7 +45,6 @@ fn nearest_help(words: &[String]) -> (String, String) {
     let plain = words.iter().skip(1).take_while(|word| !word.starts_with('-')).count();
     for length in (0..=plain).rev() {
         let mut asked: Vec<&str> = words[..=length].iter().map(String::as_str).collect();
-        "gridctl".clone_into(&mut asked[0].to_owned());
         asked[0] = "gridctl";
         let path = asked.join(" ");
         asked.push("--help");

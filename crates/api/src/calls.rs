@@ -229,9 +229,10 @@ pub(crate) fn shown(core: &Core, failure: Failure) -> RpcStatus {
     };
     match failure {
         Failure::Status(status) => status,
-        Failure::Unavailable(why) => status(RpcStatusCode::UNAVAILABLE, format!("{why} ({})", hint())),
+        // The hint goes first: clients take the first address that follows the word "leader".
+        Failure::Unavailable(why) => status(RpcStatusCode::UNAVAILABLE, format!("{}; {why}", hint())),
         Failure::NotLeader { .. } => {
-            status(RpcStatusCode::UNAVAILABLE, format!("leadership is moving; try again ({})", hint()))
+            status(RpcStatusCode::UNAVAILABLE, format!("{}; leadership is moving, try again", hint()))
         }
     }
 }

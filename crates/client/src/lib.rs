@@ -15,6 +15,7 @@ mod endpoints;
 mod error;
 mod job;
 pub mod limits;
+mod logs;
 mod task;
 mod watch;
 

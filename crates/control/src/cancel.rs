@@ -2,7 +2,7 @@
 //!
 //! A task in STOPPING is the worker's to end; when the grace is over the leader confirms in its place (the lease keeps its effects out).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use raftgrid_proto::v1::{CancelTask, Command_oneof_kind, ExpireLease, Phase, TaskRow, TaskStatus};
 
@@ -20,6 +20,8 @@ pub(crate) struct Cancel {
     stopping: Timers<u64>,
     /// Tasks with a timeout or deadline in their spec.
     timed: BTreeSet<u64>,
+    /// Of timed tasks on a node: the open epoch and when it was first seen.
+    leased: BTreeMap<u64, (u64, Millis)>,
     next_check: Millis,
 }
 
@@ -52,16 +54,22 @@ impl Cancel {
             self.stopping.set(task, cluster_ms + RETRY_PAUSE_MS);
             let subject = Subject::Task(task);
             if outbox.free(&subject) {
-                outbox.put(subject, cancel(row, "cancelled; the worker did not confirm within the grace", true));
+                // Without a reason, the one that was given with the stop stands.
+                outbox.put(subject, cancel(row, "", true));
             }
         }
         if self.timed.is_empty() || now < self.next_check {
             return;
         }
         self.next_check = now + DEADLINE_CHECK_MS;
+        self.leased.retain(|task, _| self.timed.contains(task));
         for task in &self.timed {
             let Some(row) = view.tasks.get(task) else { continue };
-            let Some(end) = overdue(row, cluster_ms) else { continue };
+            let leased = self.leased.entry(*task).or_insert((row.open_epoch, now));
+            if leased.0 != row.open_epoch {
+                *leased = (row.open_epoch, now);
+            }
+            let Some(end) = overdue(row, cluster_ms, now - leased.1) else { continue };
             let subject = Subject::Task(*task);
             if outbox.free(&subject) {
                 let backoff_ms = jitter.backoff(config, row.infrastructure_failures);
@@ -116,19 +124,22 @@ impl End {
     }
 }
 
-fn overdue(row: &TaskRow, cluster_ms: u64) -> Option<End> {
+/// `leased_ms`: for how long this leader has known the open lease.
+fn overdue(row: &TaskRow, cluster_ms: u64, leased_ms: u64) -> Option<End> {
     let task = row.get_task();
     let spec = task.get_spec();
-    let passed = |limit: u64, since_ms: u64| limit != 0 && since_ms != 0 && cluster_ms >= since_ms.saturating_add(limit);
-    // The epoch's own time is not in the row; `started_at` (seconds) is set when the process runs.
+    let passed = |limit: u64, time: u64| limit != 0 && time >= limit;
+    let queued_ms = cluster_ms.saturating_sub(row.submitted_at_ms);
     let started_ms = u64::try_from(task.started_at).unwrap_or(0).saturating_mul(1_000);
     if spec.deadline_unix_ms != 0 && cluster_ms >= spec.deadline_unix_ms {
         return Some(End::Cancel("deadline passed"));
     }
     match task.status {
-        TaskStatus::PENDING if passed(spec.queue_ttl_ms, row.submitted_at_ms) => Some(End::Cancel("queue_ttl passed")),
-        TaskStatus::RUNNING if passed(spec.run_timeout_ms, started_ms) => Some(End::Cancel("run_timeout passed")),
-        TaskStatus::ASSIGNED if passed(spec.start_timeout_ms, started_ms) => Some(End::Expire("start_timeout passed")),
+        TaskStatus::PENDING if passed(spec.queue_ttl_ms, queued_ms) => Some(End::Cancel("queue_ttl passed")),
+        TaskStatus::ASSIGNED if passed(spec.start_timeout_ms, leased_ms) => Some(End::Expire("start_timeout passed")),
+        TaskStatus::RUNNING if passed(spec.run_timeout_ms, cluster_ms.saturating_sub(started_ms)) => {
+            Some(End::Cancel("run_timeout passed"))
+        }
         TaskStatus::PENDING
         | TaskStatus::ASSIGNED
         | TaskStatus::RUNNING

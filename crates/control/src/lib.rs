@@ -1,5 +1,24 @@
 //! Leader-side steps: scheduler, leases, shard leases, rounds. Pure.
+//!
+//! The replica that leads owns one [`Control`] and runs the [`Action`]s of its steps. Everything that a step decides comes out as a proposed
+//! command, which the machine (manifest) guards again; what it knows beyond the rows (who beat when) is lost with the leader, by design.
 
+mod cancel;
+mod clock;
+mod control;
+mod jitter;
+mod jobs;
+mod leases;
+pub mod limits;
+mod liveness;
+mod outbox;
+mod retention;
+mod rounds;
+mod scheduler;
+mod shards;
+mod timers;
 mod types;
+mod view;
 
+pub use control::Control;
 pub use types::*;

@@ -41,21 +41,16 @@ pub const AGEING_MS: u64 = 30_000;
 pub const DEADLINE_CHECK_MS: Millis = 500;
 /// In round 0 the first leases wait this long for trainers that have a node but did not ask for work yet.
 pub const FIRST_ROUND_WAIT_MS: Millis = 3_000;
+/// A pair that every trainer in reach had refused waits this long for another one; then the job is REJECTED.
+pub const REFUSED_WAIT_MS: Millis = 20_000;
 /// First pause after a failed aggregation; each further one adds as much.
 pub const AGGREGATE_PAUSE_MS: Millis = 500;
 /// Failed aggregations of one round until the job fails.
 pub const AGGREGATE_FAILURES_MAX: u32 = 6;
 /// Trainers of a finished job may end by themselves for this many lease times.
 pub const DONE_GRACE_TTLS: u64 = 4;
-/// Gradients of a job are all kept while they total at most this.
-pub const RETAIN_BYTES: u64 = 1 << 30;
-/// Beyond `RETAIN_BYTES`: rounds that are kept.
-pub const RETAIN_ROUNDS: u64 = 3;
-/// Gradients of round r are kept until model r + this is committed, whatever a job asks for.
-pub const RETAIN_MODELS_LEAST: u64 = 2;
 /// From the first phase of a deletion (replicas remove the bytes) to the second (the row goes).
 pub const DELETE_CONFIRM_MS: Millis = 30_000;
 
 const _: () = assert!(BATCH_BYTES_MAX < 1 << 20);
-const _: () = assert!(RETAIN_ROUNDS >= RETAIN_MODELS_LEAST);
 const _: () = assert!(LEASES_PER_COMMAND_MAX * 200 < 256 << 10);

@@ -126,8 +126,8 @@ impl Liveness {
         }
         contact.heard = true;
         contact.last = now;
-        contact.cpu_usage = share(beat.cpu_usage);
-        contact.memory_usage = share(beat.memory_usage);
+        contact.cpu_usage = sane(beat.cpu_usage);
+        contact.memory_usage = sane(beat.memory_usage);
         contact.heard_unix_s = (clock.at(now) / 1_000) as i64;
         self.doubtful.insert(beat.node_id.clone());
     }
@@ -158,7 +158,7 @@ impl Liveness {
                 }
                 Registration::Stale => false,
                 Registration::Needed => {
-                    register(outbox, &pending.beat);
+                    register(view, outbox, &pending.beat);
                     false
                 }
             };
@@ -294,7 +294,7 @@ impl Contact {
         match self.reported {
             None => true,
             Some((at, cpu, memory)) => {
-                let moved = (cpu - self.cpu_usage).abs() >= LOAD_STEP || (memory - self.memory_usage).abs() >= LOAD_STEP;
+                let moved = moved(cpu, self.cpu_usage) || moved(memory, self.memory_usage);
                 self.last > at && (moved || now >= at + LOAD_REPORT_IDLE_MS)
             }
         }
@@ -313,12 +313,14 @@ fn registration(view: &View, beat: &Beat) -> Registration {
     Registration::Needed
 }
 
-fn register(outbox: &mut Outbox, beat: &Beat) {
+/// A beat without a description keeps the one that is known.
+fn register(view: &View, outbox: &mut Outbox, beat: &Beat) {
     let subject = Subject::Node(beat.node_id.clone());
     if !outbox.free(&subject) {
         return;
     }
-    let mut node = beat.node.clone().unwrap_or_else(Node::default);
+    let known = || view.nodes.get(&beat.node_id).map(|row| row.get_node().clone());
+    let mut node: Node = beat.node.clone().or_else(known).unwrap_or_default();
     node.node_id = beat.node_id.clone();
     let mut register = RegisterNode { boot_nonce: beat.boot_nonce, ..RegisterNode::default() };
     register.set_node(node);
@@ -359,11 +361,16 @@ fn idle_interval(config: &Config, nodes: usize) -> Millis {
     (config.beat_ms * factor).min(IDLE_BEAT_MS_MAX.max(config.beat_ms))
 }
 
-/// A load as told by a stranger: between 0 and 1, never a NaN.
-fn share(value: f64) -> f64 {
+/// A load as told by a stranger: finite and not negative. (Agents that exist tell per cent; only the order matters.)
+fn sane(value: f64) -> f64 {
     if value.is_finite() {
-        value.clamp(0.0, 1.0)
+        value.max(0.0)
     } else {
         0.0
     }
+}
+
+/// Did a load move enough to be news?
+fn moved(old: f64, new: f64) -> bool {
+    (old - new).abs() >= LOAD_STEP * old.max(1.0)
 }

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protobuf::RepeatedField;
 use raftgrid_manifest::predicates;
-use raftgrid_proto::v1::{Assign, Assignment, Command_oneof_kind, NodeRow, Phase, TaskRow, TaskStatus};
+use raftgrid_proto::v1::{Assign, Assignment, Command_oneof_kind, Node, Phase, Task, TaskRow, TaskStatus};
 
 use crate::clock::ClusterClock;
 use crate::jobs;
 use crate::limits::{AGEING_MS, PASS_EXAMINED_MAX, PASS_PLACED_MAX};
 use crate::liveness::Liveness;
-use crate::outbox::{Outbox, Subject};
+use crate::outbox::{Outbox, Subject, Verdict};
 use crate::timers::Timers;
 use crate::types::{Config, Millis};
 use crate::view::View;
@@ -34,15 +34,13 @@ pub(crate) struct Scheduler {
     dirty: bool,
 }
 
-/// A node in a pass: its row with what this pass and proposals under way put on it.
-struct Candidate {
-    row: NodeRow,
-    /// Thousandths of cpu and memory in use, as last beaten.
-    load: (u32, u32),
+/// The nodes of one pass: as their rows say, with the newest loads, and with what this pass and proposals under way put on them.
+#[derive(Default)]
+struct Candidates {
+    nodes: BTreeMap<String, Node>,
+    /// By active tasks per slot (32 bits behind the point: exact for up to 4,096 slots), least first.
+    by_load: BTreeMap<u64, BTreeSet<String>>,
 }
-
-/// Least loaded first: active tasks per slot, free gpus (machines with gpus last), cpu, memory, id.
-type LoadKey = (u64, u32, u32, u32, String);
 
 impl Scheduler {
     /// The task's row changed.
@@ -111,8 +109,8 @@ impl Scheduler {
         }
         self.dirty = false;
         self.underway.retain(|task, _| outbox.busy(&Subject::Task(*task)));
-        let (mut candidates, mut order) = self.candidates(now, config, view, liveness);
-        if order.is_empty() {
+        let mut candidates = self.candidates(now, config, view, liveness);
+        if candidates.nodes.is_empty() {
             return;
         }
         let mut placed = 0;
@@ -122,12 +120,8 @@ impl Scheduler {
             if !outbox.free(&subject) || !jobs::wants_tasks(view, row) {
                 continue;
             }
-            let Some(node_id) = choose(row, clock.at(now), &candidates, &order) else { continue };
-            if let Some(candidate) = candidates.get_mut(&node_id) {
-                order.remove(&candidate.key());
-                predicates::take(&mut candidate.row, row.get_task());
-                order.insert(candidate.key());
-            }
+            let Some(node_id) = candidates.choose(row.get_task()) else { continue };
+            candidates.take(&node_id, row.get_task());
             outbox.put(subject, assign(row, &node_id));
             self.underway.insert(*task, node_id);
             placed += 1;
@@ -139,34 +133,33 @@ impl Scheduler {
         }
     }
 
-    /// Nodes that may take work now, with what is under way to them, and their order.
-    fn candidates(
-        &self,
-        now: Millis,
-        config: &Config,
-        view: &View,
-        liveness: &Liveness,
-    ) -> (BTreeMap<String, Candidate>, BTreeSet<LoadKey>) {
-        let mut candidates: BTreeMap<String, Candidate> = BTreeMap::new();
+    /// Nodes in reach, with what is under way to them.
+    fn candidates(&self, now: Millis, config: &Config, view: &View, liveness: &Liveness) -> Candidates {
+        let mut candidates = Candidates::default();
         for (node_id, row) in &view.nodes {
-            if predicates::node_takes_work(row) && liveness.in_reach(now, config, node_id) {
-                let (cpu, memory) = liveness.load(node_id);
-                let load = ((cpu * 1_000.0) as u32, (memory * 1_000.0) as u32);
-                candidates.insert(node_id.clone(), Candidate { row: row.clone(), load });
+            if liveness.in_reach(now, config, node_id) {
+                let mut node = row.get_node().clone();
+                (node.cpu_usage, node.memory_usage) = liveness.load(node_id);
+                candidates.by_load.entry(load_key(&node)).or_default().insert(node_id.clone());
+                candidates.nodes.insert(node_id.clone(), node);
             }
         }
         for (task, node_id) in &self.underway {
-            if let (Some(row), Some(candidate)) = (view.tasks.get(task), candidates.get_mut(node_id)) {
-                predicates::take(&mut candidate.row, row.get_task());
+            if let Some(row) = view.tasks.get(task) {
+                candidates.take(node_id, row.get_task());
             }
         }
-        let order = candidates.values().map(Candidate::key).collect();
-        (candidates, order)
+        candidates
     }
 
-    /// A refused or lost Assign: the task is looked at again.
-    pub(crate) fn on_reply(&mut self, task: u64) {
-        self.underway.remove(&task);
+    /// What became of a proposal about the task. A refused or lost Assign frees its room.
+    pub(crate) fn on_reply(&mut self, task: u64, verdict: &Verdict) {
+        match verdict {
+            Verdict::Accepted => {}
+            Verdict::Refused(_) | Verdict::Lost => {
+                self.underway.remove(&task);
+            }
+        }
         self.dirty = true;
     }
 
@@ -180,33 +173,44 @@ impl Scheduler {
     }
 }
 
-impl Candidate {
-    fn key(&self) -> LoadKey {
-        let node = self.row.get_node();
-        let slots = u64::from(predicates::slots(node));
-        let busy = u64::from(self.row.open_tasks) * 1_000_000 / slots.max(1);
-        let gpus = node.get_capacity().gpus.saturating_sub(node.get_allocated().gpus);
-        (busy, gpus, self.load.0, self.load.1, node.node_id.clone())
+impl Candidates {
+    /// The node that manifest's order picks. Only the least loaded group with a node that fits has to be compared.
+    fn choose(&self, task: &Task) -> Option<String> {
+        let preferred = task.get_spec().preferred_nodes.iter().filter_map(|node_id| self.nodes.get(node_id));
+        if let Some(node) = predicates::select_least_loaded(task, preferred) {
+            return Some(node.node_id.clone());
+        }
+        self.by_load.values().find_map(|group| {
+            let nodes = group.iter().filter_map(|node_id| self.nodes.get(node_id));
+            predicates::select_least_loaded(task, nodes).map(|node| node.node_id.clone())
+        })
+    }
+
+    /// Counts a task in on its node.
+    fn take(&mut self, node_id: &str, task: &Task) {
+        let Some(node) = self.nodes.get_mut(node_id) else { return };
+        let key = load_key(node);
+        let demand = task.get_spec().get_resources();
+        node.active_tasks += 1;
+        let allocated = node.mut_allocated();
+        allocated.slots += demand.slots.max(1);
+        allocated.gpus += demand.gpus;
+        allocated.cpu_milli += demand.cpu_milli;
+        allocated.memory_bytes += demand.memory_bytes;
+        let moved = load_key(node);
+        if let Some(group) = self.by_load.get_mut(&key) {
+            group.remove(node_id);
+            if group.is_empty() {
+                self.by_load.remove(&key);
+            }
+        }
+        self.by_load.entry(moved).or_default().insert(node_id.to_owned());
     }
 }
 
-/// The least loaded node that may take the task; preferred nodes first.
-fn choose(
-    task: &TaskRow,
-    cluster_ms: u64,
-    candidates: &BTreeMap<String, Candidate>,
-    order: &BTreeSet<LoadKey>,
-) -> Option<String> {
-    let fits = |node_id: &str| {
-        candidates.get(node_id).is_some_and(|candidate| predicates::obstacle(task, &candidate.row, cluster_ms).is_none())
-    };
-    let preferred = &task.get_task().get_spec().preferred_nodes;
-    let by_order = || order.iter().map(|key| key.4.as_str());
-    by_order()
-        .filter(|node_id| preferred.iter().any(|id| id == node_id))
-        .chain(by_order())
-        .find(|node_id| fits(node_id))
-        .map(str::to_owned)
+fn load_key(node: &Node) -> u64 {
+    let slots = u64::from(node.get_capacity().slots.max(1));
+    ((node.active_tasks.max(0) as u64) << 32) / slots
 }
 
 fn assign(row: &TaskRow, node_id: &str) -> Command_oneof_kind {

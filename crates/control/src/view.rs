@@ -33,13 +33,13 @@ pub(crate) struct JobView {
     pub(crate) given: BTreeMap<u32, ContributionRow>,
 }
 
-/// What retention has to know of an artifact.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ArtifactView {
-    pub(crate) state: ArtifactState,
-    pub(crate) bytes: u64,
-    /// 0: never.
-    pub(crate) expires_ms: u64,
+/// An artifact that is on its way out, or will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// An upload that is deleted if it is not committed by this cluster time.
+    Expires(u64),
+    /// The first phase of its deletion is done.
+    Deleting,
 }
 
 #[derive(Debug, Default)]
@@ -55,9 +55,8 @@ pub(crate) struct View {
     pub(crate) nodes: BTreeMap<String, NodeRow>,
     pub(crate) jobs: BTreeMap<u64, JobView>,
     job_ids: BTreeMap<String, u64>,
-    /// Of a job, by round: gradient artifacts in the ledger whose bytes are kept.
-    pub(crate) gradients: BTreeMap<u64, BTreeMap<u64, BTreeSet<u64>>>,
-    pub(crate) artifacts: BTreeMap<u64, ArtifactView>,
+    /// By artifact id; committed artifacts are not here.
+    pub(crate) leaving: BTreeMap<u64, Leaving>,
     /// A lower bound of the position up to which everything is in here.
     pub(crate) newest: u64,
 }
@@ -192,24 +191,12 @@ impl View {
         if self.job_ids.get(&old.row.get_job().job_id) == Some(&sequence) {
             self.job_ids.remove(&old.row.get_job().job_id);
         }
-        for artifacts in self.gradients.remove(&sequence).unwrap_or_default().into_values() {
-            for artifact in artifacts {
-                self.forget_kept_artifact(artifact);
-            }
-        }
-    }
-
-    /// Committed artifacts of jobs that are over are nobody's business here.
-    fn forget_kept_artifact(&mut self, artifact: u64) {
-        if self.artifacts.get(&artifact).is_some_and(|view| view.state == ArtifactState::ARTIFACT_COMMITTED) {
-            self.artifacts.remove(&artifact);
-        }
     }
 
     fn apply_round(&mut self, job: u64, value: Option<&[u8]>) -> Result<Touched, RowsError> {
         let Some(row) = decode::<RoundRow>(value)? else { return Ok(Touched::Job(job)) };
-        // A round may be seen before its job's row: both are in one entry.
-        let view = self.jobs.entry(job).or_default();
+        // An entry's changes come in order of (table, key): the job's row was seen before. One that is not here is over.
+        let Some(view) = self.jobs.get_mut(&job) else { return Ok(Touched::Nothing) };
         let newest = view.round.as_ref().map(|round| round.round);
         if newest.is_none_or(|newest| row.round >= newest) {
             if newest.is_some_and(|newest| row.round > newest) {
@@ -223,10 +210,7 @@ impl View {
     fn apply_contribution(&mut self, job: u64, value: Option<&[u8]>) -> Result<Touched, RowsError> {
         let Some(row) = decode::<ContributionRow>(value)? else { return Ok(Touched::Job(job)) };
         self.saw(row.position);
-        if row.artifact_id != 0 && !row.digest.is_empty() {
-            self.gradients.entry(job).or_default().entry(row.round).or_default().insert(row.artifact_id);
-        }
-        let view = self.jobs.entry(job).or_default();
+        let Some(view) = self.jobs.get_mut(&job) else { return Ok(Touched::Nothing) };
         if view.round.as_ref().is_none_or(|round| row.round >= round.round) {
             view.given.insert(row.shard, row);
         }
@@ -235,26 +219,16 @@ impl View {
 
     fn apply_artifact(&mut self, artifact: u64, value: Option<&[u8]>) -> Result<Touched, RowsError> {
         self.saw(artifact);
-        match decode::<ArtifactRow>(value)? {
-            // Committed ones matter only as gradients, whose bytes retention counts.
-            Some(row) if row.state != ArtifactState::ARTIFACT_COMMITTED || row.kind == "gradient" => {
-                let view = ArtifactView { state: row.state, bytes: row.total_bytes, expires_ms: row.expires_ms };
-                self.artifacts.insert(artifact, view);
-            }
-            Some(_) | None => {
-                self.artifacts.remove(&artifact);
-            }
-        }
+        let leaving = decode::<ArtifactRow>(value)?.and_then(|row| match row.state {
+            ArtifactState::ARTIFACT_BEGUN if row.expires_ms != 0 => Some(Leaving::Expires(row.expires_ms)),
+            ArtifactState::ARTIFACT_DELETING => Some(Leaving::Deleting),
+            ArtifactState::ARTIFACT_BEGUN | ArtifactState::ARTIFACT_COMMITTED => None,
+        });
+        match leaving {
+            Some(leaving) => self.leaving.insert(artifact, leaving),
+            None => self.leaving.remove(&artifact),
+        };
         Ok(Touched::Artifact(artifact))
-    }
-
-    /// Drops what a snapshot brought of jobs that are over: their rounds and contributions were read before that was known.
-    pub(crate) fn drop_strangers(&mut self) {
-        let strangers: Vec<u64> =
-            self.jobs.iter().filter(|(_, view)| view.row.job.is_none()).map(|(job, _)| *job).collect();
-        for job in strangers {
-            self.forget_job(job);
-        }
     }
 }
 

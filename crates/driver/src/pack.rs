@@ -61,10 +61,8 @@ pub fn unpack(data: &Bytes) -> Result<Vec<Bytes>, UnpackError> {
     let mut payloads = Vec::new();
     let mut at = 1;
     while at < data.len() {
-        let head: [u8; LENGTH_BYTES] = data
-            .get(at..at + LENGTH_BYTES)
-            .and_then(|slice| slice.try_into().ok())
-            .ok_or(UnpackError::Truncated)?;
+        let head: [u8; LENGTH_BYTES] =
+            data.get(at..at + LENGTH_BYTES).and_then(|slice| slice.try_into().ok()).ok_or(UnpackError::Truncated)?;
         let length = u32::from_le_bytes(head) as usize;
         if length > PAYLOAD_BYTES_MAX {
             return Err(UnpackError::PayloadTooLarge(length));

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::types::{ConfState, Entry, Index, InitialState, LogBatch, Message, NodeId, Snapshot, SnapshotMeta, Status, Term};
+use crate::types::{
+    ConfState, Entry, Index, InitialState, LogBatch, Message, NodeId, Snapshot, SnapshotMeta, Status, Term,
+};
 
 /// A failure of the log's medium. Whatever it is, the process ends: an fsync is never retried (durability rule 6).
 #[derive(Debug, thiserror::Error)]

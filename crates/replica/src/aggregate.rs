@@ -31,7 +31,11 @@ impl Aggregator {
     /// Starts; the outcome goes to `inbox`.
     pub fn start(self: &Arc<Self>, job_id: String, round: u64, inbox: LeaderInbox) {
         let Some(slot) = self.pool.slot() else {
-            return inbox.input(Input::Aggregated { job_id, round, result: Err("too many sums are waiting".to_owned()) });
+            return inbox.input(Input::Aggregated {
+                job_id,
+                round,
+                result: Err("too many sums are waiting".to_owned()),
+            });
         };
         let this = self.clone();
         slot.run(Box::new(move || {
@@ -61,7 +65,12 @@ impl Aggregator {
         self.commit(&job, &sealed, &ledger, &model, &state, metrics)
     }
 
-    fn step(&self, job: &JobRow, sealed: &RoundRow, ledger: &[ContributionRow]) -> Result<(Vec<u8>, Vec<u8>, String), CallError> {
+    fn step(
+        &self,
+        job: &JobRow,
+        sealed: &RoundRow,
+        ledger: &[ContributionRow],
+    ) -> Result<(Vec<u8>, Vec<u8>, String), CallError> {
         let failed = |error: raftgrid_train::TrainError| CallError::Invalid(error.to_string());
         let model = self.models.bytes(sealed.model_artifact)?;
         let state = match sealed.state_artifact {

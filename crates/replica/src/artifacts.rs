@@ -155,9 +155,11 @@ impl Artifacts {
 
     /// Opens a committed artifact: from this disk, else fetched from a holder and kept. Blocks.
     pub fn open(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
-        let digest: [u8; 32] = row.digest.as_slice().try_into().map_err(|_| {
-            CallError::Internal(format!("artifact {} has no SHA-256 in its row", row.artifact_id))
-        })?;
+        let digest: [u8; 32] = row
+            .digest
+            .as_slice()
+            .try_into()
+            .map_err(|_| CallError::Internal(format!("artifact {} has no SHA-256 in its row", row.artifact_id)))?;
         match self.files.open_fragment(row.artifact_id, COPY) {
             Ok(reader) if reader.digest() == digest => return Ok(reader),
             Ok(_) | Err(BlobError::NotFound { .. }) => {}

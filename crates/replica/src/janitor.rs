@@ -73,8 +73,9 @@ impl Janitor {
         let Some(artifact_id) = key.try_into().ok().map(u64::from_be_bytes) else { return };
         let given_up = match value {
             None => true,
-            Some(bytes) => ArtifactRow::parse_from_bytes(bytes)
-                .is_ok_and(|row| row.state == ArtifactState::ARTIFACT_DELETING),
+            Some(bytes) => {
+                ArtifactRow::parse_from_bytes(bytes).is_ok_and(|row| row.state == ArtifactState::ARTIFACT_DELETING)
+            }
         };
         if given_up {
             self.delete(artifact_id);

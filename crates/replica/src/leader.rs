@@ -12,7 +12,9 @@ use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender, TrySendErr
 use raftgrid_control::{Action, Beat, BeatAnswer, Config, Control, Input};
 use raftgrid_driver::{RaftHandle, Role};
 use raftgrid_manifest::{read, Rows};
-use raftgrid_proto::v1::{Command, Command_oneof_kind, HeartbeatRequest, HeartbeatResponse, Lease, MemberRow, PutMember};
+use raftgrid_proto::v1::{
+    Command, Command_oneof_kind, HeartbeatRequest, HeartbeatResponse, Lease, MemberRow, PutMember,
+};
 use slog::{info, warn, Logger};
 
 use crate::aggregate::Aggregator;
@@ -22,6 +24,11 @@ use crate::ports::{CallError, Callback, Commands};
 use crate::proposals::Proposals;
 use crate::ring::{Ring, Since};
 use crate::views::Views;
+
+/// A read index that has not answered by then is asked again, in milliseconds.
+const ASK_AGAIN_MS: u64 = 1_000;
+/// How often a new leader looks whether it may take over, in milliseconds.
+const TAKE_OVER_AGAIN_MS: u64 = 20;
 
 /// What wakes the thread.
 pub enum Event {
@@ -125,7 +132,8 @@ struct Term {
     /// None until a read index in this term was confirmed and applied.
     control: Option<Control>,
     folded: u64,
-    asked: bool,
+    /// When a read index was asked for that has not answered.
+    asked_at: Option<u64>,
 }
 
 struct Shell {
@@ -152,18 +160,17 @@ impl Shell {
                 },
             };
             let mut inputs = Vec::new();
-            let mut new_beats = false;
             for event in first.into_iter().chain(queue.try_iter()) {
                 match event {
                     Event::Stop => return self.refuse_beats(),
                     Event::Look => {}
-                    Event::Beat(request, done) => new_beats |= self.take_beat(*request, done, &mut inputs),
+                    Event::Beat(request, done) => self.take_beat(*request, done, &mut inputs),
                     Event::Confirmed { term, ticket, ok } => self.confirmed(term, ticket, ok, &mut inputs),
                     Event::Input(input) => inputs.push(input),
                 }
             }
             self.follow_role();
-            self.step(inputs, new_beats);
+            self.step(inputs);
         }
     }
 
@@ -172,22 +179,20 @@ impl Shell {
         Some(Duration::from_millis(at.saturating_sub(self.context.clock.monotonic_ms())))
     }
 
-    fn take_beat(&mut self, request: HeartbeatRequest, done: Callback<HeartbeatResponse>, inputs: &mut Vec<Input>) -> bool {
+    fn take_beat(&mut self, request: HeartbeatRequest, done: Callback<HeartbeatResponse>, inputs: &mut Vec<Input>) {
         let status = self.context.handle.status();
         if status.role != Role::Leader {
-            done(Err(CallError::NotLeader { leader: status.leader }));
-            return false;
+            return done(Err(CallError::NotLeader { leader: status.leader }));
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.beats.insert(ticket, done);
         inputs.push(Input::Beat { ticket, beat: beat_of(request) });
-        true
     }
 
     fn confirmed(&mut self, of_term: u64, ticket: u64, ok: bool, inputs: &mut Vec<Input>) {
         let Some(term) = self.term.as_mut().filter(|term| term.term == of_term) else { return };
-        term.asked = false;
+        term.asked_at = None;
         if !ok {
             return;
         }
@@ -209,7 +214,7 @@ impl Shell {
         }
         if leads && self.term.is_none() {
             info!(self.context.logger, "leadership gained"; "term" => status.term);
-            self.term = Some(Term { term: status.term, control: None, folded: 0, asked: false });
+            self.term = Some(Term { term: status.term, control: None, folded: 0, asked_at: None });
             self.ask_quorum();
         }
     }
@@ -219,7 +224,8 @@ impl Shell {
         let now = self.context.clock.monotonic_ms();
         let (rows, position) = self.context.views.view();
         if let Ok(meta) = read::meta(rows.as_ref()) {
-            let mut time = self.context.proposals.cluster_time.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut time =
+                self.context.proposals.cluster_time.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             time.seen(meta.cluster_time_ms, now);
             if time.alarm(self.context.clock.wall_ms()) {
                 warn!(self.context.logger, "wall clock and cluster time differ by more than a minute");
@@ -263,8 +269,10 @@ impl Shell {
     }
 
     fn ask_quorum(&mut self) {
-        let Some(term) = self.term.as_mut().filter(|term| !term.asked) else { return };
-        term.asked = true;
+        let now = self.context.clock.monotonic_ms();
+        let waits = |term: &&mut Term| term.asked_at.is_none_or(|at| now.saturating_sub(at) > ASK_AGAIN_MS);
+        let Some(term) = self.term.as_mut().filter(waits) else { return };
+        term.asked_at = Some(now);
         let (of_term, ticket) = (term.term, self.next_ticket - 1);
         let inbox = self.inbox.clone();
         self.context.handle.read(Box::new(move |index| {
@@ -272,15 +280,13 @@ impl Shell {
         }));
     }
 
-    fn step(&mut self, inputs: Vec<Input>, new_beats: bool) {
-        if new_beats || self.term.as_ref().is_some_and(|term| term.control.is_none() || !self.beats.is_empty()) {
-            self.ask_quorum();
-        }
+    fn step(&mut self, inputs: Vec<Input>) {
         let now = self.context.clock.monotonic_ms();
         let Some(Term { control: Some(control), folded, .. }) = self.term.as_mut() else {
             if self.term.is_some() {
                 self.hold(inputs);
-                self.wake_at = Some(now + 50);
+                self.ask_quorum();
+                self.wake_at = Some(now + TAKE_OVER_AGAIN_MS);
             }
             return;
         };
@@ -304,6 +310,9 @@ impl Shell {
         self.wake_at = None;
         for action in actions {
             self.carry_out(action);
+        }
+        if !self.beats.is_empty() {
+            self.ask_quorum();
         }
     }
 

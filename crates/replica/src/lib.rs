@@ -9,6 +9,7 @@ mod aggregate;
 mod artifacts;
 pub mod clock;
 mod cluster_time;
+mod group;
 mod janitor;
 mod leader;
 pub mod limits;
@@ -24,5 +25,6 @@ mod timer;
 mod uploads;
 mod views;
 
+pub use group::ReplicaCluster;
 pub use node::{Replica, ReplicaConfig, StartError};
 pub use proposals::{Proposals, PROPOSE_PATH};

@@ -12,6 +12,8 @@ pub const POLL_TASKS_MAX: usize = 64;
 pub const HAND_OUT_AGAIN_MS: u64 = 2_000;
 /// Inputs that may wait for the leader's loops.
 pub const LEADER_INBOX_MAX: usize = 16_384;
+/// Snapshots that may be ordered at a time.
+pub const SNAPSHOTS_WAITING_MAX: usize = 4;
 /// Longest wait for a decision on a proposal of the replica itself, in milliseconds.
 pub const PROPOSE_WAIT_MS: u64 = 10_000;
 /// Bytes of one command batch.

@@ -7,17 +7,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use raftgrid_driver::{Committed, ConfState, Index, Snapshot, StateMachine, Term};
 use raftgrid_manifest::{apply, read, Change, Rows, Table};
-use raftgrid_store::{Disk, StateTables};
+use raftgrid_store::{Checkpointer, Disk, StateTables, TablesReader};
 use slog::{crit, Logger};
 
 use crate::clock::Clock;
+use crate::limits::SNAPSHOTS_WAITING_MAX;
+use crate::pool::Pool;
 use crate::proposals::{encode_replies, Proposals};
 use crate::ring::Ring;
 use crate::views::{end_of_entry, Views};
 
-/// What `read` of the tables is shared as.
+/// The tables and who hears of their changes.
 pub struct Machine<D: Disk> {
     tables: StateTables<D>,
+    checkpointer: Checkpointer<D>,
+    /// One thread, `snapshot`: checkpoints are made there while apply goes on.
+    snapshots: Pool,
     ring: Ring,
     clock: Arc<dyn Clock>,
     /// Filled in when the replica is assembled.
@@ -34,7 +39,16 @@ impl<D: Disk> Machine<D> {
         proposals: Arc<Mutex<Option<Arc<Proposals>>>>,
         logger: Logger,
     ) -> Self {
-        Self { tables, ring, clock, proposals, logger }
+        let checkpointer = tables.checkpointer();
+        Self {
+            tables,
+            checkpointer,
+            snapshots: Pool::start("snapshot", 1, SNAPSHOTS_WAITING_MAX),
+            ring,
+            clock,
+            proposals,
+            logger,
+        }
     }
 
     /// The process cannot go on: its tables are not what the log says they are.
@@ -49,7 +63,7 @@ impl<D: Disk> Machine<D> {
         }
         let proposals = self.proposals.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(proposals) = proposals else { return };
-        if let Ok(meta) = read::meta(&self.tables.view()) {
+        if let Ok(meta) = read::meta(&self.tables) {
             let mut time = proposals.cluster_time.lock().unwrap_or_else(PoisonError::into_inner);
             time.seen(meta.cluster_time_ms, self.clock.monotonic_ms());
         }
@@ -60,7 +74,7 @@ impl<D: Disk> StateMachine for Machine<D> {
     fn apply(&mut self, entries: &[Committed]) -> Vec<Vec<Bytes>> {
         let mut replies = Vec::with_capacity(entries.len());
         for entry in entries {
-            let applied = match apply(&self.tables.view(), entry.index, &entry.payloads) {
+            let applied = match apply(&self.tables, entry.index, &entry.payloads) {
                 Ok(applied) => applied,
                 Err(error) => self.die("apply a committed entry", &error),
             };
@@ -86,11 +100,16 @@ impl<D: Disk> StateMachine for Machine<D> {
     }
 
     fn flushed(&self) -> Index {
-        self.tables.flushed()
+        match self.tables.flushed() {
+            Ok(index) => index,
+            Err(error) => self.die("read the state tables", &error),
+        }
     }
 
     fn request_flush(&mut self) {
-        self.tables.request_flush();
+        if let Err(error) = self.tables.request_flush() {
+            self.die("flush the state tables", &error);
+        }
     }
 
     fn restore(&mut self, snapshot: &Snapshot) {
@@ -101,17 +120,31 @@ impl<D: Disk> StateMachine for Machine<D> {
     }
 
     fn build_snapshot(&mut self, done: Box<dyn FnOnce(Result<Snapshot, String>) + Send>) {
-        self.tables.checkpoint(Box::new(move |made| done(made.map_err(|error| error.to_string()))));
+        let Some(slot) = self.snapshots.slot() else {
+            return done(Err("too many snapshots are waiting".to_owned()));
+        };
+        let checkpointer = self.checkpointer.clone();
+        slot.run(Box::new(move || done(checkpointer.make().map_err(|error| error.to_string()))));
     }
 }
 
 /// Views of the tables for everybody else.
-pub struct TableViews<D: Disk>(pub StateTables<D>);
+pub struct TableViews<D: Disk> {
+    /// Follows an install.
+    pub tables: TablesReader<D>,
+    /// Log.
+    pub logger: Logger,
+}
 
 impl<D: Disk> Views for TableViews<D> {
     fn view(&self) -> (Arc<dyn Rows + Send + Sync>, u64) {
-        // Read before the view is taken: the view holds at least that much.
-        let (index, _) = self.0.applied();
-        (Arc::new(self.0.view()), end_of_entry(index))
+        let view = self.tables.view();
+        match view.applied() {
+            Ok((index, _)) => (Arc::new(view), end_of_entry(index)),
+            Err(error) => {
+                crit!(self.logger, "state tables not readable, this replica stops"; "cause" => %error);
+                panic!("failed to read the state tables: {error}; this replica stops, nothing acknowledged is lost");
+            }
+        }
     }
 }

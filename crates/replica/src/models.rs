@@ -27,7 +27,10 @@ impl Models {
         }
         let row = self.artifacts.committed(artifact_id)?;
         if row.total_bytes > TENSOR_BYTES_MAX {
-            return Err(CallError::Invalid(format!("the model has {} bytes; the limit is {TENSOR_BYTES_MAX}", row.total_bytes)));
+            return Err(CallError::Invalid(format!(
+                "the model has {} bytes; the limit is {TENSOR_BYTES_MAX}",
+                row.total_bytes
+            )));
         }
         let bytes = Arc::new(self.artifacts.read(artifact_id)?);
         let mut cache = self.lock();
@@ -52,7 +55,9 @@ impl Models {
         let artifact_id = if version == newest {
             job.get_job().model_artifact.parse().unwrap_or(0)
         } else {
-            read::round(rows.as_ref(), job.sequence, version).map_err(rows_failed)?.map_or(0, |round| round.model_artifact)
+            read::round(rows.as_ref(), job.sequence, version)
+                .map_err(rows_failed)?
+                .map_or(0, |round| round.model_artifact)
         };
         drop(rows);
         if artifact_id == 0 {
@@ -72,7 +77,9 @@ impl Models {
 pub fn job_of(rows: &dyn Rows, query: &ModelQuery) -> Result<JobRow, CallError> {
     let mut job_id = query.job_id.clone();
     if job_id.is_empty() && !query.task_id.is_empty() {
-        job_id = read::task_by_id(rows, &query.task_id).map_err(rows_failed)?.map_or_else(String::new, |row| row.get_task().job_id.clone());
+        job_id = read::task_by_id(rows, &query.task_id)
+            .map_err(rows_failed)?
+            .map_or_else(String::new, |row| row.get_task().job_id.clone());
     }
     if !job_id.is_empty() {
         let found = read::job_by_id(rows, &job_id).map_err(rows_failed)?;
@@ -85,9 +92,8 @@ pub fn job_of(rows: &dyn Rows, query: &ModelQuery) -> Result<JobRow, CallError> 
         .collect();
     match <[JobRow; 1]>::try_from(running) {
         Ok([job]) => Ok(job),
-        Err(several) => Err(CallError::Precondition(format!(
-            "{} train jobs are running: name one in job_id",
-            several.len()
-        ))),
+        Err(several) => {
+            Err(CallError::Precondition(format!("{} train jobs are running: name one in job_id", several.len())))
+        }
     }
 }

@@ -10,7 +10,7 @@ use raftgrid_blob::FragmentStore;
 use raftgrid_driver::{Observer, RaftHandle, ReadError, Runner, Status, Transport};
 use raftgrid_manifest::{read, views};
 use raftgrid_proto::v1::{
-    Command, CommandReply, HeartbeatRequest, HeartbeatResponse, MemberRow, Node, NextShardsRequest, NextShardsResponse,
+    Command, CommandReply, HeartbeatRequest, HeartbeatResponse, MemberRow, NextShardsRequest, NextShardsResponse, Node,
     PollTaskRequest, PollTaskResponse,
 };
 use raftgrid_store::{Booted, Disk};
@@ -27,8 +27,8 @@ use crate::models::Models;
 use crate::polls::{rows_failed, Polls};
 use crate::pool::Pool;
 use crate::ports::{
-    Bytes, CallError, Callback, Caller, Commands, Download, FragmentSink, Freshness, Leader, ModelQuery, Peers, Purpose,
-    ReadView, Reads, Upload,
+    Bytes, CallError, Callback, Caller, Commands, Download, FragmentSink, Freshness, Leader, ModelQuery, Peers,
+    Purpose, ReadView, Reads, Upload,
 };
 use crate::proposals::Proposals;
 use crate::ring::Ring;
@@ -109,8 +109,8 @@ impl Replica {
         let tables = booted.tables;
         let ring = Ring::new(end_of_entry(tables.applied().0), timer.clone());
         let late_proposals = Arc::new(Mutex::new(None));
-        let machine =
-            Machine::new(tables.clone(), ring.clone(), clock.clone(), late_proposals.clone(), logger.clone());
+        let reader = tables.reader();
+        let machine = Machine::new(tables, ring.clone(), clock.clone(), late_proposals.clone(), logger.clone());
         let (leader, queue) = leader::inbox();
         let (handle, runner) =
             Runner::start(config.driver, booted.log, machine, transport, Wakes(leader.clone()), logger.clone())?;
@@ -122,7 +122,7 @@ impl Replica {
             pool: Pool::start("forward", 4, 1_024),
         });
         *late_proposals.lock().unwrap_or_else(PoisonError::into_inner) = Some(proposals.clone());
-        let views: Arc<dyn Views> = Arc::new(TableViews(tables.clone()));
+        let views: Arc<dyn Views> = Arc::new(TableViews { tables: reader.clone(), logger: logger.clone() });
         let artifacts = Arc::new(Artifacts {
             node,
             files: files.clone(),
@@ -188,7 +188,7 @@ impl Replica {
             uploads,
             leader,
             timer,
-            flushed: Box::new(move || tables.flushed()),
+            flushed: Box::new(move || reader.flushed().unwrap_or(0)),
             running: Mutex::new(Some(Running { runner, janitor, threads })),
         }))
     }
@@ -213,7 +213,11 @@ impl Replica {
         if node == self.node {
             return self.client_address.clone();
         }
-        self.members().unwrap_or_default().into_iter().find(|row| row.node_id == node).map_or_else(String::new, |row| row.client_address)
+        self.members()
+            .unwrap_or_default()
+            .into_iter()
+            .find(|row| row.node_id == node)
+            .map_or_else(String::new, |row| row.client_address)
     }
 
     /// Members as recorded.

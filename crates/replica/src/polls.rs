@@ -9,8 +9,8 @@ use std::time::Duration;
 use raftgrid_driver::{RaftHandle, Role};
 use raftgrid_manifest::{keys, read, Rows, RowsError, Table};
 use raftgrid_proto::v1::{
-    Command, Command_oneof_kind, JobPhase, JobRow, NextShardsRequest, NextShardsResponse, PollTaskRequest, PollTaskResponse,
-    RoundRow, ShardStep, Task, TaskRow, TaskStatus, TrainerReady,
+    Command, Command_oneof_kind, JobPhase, JobRow, NextShardsRequest, NextShardsResponse, PollTaskRequest,
+    PollTaskResponse, RoundRow, ShardStep, Task, TaskRow, TaskStatus, TrainerReady,
 };
 
 use crate::clock::Clock;
@@ -248,6 +248,8 @@ fn leases_of<'row>(round: &'row RoundRow, task: &'row TaskRow, epoch: u64) -> im
     round
         .leases
         .iter()
-        .filter(move |lease| !lease.answered && lease.get_lease().epoch == epoch && lease.get_lease().task_id == *task_id)
+        .filter(move |lease| {
+            !lease.answered && lease.get_lease().epoch == epoch && lease.get_lease().task_id == *task_id
+        })
         .map(|lease| lease.get_lease().shard)
 }

@@ -122,7 +122,9 @@ fn refused(error: ProposeError) -> CallError {
         ProposeError::NotLeader { leader } => CallError::NotLeader { leader },
         ProposeError::Busy => CallError::Exhausted("this replica has too much to do".to_owned()),
         ProposeError::TooLarge => CallError::Invalid(format!("a command is larger than {COMMAND_BYTES_MAX} bytes")),
-        ProposeError::Superseded => CallError::Unavailable("leadership changed before the command was recorded".to_owned()),
+        ProposeError::Superseded => {
+            CallError::Unavailable("leadership changed before the command was recorded".to_owned())
+        }
         ProposeError::Unknown => CallError::Unknown,
         ProposeError::Stopped => CallError::Unavailable("this replica is shutting down".to_owned()),
     }

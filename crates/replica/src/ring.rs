@@ -174,9 +174,9 @@ impl Ring {
 fn touches(interest: Option<&Interest>, changes: &[Change]) -> bool {
     match interest {
         None => true,
-        Some(interest) => changes
-            .iter()
-            .any(|change| interest.iter().any(|(table, start)| *table == change.table && change.key.starts_with(start))),
+        Some(interest) => changes.iter().any(|change| {
+            interest.iter().any(|(table, start)| *table == change.table && change.key.starts_with(start))
+        }),
     }
 }
 

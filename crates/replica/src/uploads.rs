@@ -16,7 +16,7 @@ use crate::artifacts::{blob_failed, Artifacts, Description, Placed};
 use crate::limits::TENSOR_BYTES_MAX;
 use crate::models::Models;
 use crate::polls::rows_failed;
-use crate::ports::{Callback, CallError, Caller, GradientMeta, InitModelMeta, Purpose, Upload, Uploaded};
+use crate::ports::{CallError, Callback, Caller, GradientMeta, InitModelMeta, Purpose, Upload, Uploaded};
 use crate::proposals::Proposals;
 use crate::ring::Ring;
 
@@ -107,7 +107,12 @@ struct Target {
 }
 
 impl Uploads {
-    fn end_artifact(&self, description: &Description, writer: FragmentWriter, digest: [u8; 32]) -> Result<Uploaded, CallError> {
+    fn end_artifact(
+        &self,
+        description: &Description,
+        writer: FragmentWriter,
+        digest: [u8; 32],
+    ) -> Result<Uploaded, CallError> {
         let placed = self.artifacts.place(description, writer, digest)?;
         let mut commit = CommitArtifact::new();
         commit.set_artifact_id(placed.artifact_id);
@@ -131,7 +136,8 @@ impl Uploads {
             Ok(target) => target,
             Err(refused) => return Ok(*refused),
         };
-        let known = read::contribution(rows.as_ref(), target.job.sequence, target.round, target.shard).map_err(rows_failed)?;
+        let known =
+            read::contribution(rows.as_ref(), target.job.sequence, target.round, target.shard).map_err(rows_failed)?;
         let model = read::round(rows.as_ref(), target.job.sequence, target.round).map_err(rows_failed)?;
         drop(rows);
         let in_ledger = known.is_some_and(|row| !row.digest.is_empty());
@@ -172,10 +178,17 @@ impl Uploads {
             drop(rows);
             let (sender, changed) = bounded(1);
             let woken = Box::new(move |at| drop(sender.send(at)));
-            self.ring.changed_after(position, Some(vec![(Table::Job, Vec::new()), (Table::Task, Vec::new())]), CATCH_UP, woken);
+            self.ring.changed_after(
+                position,
+                Some(vec![(Table::Job, Vec::new()), (Table::Task, Vec::new())]),
+                CATCH_UP,
+                woken,
+            );
             match changed.recv() {
                 Ok(at) if at > position => {}
-                _ => return Err(CallError::Unavailable("this replica is behind the one that gave the lease".to_owned())),
+                _ => {
+                    return Err(CallError::Unavailable("this replica is behind the one that gave the lease".to_owned()))
+                }
             }
         }
     }
@@ -305,7 +318,12 @@ fn resolve(rows: &dyn Rows, meta: &GradientMeta) -> Result<Result<Target, Box<Ac
     if meta.lease_epoch == 0 {
         return resolve_old_client(rows, meta);
     }
-    let stale = || CallError::Precondition(format!("STALE_LEASE: task {} is not leased with epoch {}", meta.task_id, meta.lease_epoch));
+    let stale = || {
+        CallError::Precondition(format!(
+            "STALE_LEASE: task {} is not leased with epoch {}",
+            meta.task_id, meta.lease_epoch
+        ))
+    };
     let task = read::task_by_id(rows, &meta.task_id).map_err(rows_failed)?.ok_or_else(stale)?;
     let job_id = task.get_task().job_id.clone();
     let job = read::job_by_id(rows, &job_id).map_err(rows_failed)?.ok_or_else(stale)?;

@@ -1,1 +1,13 @@
-//! RocksDB behind store's Disk trait.
+//! RocksDB behind the store's `Disk` trait, and the file system beside it.
+//!
+//! The only crate that knows RocksDB. It holds no logic of the store's: it opens, writes, reads, syncs, and says which kind of
+//! failure it met. Options and their reasons: `options.rs`.
+
+mod database;
+mod disk;
+mod error;
+pub mod limits;
+mod options;
+
+pub use database::{RocksLog, RocksState, RocksView};
+pub use disk::RocksDisk;

@@ -20,5 +20,5 @@ pub const METRICS_MAX: usize = 256;
 pub const METRICS_BYTES_MAX: usize = 64 * 1024;
 
 const _: () = assert!(NORM_LANES.is_power_of_two());
-const _: () = assert!(NORM_BLOCK_ELEMENTS % NORM_LANES == 0);
+const _: () = assert!(NORM_BLOCK_ELEMENTS.is_multiple_of(NORM_LANES));
 const _: () = assert!(HEADER_BYTES_MAX < FRAME_BYTES_MAX);

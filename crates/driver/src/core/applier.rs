@@ -172,8 +172,7 @@ impl Applier {
         let mut committed = Vec::with_capacity(entries.len());
         for entry in entries {
             self.step_to(entry.index)?;
-            let payloads =
-                unpack(&entry.data).map_err(|cause| ApplyError::Payloads { index: entry.index, cause })?;
+            let payloads = unpack(&entry.data).map_err(|cause| ApplyError::Payloads { index: entry.index, cause })?;
             committed.push(crate::traits::Committed { index: entry.index, term: entry.term, payloads });
         }
         let mut replies = machine.apply(&committed).into_iter();

@@ -90,7 +90,8 @@ pub(super) fn snapshot_to(ours: &Snapshot) -> eraftpb::Snapshot {
 }
 
 pub(super) fn message_from(raft: &eraftpb::Message) -> Message {
-    let snapshot = (raft.get_msg_type() == eraftpb::MessageType::MsgSnapshot).then(|| snapshot_from(raft.get_snapshot()));
+    let snapshot =
+        (raft.get_msg_type() == eraftpb::MessageType::MsgSnapshot).then(|| snapshot_from(raft.get_snapshot()));
     let data = raft.write_to_bytes().expect("a message of raft-rs has no required fields and is far below 2 GiB");
     Message { to: raft.to, from: raft.from, data: Bytes::from(data), snapshot }
 }

@@ -39,7 +39,9 @@ impl<L: LogStore> Core<L> {
             MembershipChange::AddLearner { node } if self.conf.contains(*node) => {
                 Err(format!("replica {node} is a member already"))
             }
-            MembershipChange::Promote { node } if !learners.contains(node) => Err(format!("replica {node} is no learner")),
+            MembershipChange::Promote { node } if !learners.contains(node) => {
+                Err(format!("replica {node} is no learner"))
+            }
             MembershipChange::Promote { node } if !self.is_caught_up(*node) => {
                 Err(format!("replica {node} is not caught up yet"))
             }

@@ -2,7 +2,7 @@
 
 use raftgrid_driver::{HardState, Index, Term};
 
-use crate::disk::{Batch, DbRead, Direction, DiskResult, LogDb};
+use crate::disk::{Batch, Direction, DiskResult, LogDb};
 use crate::layout::parse_state;
 use crate::log::records::{
     decode_base, decode_entry, decode_hard_state, decode_position, decode_term, encode_base, encode_hard_state,

@@ -26,8 +26,12 @@ pub(super) struct Beats {
     /// As the leader says.
     pub(super) lease_ttl_ms: u64,
     interval_ms: u64,
+    last_sent_at: Option<Millis>,
+    /// Something is to be renewed sooner than the interval says.
+    due_at: Option<Millis>,
+    /// The last one failed: the pause before the next, and its length.
+    retry_at: Option<Millis>,
     retry_ms: u64,
-    next_at: Millis,
     next_number: u64,
     sent: Option<Sent>,
 }
@@ -39,8 +43,10 @@ impl Beats {
             registered: false,
             lease_ttl_ms,
             interval_ms: BEAT_DEFAULT_MS,
+            last_sent_at: None,
+            due_at: None,
+            retry_at: None,
             retry_ms: BEAT_RETRY_FIRST_MS,
-            next_at: 0,
             next_number: 1,
             sent: None,
         }
@@ -48,26 +54,22 @@ impl Beats {
 
     /// Beat at this time or before.
     pub(super) fn due_at(&mut self, at: Millis) {
-        self.next_at = self.next_at.min(at);
+        self.due_at = Some(self.due_at.map_or(at, |due| due.min(at)));
     }
 
     /// Sends a beat if it is time. Returns when the next look is due.
-    pub(super) fn advance(
-        &mut self,
-        now: Millis,
-        held: &BTreeMap<LeaseId, Held>,
-        out: &mut Vec<Output>,
-    ) -> Millis {
+    pub(super) fn advance(&mut self, now: Millis, held: &BTreeMap<LeaseId, Held>, out: &mut Vec<Output>) -> Millis {
         if self.sent.is_some() {
             return Millis::MAX;
         }
-        if now < self.next_at {
-            return self.next_at;
+        let regular_at = self.last_sent_at.map_or(0, |at| at.saturating_add(self.interval_ms));
+        let next_at = self.retry_at.unwrap_or_else(|| self.due_at.map_or(regular_at, |due| due.min(regular_at)));
+        if now < next_at {
+            return next_at;
         }
         let leases: Vec<LeaseId> = held.keys().cloned().collect();
         let number = self.next_number;
         self.next_number += 1;
-        self.next_at = now + self.interval_ms;
         out.push(Output::Beat {
             number,
             held: leases.clone(),
@@ -75,6 +77,9 @@ impl Beats {
             describe: !self.registered,
             timeout_ms: (self.lease_ttl_ms / 6).clamp(BEAT_TIMEOUT_MS.0, BEAT_TIMEOUT_MS.1),
         });
+        self.last_sent_at = Some(now);
+        self.due_at = None;
+        self.retry_at = None;
         self.sent = Some(Sent { number, at: now, held: leases });
         Millis::MAX
     }
@@ -93,13 +98,7 @@ impl Beats {
             self.lease_ttl_ms = u64::from(answer.get_lease_ttl_ms());
         }
         if answer.get_next_beat_ms() != 0 {
-            let interval_ms = u64::from(answer.get_next_beat_ms()).min(BEAT_MAX_MS);
-            // Next_at was set with the old interval, or earlier because something is due.
-            self.next_at = self.next_at.min(sent.at + interval_ms).max(self.next_at.min(now));
-            if interval_ms > self.interval_ms && self.next_at == sent.at + self.interval_ms {
-                self.next_at = sent.at + interval_ms;
-            }
-            self.interval_ms = interval_ms;
+            self.interval_ms = u64::from(answer.get_next_beat_ms()).min(BEAT_MAX_MS);
         }
         Some(sent)
     }
@@ -112,7 +111,7 @@ impl Beats {
     }
 
     fn pause(&mut self, now: Millis) {
-        self.next_at = now + self.retry_ms;
+        self.retry_at = Some(now + self.retry_ms);
         self.retry_ms = (self.retry_ms * 2).min(self.interval_ms.max(BEAT_RETRY_FIRST_MS));
     }
 }

@@ -1,0 +1,257 @@
+//! A cluster of real processes on loopback: built binaries, real ports, real disks; ended by their process ids only.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use raftgrid_client::{Client, ClientConfig};
+use raftgrid_proto::v1::StateResponse;
+
+/// Longest wait for something that must come. It bounds a hang; no verdict depends on how fast it came.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A built program of the workspace.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let folder = test.ancestors().find(|folder| folder.join(name).is_file());
+    let folder = folder.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --release --bins` first"));
+    folder.join(name)
+}
+
+/// The checkout.
+pub fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Ports that were free a moment ago. They are taken from below the range that the system hands out by itself.
+fn free_port() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let spread = u16::try_from(std::process::id() % 6_000).expect("below 6000") * 2;
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + (spread + step) % 18_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Waits until `look` gives something.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "never came: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// One process; killed when it is dropped.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let log = File::options().create(true).append(true).open(log).expect("the log can be opened");
+        let errors = log.try_clone().expect("the log can be shared");
+        let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("the program starts");
+        Self { child }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, and gone when it returns.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    pub fn exited(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A stopped process takes SIGKILL too.
+        self.kill();
+    }
+}
+
+pub struct Replica {
+    pub node: u64,
+    pub client: String,
+    pub raft: String,
+    pub process: Option<Process>,
+    extra: Vec<String>,
+}
+
+pub struct Cluster {
+    pub dir: tempfile::TempDir,
+    pub replicas: Vec<Replica>,
+    pub workers: Vec<(String, Option<Process>)>,
+    peers: String,
+}
+
+impl Cluster {
+    /// `count` founders, started and led. `flags` go to each.
+    pub fn start(count: u64, flags: &[&str]) -> Self {
+        let mut cluster = Self::prepare(count, flags);
+        for at in 0..cluster.replicas.len() {
+            cluster.start_replica(at);
+        }
+        cluster.leader();
+        cluster
+    }
+
+    /// Ports and directories of `count` founders; nothing runs.
+    pub fn prepare(count: u64, flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let replicas: Vec<Replica> = (1..=count)
+            .map(|node| Replica {
+                node,
+                client: format!("127.0.0.1:{}", free_port()),
+                raft: format!("127.0.0.1:{}", free_port()),
+                process: None,
+                extra: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            })
+            .collect();
+        let peers: Vec<String> = replicas.iter().map(|it| format!("{}={}/{}", it.node, it.raft, it.client)).collect();
+        Self { dir, replicas, workers: Vec::new(), peers: peers.join(",") }
+    }
+
+    /// A replica that is no founder; not started.
+    pub fn add_joiner(&mut self) -> usize {
+        let node = self.replicas.len() as u64 + 1;
+        self.replicas.push(Replica {
+            node,
+            client: format!("127.0.0.1:{}", free_port()),
+            raft: format!("127.0.0.1:{}", free_port()),
+            process: None,
+            extra: vec!["--join".to_owned()],
+        });
+        self.replicas.len() - 1
+    }
+
+    pub fn data_dir(&self, at: usize) -> PathBuf {
+        self.dir.path().join(format!("controld-{}", self.replicas[at].node))
+    }
+
+    pub fn log(&self, at: usize) -> PathBuf {
+        self.dir.path().join(format!("controld-{}.log", self.replicas[at].node))
+    }
+
+    pub fn command(&self, at: usize) -> Command {
+        let replica = &self.replicas[at];
+        let mut command = Command::new(program("controld"));
+        command
+            .args(["--node-id", &replica.node.to_string(), "--cluster-name", "test", "--preset", "local"])
+            .args(["--client-addr", &replica.client, "--raft-addr", &replica.raft, "--peers", &self.peers])
+            .arg("--data-dir")
+            .arg(self.data_dir(at))
+            .args(&replica.extra);
+        command
+    }
+
+    pub fn start_replica(&mut self, at: usize) {
+        let process = Process::start(&mut self.command(at), &self.log(at));
+        self.replicas[at].process = Some(process);
+    }
+
+    pub fn kill_replica(&mut self, at: usize) {
+        self.replicas[at].process.take().expect("it runs").kill();
+    }
+
+    pub fn endpoints(&self) -> Vec<String> {
+        self.replicas.iter().map(|it| it.client.clone()).collect()
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(ClientConfig { timeout: PATIENCE, ..ClientConfig::new(self.endpoints()) }).expect("endpoints are well-formed")
+    }
+
+    pub fn state(&self, at: usize) -> Option<StateResponse> {
+        let client = Client::new(ClientConfig::new([self.replicas[at].client.clone()])).expect("endpoints are well-formed");
+        client.cluster_state(&self.replicas[at].client).ok()
+    }
+
+    /// Place of the replica that leads, once one does and the running majority agrees.
+    pub fn leader(&self) -> usize {
+        wait_for("a leader", || {
+            let running: Vec<usize> = (0..self.replicas.len()).filter(|at| self.replicas[*at].process.is_some()).collect();
+            let leads = running.iter().copied().find(|at| self.state(*at).is_some_and(|state| state.role == "leader"))?;
+            let node = self.replicas[leads].node;
+            let agree = running.iter().filter(|at| self.state(**at).is_some_and(|state| state.leader_id == node)).count();
+            (agree * 2 > running.len()).then_some(leads)
+        })
+    }
+
+    /// Waits until this replica has applied as much as the leader has committed now, and compares their digests.
+    pub fn caught_up(&self, at: usize) {
+        let wanted = wait_for("the leader's state", || self.state(self.leader())).commit_index;
+        wait_for("a replica that has caught up", || {
+            self.state(at).filter(|state| state.applied_index >= wanted).map(|_| ())
+        });
+        wait_for("equal digests at equal positions", || {
+            let (one, other) = (self.state(self.leader())?, self.state(at)?);
+            (one.applied_index == other.applied_index).then(|| assert_eq!(one.state_digest, other.state_digest))
+        });
+    }
+
+    /// A worker with Python on its path.
+    pub fn start_worker(&mut self, name: &str) {
+        let folder = self.dir.path().join(name);
+        let mut command = Command::new(program("workerd"));
+        command
+            .args(["--node-id", name, "--endpoints", &self.endpoints().join(","), "--preset", "local", "--slots", "2"])
+            .arg("--dir")
+            .arg(&folder)
+            .args(["--python", &python()])
+            .arg("--python-path")
+            .arg(checkout().join("ml-code/src"));
+        let process = Process::start(&mut command, &self.dir.path().join(format!("{name}.log")));
+        match self.workers.iter_mut().find(|(known, _)| known == name) {
+            Some((_, place)) => *place = Some(process),
+            None => self.workers.push((name.to_owned(), Some(process))),
+        }
+    }
+
+    pub fn worker(&mut self, name: &str) -> &mut Process {
+        let found = self.workers.iter_mut().find(|(known, _)| known == name);
+        found.and_then(|(_, process)| process.as_mut()).expect("the worker runs")
+    }
+
+    /// Runs gridctl against the cluster: (exit status, stdout, stderr).
+    pub fn gridctl(&self, args: &[&str]) -> (i32, String, String) {
+        let output = Command::new(program("gridctl"))
+            .args(args)
+            .args(["--endpoints", &self.endpoints().join(",")])
+            .stdin(Stdio::null())
+            .output()
+            .expect("gridctl runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    }
+}
+
+/// The interpreter with ml-code's packages: the project's virtual environment, or the one that RAFTGRID_PYTHON names.
+pub fn python() -> String {
+    std::env::var("RAFTGRID_PYTHON").unwrap_or_else(|_| {
+        let own = checkout().join(".venv/bin/python");
+        if own.is_file() { own.display().to_string() } else { "python3".to_owned() }
+    })
+}

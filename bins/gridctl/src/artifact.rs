@@ -1,0 +1,111 @@
+//! `gridctl artifact`: bytes that outlive processes.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use raftgrid_client::{Client, Upload};
+use raftgrid_proto::v1::{ArtifactInfo, ListArtifactsRequest};
+use raftgrid_rpc::methods::LIST_ARTIFACTS;
+use serde_json::{json, Value};
+
+use crate::cli::Artifact;
+use crate::context::{exit_on_interrupt, Context};
+use crate::failure::{Failure, Result};
+use crate::output::{hex, thousands, Progress};
+
+/// Artifacts asked for at once.
+const PAGE: i32 = 1_000;
+
+pub(crate) fn run(context: &Context, command: Artifact) -> Result<()> {
+    exit_on_interrupt();
+    let client = context.client()?;
+    match command {
+        Artifact::Push { file, name } => push(context, &client, &file, name),
+        Artifact::Get { artifact, file } => get(context, &client, &artifact, &file),
+        Artifact::Ls => {
+            let all = list(context, &client)?;
+            let headers = ["id", "kind", "bytes", "state", "name", "sha-256"];
+            let json = Value::Array(all.iter().map(info_json).collect());
+            context.output.show(&headers, all.iter().map(row).collect(), &json);
+            Ok(())
+        }
+    }
+}
+
+fn push(context: &Context, client: &Client, file: &Path, name: Option<String>) -> Result<()> {
+    let failed = |error| Failure::new(format!("failed to read {}: {error}", file.display()), "the path of a file");
+    let mut source = File::open(file).map_err(failed)?;
+    if !source.metadata().map_err(failed)?.is_file() {
+        return Err(Failure::new(format!("{} is not a file", file.display()), "the path of a file"));
+    }
+    let upload = Upload { name: name.unwrap_or_default(), kind: "file".to_owned() };
+    let progress = Progress::bytes("uploading", context.output);
+    let stored = client.put_artifact(&upload, &mut source, &mut |done, all| progress.set(done, all));
+    progress.finish();
+    let stored = stored?;
+    let (id, digest) = (stored.get_artifact_id(), hex(stored.get_digest()));
+    let json = json!({"artifact": id, "sha256": digest, "existing": stored.get_existing()});
+    context.output.done(format!("artifact {id}, SHA-256 {digest}"), &json);
+    Ok(())
+}
+
+/// Writes beside the target and renames: a broken download leaves no half file under the wanted name.
+fn get(context: &Context, client: &Client, artifact: &str, file: &Path) -> Result<()> {
+    let mut part = file.as_os_str().to_owned();
+    part.push(".part");
+    let failed = |error: std::io::Error| {
+        Failure::new(format!("failed to write {}: {error}", file.display()), "a path that you may write")
+    };
+    let mut target = File::create(&part).map_err(failed)?;
+    let progress = Progress::bytes("downloading", context.output);
+    let head = client.get_artifact(artifact, &mut target, &mut |done, all| progress.set(done, all));
+    progress.finish();
+    let head = match head {
+        Ok(head) => head,
+        Err(error) => {
+            // What came did not check out or is not whole.
+            let _absent = fs::remove_file(&part);
+            return Err(error.into());
+        }
+    };
+    target.sync_all().and_then(|()| fs::rename(&part, file)).map_err(failed)?;
+    let digest = hex(&head.digest);
+    let json = json!({"artifact": head.artifact_id, "sha256": digest, "bytes": head.total_bytes, "file": file});
+    let bytes = thousands(u128::from(head.total_bytes));
+    context.output.done(format!("{}: {bytes} bytes, SHA-256 {digest}", file.display()), &json);
+    Ok(())
+}
+
+fn list(context: &Context, client: &Client) -> Result<Vec<ArtifactInfo>> {
+    let mut request = ListArtifactsRequest::new();
+    request.set_limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let mut page = client.call(&LIST_ARTIFACTS, &request, context.global.timeout())?;
+        all.extend(page.take_artifacts());
+        let token = page.take_next_page_token();
+        if token.is_empty() || token == request.get_page_token() {
+            return Ok(all);
+        }
+        request.set_page_token(token);
+    }
+}
+
+fn row(info: &ArtifactInfo) -> Vec<String> {
+    vec![
+        info.get_artifact_id().to_owned(),
+        info.get_kind().to_owned(),
+        thousands(u128::from(info.get_total_bytes())),
+        info.get_state().to_owned(),
+        info.get_name().to_owned(),
+        hex(info.get_digest()).chars().take(16).collect(),
+    ]
+}
+
+fn info_json(info: &ArtifactInfo) -> Value {
+    json!({
+        "artifact": info.get_artifact_id(), "name": info.get_name(), "kind": info.get_kind(),
+        "bytes": info.get_total_bytes(), "sha256": hex(info.get_digest()), "holders": info.get_holders(),
+        "state": info.get_state(),
+    })
+}

@@ -1,0 +1,122 @@
+//! `gridctl job`: what was handed in, how far it is, how it ended.
+
+use raftgrid_proto::v1::{GetJobResponse, Job as JobMessage};
+use serde_json::{json, Value};
+
+use crate::audit;
+use crate::cli::Job;
+use crate::context::{exit_on_interrupt, Context};
+use crate::failure::Result;
+use crate::output::{ago, hex, line, word, Output};
+use crate::rounds;
+use crate::task::{task_json, task_row, TASK_HEADERS};
+
+pub(crate) fn run(context: &Context, command: Job) -> Result<()> {
+    exit_on_interrupt();
+    let client = context.client()?;
+    match command {
+        Job::List => {
+            let jobs = client.list_jobs()?;
+            let rows = jobs.iter().map(row).collect();
+            let json = Value::Array(jobs.iter().map(job_json).collect());
+            context.output.show(&["job", "type", "phase", "rounds", "created", "reason"], rows, &json);
+            Ok(())
+        }
+        Job::Get { name } => {
+            show(context, &client.get_job(&name)?);
+            Ok(())
+        }
+        Job::Watch { name } => rounds::verdict(&rounds::follow(context, &client, &name, true)?),
+        Job::Wait { name } => {
+            let job = rounds::follow(context, &client, &name, false)?;
+            context.output.done(format!("job {name} is {}", word(job.get_phase(), "JOB_")), &job_json(&job));
+            rounds::verdict(&job)
+        }
+        Job::Cancel { name } => {
+            let job = client.cancel_job(&name)?;
+            context.output.done(format!("job {name} is {}", word(job.get_phase(), "JOB_")), &job_json(&job));
+            Ok(())
+        }
+        Job::Audit(args) => audit::run(context, &client, &args),
+    }
+}
+
+fn row(job: &JobMessage) -> Vec<String> {
+    let train = job.get_spec().get_train();
+    let rounds = match job.get_spec().has_train() {
+        true => format!("{}/{}", job.get_rounds_committed(), train.get_rounds()),
+        false => String::new(),
+    };
+    vec![
+        job.get_job_id().to_owned(),
+        job.get_spec().get_field_type().to_owned(),
+        word(job.get_phase(), "JOB_"),
+        rounds,
+        ago(job.get_created_at_ms() / 1_000),
+        job.get_reason().to_owned(),
+    ]
+}
+
+/// JSON inside a message as JSON, or as text if it is none.
+fn parsed(text: &str) -> Value {
+    if text.is_empty() {
+        return Value::Null;
+    }
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+pub(crate) fn job_json(job: &JobMessage) -> Value {
+    let train = job.get_spec().get_train();
+    json!({
+        "job": job.get_job_id(),
+        "type": job.get_spec().get_field_type(),
+        "phase": word(job.get_phase(), "JOB_"),
+        "reason": job.get_reason(),
+        "created_at_ms": job.get_created_at_ms(),
+        "finished_at_ms": job.get_finished_at_ms(),
+        "rounds": train.get_rounds(),
+        "rounds_committed": job.get_rounds_committed(),
+        "shards": train.get_shards(),
+        "workers": train.get_workers(),
+        "seed": train.get_seed(),
+        "model_version": job.get_model_version(),
+        "model_sha256": hex(job.get_model_digest()),
+        "metrics": parsed(job.get_metrics_json()),
+        "result": parsed(job.get_result_json()),
+        "accepted": job.get_accepted(),
+        "duplicates": job.get_duplicates(),
+        "stale": job.get_stale(),
+        "rejected": job.get_rejected(),
+        "mismatches": job.get_mismatches(),
+    })
+}
+
+fn show(context: &Context, response: &GetJobResponse) {
+    let job = response.get_job();
+    let mut json = job_json(job);
+    json["tasks"] = Value::Array(response.get_tasks().iter().map(task_json).collect());
+    let train = job.get_spec().get_train();
+    let mut pairs = vec![
+        ("job", job.get_job_id().to_owned()),
+        ("type", job.get_spec().get_field_type().to_owned()),
+        ("phase", word(job.get_phase(), "JOB_")),
+        ("reason", job.get_reason().to_owned()),
+        ("created", ago(job.get_created_at_ms() / 1_000)),
+        ("finished", ago(job.get_finished_at_ms() / 1_000)),
+    ];
+    if job.get_spec().has_train() {
+        pairs.extend([
+            ("rounds", format!("{} of {}", job.get_rounds_committed(), train.get_rounds())),
+            ("shards", train.get_shards().to_string()),
+            ("metrics", rounds::metrics_text(job.get_metrics_json())),
+            ("model", format!("version {}, SHA-256 {}", job.get_model_version(), hex(job.get_model_digest()))),
+        ]);
+    }
+    pairs.push(("result", job.get_result_json().to_owned()));
+    context.output.show_one(pairs, &json);
+    if context.output == Output::Table && !response.get_tasks().is_empty() {
+        line("");
+        let rows = response.get_tasks().iter().map(task_row).collect();
+        context.output.show(TASK_HEADERS, rows, &Value::Null);
+    }
+}

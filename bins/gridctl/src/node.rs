@@ -1,0 +1,62 @@
+//! `gridctl node`: the workers of the cluster.
+
+use raftgrid_proto::v1::{Eligibility, Node as NodeMessage};
+use serde_json::{json, Value};
+
+use crate::cli::Node;
+use crate::context::{exit_on_interrupt, Context};
+use crate::failure::Result;
+use crate::output::{ago, word};
+
+pub(crate) fn run(context: &Context, command: Node) -> Result<()> {
+    exit_on_interrupt();
+    let client = context.client()?;
+    let (node, eligibility) = match command {
+        Node::List => {
+            let nodes = client.list_nodes()?;
+            let json = Value::Array(nodes.iter().map(node_json).collect());
+            let headers = ["node", "status", "eligibility", "tasks", "slots", "cpu %", "address", "region", "beat"];
+            context.output.show(&headers, nodes.iter().map(row).collect(), &json);
+            return Ok(());
+        }
+        Node::Drain { node } => (node, Eligibility::DRAINING),
+        Node::Cordon { node } => (node, Eligibility::CORDONED),
+        Node::Uncordon { node } => (node, Eligibility::ELIGIBLE),
+    };
+    let node = client.set_node_eligibility(&node, eligibility)?;
+    let sentence = format!("node {} is {}", node.get_node_id(), word(node.get_eligibility(), ""));
+    context.output.done(sentence, &node_json(&node));
+    Ok(())
+}
+
+fn row(node: &NodeMessage) -> Vec<String> {
+    vec![
+        node.get_node_id().to_owned(),
+        word(node.get_status(), ""),
+        word(node.get_eligibility(), ""),
+        node.get_active_tasks().to_string(),
+        node.get_capacity().get_slots().to_string(),
+        format!("{:.0}", node.get_cpu_usage()),
+        node.get_address().to_owned(),
+        node.get_region().to_owned(),
+        ago(node.get_last_heartbeat()),
+    ]
+}
+
+fn node_json(node: &NodeMessage) -> Value {
+    json!({
+        "node": node.get_node_id(),
+        "status": word(node.get_status(), ""),
+        "eligibility": word(node.get_eligibility(), ""),
+        "active_tasks": node.get_active_tasks(),
+        "slots": node.get_capacity().get_slots(),
+        "cpu_usage": node.get_cpu_usage(),
+        "memory_usage": node.get_memory_usage(),
+        "address": node.get_address(),
+        "cloud_provider": node.get_cloud_provider(),
+        "region": node.get_region(),
+        "last_heartbeat": node.get_last_heartbeat(),
+        "incarnation": node.get_incarnation(),
+        "version": node.get_version(),
+    })
+}

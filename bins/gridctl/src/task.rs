@@ -1,0 +1,243 @@
+//! `gridctl task`: single tasks.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use raftgrid_client::Client;
+use raftgrid_proto::v1::{ListTasksRequest, RetryTaskRequest, SubmitTaskRequest, Task as TaskMessage, TaskStatus};
+use raftgrid_rpc::methods::RETRY_TASK;
+use serde_json::{json, Value};
+
+use crate::cli::{Task, TaskSubmit};
+use crate::context::{exit_on_interrupt, Context};
+use crate::failure::{Failure, Result};
+use crate::limits::TASK_DATA_BYTES_MAX;
+use crate::output::{ago, raw, word};
+
+/// Pause between two looks at a task that is waited for.
+const LOOK: Duration = Duration::from_millis(100);
+/// Tasks asked for at once.
+const PAGE: i32 = 1_000;
+
+pub(crate) const TASK_HEADERS: &[&str] = &["task", "type", "status", "phase", "node", "attempt", "created", "reason"];
+
+pub(crate) fn run(context: &Context, command: Task) -> Result<()> {
+    exit_on_interrupt();
+    // Before anything is connected: what is wrong with the arguments can be told without a cluster.
+    if let Task::Submit(args) = &command {
+        let data = data(&args.data)?;
+        return submit(context, &context.client()?, args, data);
+    }
+    let client = context.client()?;
+    match command {
+        Task::Submit(_) => unreachable!("it returned above"),
+        Task::Get { id } => {
+            show(context, &client.get_task(&id)?);
+            Ok(())
+        }
+        Task::List { status, job, limit } => list(context, &client, status.as_deref(), job, limit),
+        Task::Cancel { id } => {
+            let task = client.cancel_task(&id)?;
+            context.output.done(format!("task {id} is {}", word(task.get_phase(), "PHASE_")), &task_json(&task));
+            Ok(())
+        }
+        Task::Retry { id } => {
+            let mut request = RetryTaskRequest::new();
+            request.set_task_id(id.clone());
+            request.set_request_id(raftgrid_client::request_id());
+            let task = client.call(&RETRY_TASK, &request, context.global.timeout())?.take_task();
+            context.output.done(format!("task {id} is {}", word(task.get_phase(), "PHASE_")), &task_json(&task));
+            Ok(())
+        }
+        Task::Why { id } => {
+            let answer = client.explain_task(&id)?;
+            let mut text = vec![answer.get_summary().to_owned()];
+            text.extend(answer.get_reasons().iter().map(|reason| format!("  {reason}")));
+            let json = json!({"task": id, "summary": answer.get_summary(), "reasons": answer.get_reasons()});
+            context.output.done(text.join("\n"), &json);
+            Ok(())
+        }
+        Task::Logs { id, follow } => logs(&client, &id, follow),
+    }
+}
+
+/// The JSON of --data, read from a file if it is @FILE, checked here so that a slip is told at once.
+fn data(given: &str) -> Result<Vec<u8>> {
+    let text = match given.strip_prefix('@') {
+        Some(file) => fs::read_to_string(file)
+            .map_err(|error| Failure::new(format!("failed to read {file}: {error}"), "--data '{…}' or --data @FILE"))?,
+        None => given.to_owned(),
+    };
+    if text.len() > TASK_DATA_BYTES_MAX {
+        let cause = format!("--data has {} bytes, more than {} KiB", text.len(), TASK_DATA_BYTES_MAX >> 10);
+        return Err(Failure::usage(cause, "gridctl artifact push FILE, and name the artifact in --data"));
+    }
+    match serde_json::from_str::<Value>(&text) {
+        Ok(_) => Ok(text.into_bytes()),
+        Err(error) => Err(Failure::usage(format!("--data is not JSON: {error}"), "--data '{\"n\": 256, \"seed\": 1}'")),
+    }
+}
+
+fn submit(context: &Context, client: &Client, args: &TaskSubmit, data: Vec<u8>) -> Result<()> {
+    let mut request = SubmitTaskRequest::new();
+    request.set_task_type(args.task_type.clone());
+    request.set_task_data(data);
+    request.set_task_id(args.id.clone().unwrap_or_default());
+    let answer = client.submit_task(request)?;
+    let id = answer.get_task_id();
+    if !args.wait {
+        let json = json!({"task": id, "position": answer.get_position(), "existing": answer.get_existing()});
+        context.output.done(format!("task {id} submitted"), &json);
+        return Ok(());
+    }
+    let task = loop {
+        let task = client.get_task(id)?;
+        if matches!(task.get_status(), TaskStatus::COMPLETED | TaskStatus::FAILED) {
+            break task;
+        }
+        thread::sleep(LOOK);
+    };
+    show(context, &task);
+    match task.get_status() {
+        TaskStatus::FAILED => Err(Failure::new(
+            format!("task {id} failed: {}", task.get_failure_reason()),
+            format!("gridctl task logs {id}"),
+        )),
+        TaskStatus::PENDING | TaskStatus::ASSIGNED | TaskStatus::RUNNING | TaskStatus::COMPLETED => Ok(()),
+    }
+}
+
+fn list(context: &Context, client: &Client, status: Option<&str>, job: Option<String>, limit: i32) -> Result<()> {
+    let wanted = usize::try_from(limit).ok().filter(|limit| *limit > 0);
+    let wanted = wanted.ok_or_else(|| Failure::usage("--limit must be at least 1", "--limit 100"))?;
+    let mut request = ListTasksRequest::new();
+    match status {
+        Some("pending") => request.set_status_filter(TaskStatus::PENDING),
+        Some("assigned") => request.set_status_filter(TaskStatus::ASSIGNED),
+        Some("running") => request.set_status_filter(TaskStatus::RUNNING),
+        Some("completed") => request.set_status_filter(TaskStatus::COMPLETED),
+        Some("failed") => request.set_status_filter(TaskStatus::FAILED),
+        Some(_) | None => {}
+    }
+    request.set_job_id(job.unwrap_or_default());
+    request.set_limit(limit.min(PAGE));
+    let mut tasks = Vec::new();
+    let more = loop {
+        let mut page = client.list_tasks(&request)?;
+        tasks.extend(page.take_tasks());
+        let token = page.take_next_page_token();
+        let last = token.is_empty() || token == request.get_page_token();
+        if last || tasks.len() >= wanted {
+            break !last || tasks.len() > wanted;
+        }
+        request.set_page_token(token);
+    };
+    tasks.truncate(wanted);
+    let json = Value::Array(tasks.iter().map(task_json).collect());
+    context.output.show(TASK_HEADERS, tasks.iter().map(task_row).collect(), &json);
+    if more {
+        context.output.note("there are more; try: --limit");
+    }
+    Ok(())
+}
+
+fn logs(client: &Client, id: &str, follow: bool) -> Result<()> {
+    let mut end = 0;
+    client.stream_logs(id, 0, follow, &mut |chunk| {
+        if chunk.get_truncated() || chunk.get_offset() > end {
+            raw(format!("[bytes {end} to {} are no longer kept]\n", chunk.get_offset()).as_bytes());
+        }
+        end = chunk.get_offset() + chunk.get_data().len() as u64;
+        raw(chunk.get_data());
+    })?;
+    Ok(())
+}
+
+pub(crate) fn task_row(task: &TaskMessage) -> Vec<String> {
+    let reason =
+        if task.get_failure_reason().is_empty() { task.get_pending_reason() } else { task.get_failure_reason() };
+    vec![
+        task.get_task_id().to_owned(),
+        task.get_task_type().to_owned(),
+        word(task.get_status(), ""),
+        word(task.get_phase(), "PHASE_"),
+        task.get_assigned_node_id().to_owned(),
+        task.get_attempt().to_string(),
+        ago(task.get_created_at()),
+        reason.to_owned(),
+    ]
+}
+
+/// JSON inside a message as JSON, or as text if it is none.
+fn parsed(bytes: &[u8]) -> Value {
+    if bytes.is_empty() {
+        return Value::Null;
+    }
+    serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
+}
+
+pub(crate) fn task_json(task: &TaskMessage) -> Value {
+    json!({
+        "task": task.get_task_id(),
+        "type": task.get_task_type(),
+        "status": word(task.get_status(), ""),
+        "phase": word(task.get_phase(), "PHASE_"),
+        "node": task.get_assigned_node_id(),
+        "attempt": task.get_attempt(),
+        "lease_epoch": task.get_lease_epoch(),
+        "job": task.get_job_id(),
+        "created_at": task.get_created_at(),
+        "started_at": task.get_started_at(),
+        "completed_at": task.get_completed_at(),
+        "data": parsed(task.get_task_data()),
+        "result": parsed(task.get_result_data().as_bytes()),
+        "failure_reason": task.get_failure_reason(),
+        "pending_reason": task.get_pending_reason(),
+        "progress": task.get_progress(),
+    })
+}
+
+fn show(context: &Context, task: &TaskMessage) {
+    let pairs = vec![
+        ("task", task.get_task_id().to_owned()),
+        ("type", task.get_task_type().to_owned()),
+        ("status", word(task.get_status(), "")),
+        ("phase", word(task.get_phase(), "PHASE_")),
+        ("job", task.get_job_id().to_owned()),
+        ("node", task.get_assigned_node_id().to_owned()),
+        ("attempt", task.get_attempt().to_string()),
+        ("created", ago(task.get_created_at())),
+        ("started", ago(task.get_started_at())),
+        ("completed", ago(task.get_completed_at())),
+        ("data", String::from_utf8_lossy(task.get_task_data()).into_owned()),
+        ("result", task.get_result_data().to_owned()),
+        ("failed", task.get_failure_reason().to_owned()),
+        ("pending", task.get_pending_reason().to_owned()),
+    ];
+    context.output.show_one(pairs, &task_json(task));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_must_be_json_of_a_size_that_a_command_can_hold() {
+        assert_eq!(data("{\"n\": 2}").expect("JSON"), b"{\"n\": 2}");
+        let failure = data("{n: 2}").unwrap_err();
+        assert_eq!(failure.status() as i32, 2);
+        assert!(failure.to_string().starts_with("--data is not JSON: "), "{failure}");
+        let long = format!("\"{}\"", "x".repeat(TASK_DATA_BYTES_MAX));
+        assert!(data(&long).unwrap_err().to_string().contains("192 KiB"));
+    }
+
+    #[test]
+    fn data_of_a_file_is_read_and_a_missing_file_is_named() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let file = folder.path().join("a.json");
+        fs::write(&file, "[1]").expect("written");
+        assert_eq!(data(&format!("@{}", file.display())).expect("JSON"), b"[1]");
+        assert!(data("@/nowhere.json").unwrap_err().to_string().contains("/nowhere.json"));
+    }
+}

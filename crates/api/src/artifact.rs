@@ -1,0 +1,128 @@
+//! ArtifactService: bytes that outlive processes.
+
+use std::sync::Arc;
+
+use raftgrid_proto::v1::*;
+use raftgrid_replica::ports::{Purpose, Uploaded};
+use raftgrid_rpc::methods;
+
+use crate::calls::{read, Incoming, Outgoing, Surface};
+use crate::context::{Context, Core};
+use crate::failure::{Answer, Failure};
+use crate::streams::{receive, send, Begin, Piece};
+use crate::{validate, views};
+
+pub(crate) fn register(surface: Surface) -> Surface {
+    surface
+        .client_streaming(&methods::PUT_ARTIFACT, put)
+        .server_streaming(&methods::GET_ARTIFACT, get)
+        .unary(&methods::STAT_ARTIFACT, stat)
+        .unary(&methods::LIST_ARTIFACTS, list)
+}
+
+impl Piece for PutArtifactChunk {
+    fn begin(&mut self, _: &Context) -> Answer<Begin> {
+        validate::optional_name("name", self.get_name())?;
+        validate::optional_name("kind", self.get_kind())?;
+        Ok(Begin {
+            purpose: Purpose::Artifact { name: self.take_name(), kind: self.take_kind() },
+            total_bytes: (self.get_total_bytes() > 0).then_some(self.get_total_bytes()),
+            digest: self.take_digest(),
+            checked: true,
+        })
+    }
+    fn offset(&self) -> u64 {
+        self.get_offset()
+    }
+    fn checksum(&self) -> u32 {
+        self.get_crc32c()
+    }
+    fn take(&mut self) -> Vec<u8> {
+        self.take_data()
+    }
+}
+
+async fn put(
+    core: Arc<Core>,
+    context: Context,
+    mut stream: Incoming<PutArtifactChunk>,
+) -> (Incoming<PutArtifactChunk>, Answer<PutArtifactResponse>) {
+    let answer = receive(&core, &context, &mut stream).await.and_then(|uploaded| match uploaded {
+        Uploaded::Artifact { artifact_id, digest } => {
+            let mut response = PutArtifactResponse::new();
+            response.set_artifact_id(artifact_id.to_string());
+            response.set_digest(digest.to_vec());
+            Ok(response)
+        }
+        Uploaded::Ack(_) => Err(Failure::from(raftgrid_replica::ports::CallError::Internal(
+            "the replica acknowledged an artifact as a gradient".to_owned(),
+        ))),
+    });
+    (stream, answer)
+}
+
+async fn get(
+    core: Arc<Core>,
+    _: Context,
+    mut request: GetArtifactRequest,
+    mut sink: Outgoing<ArtifactChunk>,
+) -> (Outgoing<ArtifactChunk>, Answer<()>) {
+    let (artifact, offset) = (request.take_artifact(), request.get_offset());
+    let answer = async {
+        validate::name("artifact", &artifact)?;
+        let bytes = core.ports.bytes.clone();
+        let open = move || Ok((0, bytes.open_artifact(&artifact)?));
+        send(&core, &mut sink, offset, open, |piece| {
+            let mut chunk = ArtifactChunk::new();
+            chunk.set_offset(piece.offset);
+            chunk.set_crc32c(piece.crc32c);
+            if let Some(head) = piece.head {
+                chunk.set_total_bytes(head.total_bytes);
+                chunk.set_digest(head.digest.to_vec());
+                chunk.set_artifact_id(head.artifact_id.to_string());
+            }
+            chunk.set_data(piece.data);
+            chunk
+        })
+        .await
+    }
+    .await;
+    (sink, answer)
+}
+
+async fn stat(core: Arc<Core>, _: Context, request: StatArtifactRequest) -> Answer<StatArtifactResponse> {
+    validate::name("artifact", request.get_artifact())?;
+    let view = read(&core, Consistency::LINEARIZABLE).await?;
+    let mut response = StatArtifactResponse::new();
+    if let Some(row) = views::artifact(&*view.rows, request.get_artifact())? {
+        response.set_artifact(info(row));
+        response.set_found(true);
+    }
+    Ok(response)
+}
+
+async fn list(core: Arc<Core>, _: Context, request: ListArtifactsRequest) -> Answer<ListArtifactsResponse> {
+    let view = read(&core, Consistency::LINEARIZABLE).await?;
+    let (rows, next) = views::artifacts(&*view.rows, validate::page(request.get_limit()), request.get_page_token())?;
+    let mut response = ListArtifactsResponse::new();
+    response.set_artifacts(rows.into_iter().map(info).collect());
+    response.set_next_page_token(next);
+    Ok(response)
+}
+
+fn info(mut row: ArtifactRow) -> ArtifactInfo {
+    let state = match row.get_state() {
+        ArtifactState::ARTIFACT_BEGUN => "begun",
+        ArtifactState::ARTIFACT_COMMITTED => "committed",
+        ArtifactState::ARTIFACT_DELETING => "deleting",
+    };
+    let mut info = ArtifactInfo::new();
+    info.set_artifact_id(row.get_artifact_id().to_string());
+    info.set_name(row.take_name());
+    info.set_kind(row.take_kind());
+    info.set_total_bytes(row.get_total_bytes());
+    info.set_digest(row.take_digest());
+    info.set_holders(row.get_receipts().iter().map(Receipt::get_node_id).collect());
+    info.set_state(state.to_owned());
+    info
+}

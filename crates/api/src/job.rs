@@ -1,0 +1,92 @@
+//! JobService: submit, get, list, cancel, watch, audit.
+
+use std::sync::Arc;
+
+use raftgrid_proto::v1::*;
+use raftgrid_rpc::methods;
+use uuid::Uuid;
+
+use crate::calls::{propose, read, read_at, Surface};
+use crate::context::{Context, Core};
+use crate::failure::{not_found, Answer};
+use crate::{validate, views, watch};
+
+pub(crate) fn register(surface: Surface) -> Surface {
+    surface
+        .unary(&methods::SUBMIT_JOB, submit)
+        .unary(&methods::GET_JOB, get)
+        .unary(&methods::LIST_JOBS, list)
+        .unary(&methods::CANCEL_JOB, cancel)
+        .unary(&methods::AUDIT_JOB, audit)
+        .server_streaming(&methods::WATCH_JOB, watch::job)
+}
+
+async fn submit(core: Arc<Core>, context: Context, mut request: SubmitJobRequest) -> Answer<SubmitJobResponse> {
+    validate::job(request.get_spec())?;
+    validate::optional_name("request_id", request.get_request_id())?;
+    // The name is a natural key: a repeated submission without a request id meets the job that it made.
+    let request_id = match request.get_request_id() {
+        "" => Uuid::now_v7().to_string(),
+        id => id.to_owned(),
+    };
+    let name = request.get_spec().get_name().to_owned();
+    let kind = Command_oneof_kind::submit_job(SubmitJob { spec: request.spec.take().into(), ..SubmitJob::default() });
+    let reply = propose(&core, &context, &request_id, kind).await?;
+    let mut response = SubmitJobResponse::new();
+    response.set_job_id(if reply.get_id().is_empty() { name } else { reply.get_id().to_owned() });
+    response.set_position(reply.get_position());
+    response.set_existing(reply.get_outcome() != Outcome::OK);
+    Ok(response)
+}
+
+async fn get(core: Arc<Core>, _: Context, request: GetJobRequest) -> Answer<GetJobResponse> {
+    validate::name("job_id", request.get_job_id())?;
+    let view = read(&core, request.get_consistency()).await?;
+    let mut response = GetJobResponse::new();
+    if let Some(row) = views::job(&*view.rows, request.get_job_id())? {
+        response.set_tasks(views::tasks_of_job(&*view.rows, &row)?.into());
+        response.job = row.job;
+        response.set_found(true);
+    }
+    Ok(response)
+}
+
+async fn list(core: Arc<Core>, _: Context, request: ListJobsRequest) -> Answer<ListJobsResponse> {
+    let view = read(&core, request.get_consistency()).await?;
+    let (jobs, next) = views::jobs(&*view.rows, validate::page(request.get_limit()), request.get_page_token())?;
+    let mut response = ListJobsResponse::new();
+    response.set_jobs(jobs.into());
+    response.set_next_page_token(next);
+    Ok(response)
+}
+
+async fn cancel(core: Arc<Core>, context: Context, request: CancelJobRequest) -> Answer<CancelJobResponse> {
+    validate::name("job_id", request.get_job_id())?;
+    validate::optional_name("request_id", request.get_request_id())?;
+    let kind = Command_oneof_kind::cancel_job(CancelJob {
+        job_id: request.get_job_id().to_owned(),
+        reason: "cancelled by request".to_owned(),
+        ..CancelJob::default()
+    });
+    let reply = propose(&core, &context, request.get_request_id(), kind).await?;
+    let view = read_at(&core, reply.get_position()).await?;
+    let row = views::job(&*view.rows, request.get_job_id())?.ok_or_else(|| not_found("job", request.get_job_id()))?;
+    let mut response = CancelJobResponse::new();
+    response.job = row.job;
+    Ok(response)
+}
+
+async fn audit(core: Arc<Core>, _: Context, request: AuditJobRequest) -> Answer<AuditJobResponse> {
+    validate::name("job_id", request.get_job_id())?;
+    let view = read(&core, Consistency::LINEARIZABLE).await?;
+    views::audit(&*view.rows, request.get_job_id(), request.get_with_contributions())?
+        .ok_or_else(|| not_found("job", request.get_job_id()))
+}
+
+/// Whether nothing more can happen to a job.
+pub(crate) fn is_over(phase: JobPhase) -> bool {
+    match phase {
+        JobPhase::JOB_DONE | JobPhase::JOB_FAILED | JobPhase::JOB_CANCELLED | JobPhase::JOB_REJECTED => true,
+        JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED => false,
+    }
+}

@@ -1,0 +1,133 @@
+//! NodeService: heartbeats, polls, reports of workers; drain and deregistration.
+
+use std::sync::Arc;
+
+use raftgrid_proto::v1::*;
+use raftgrid_rpc::methods;
+
+use crate::calls::{ask, propose, read, read_at, Surface};
+use crate::context::{Context, Core};
+use crate::failure::{not_found, Answer};
+use crate::{limits, logs, task, validate, views};
+
+pub(crate) fn register(surface: Surface) -> Surface {
+    surface
+        .unary(&methods::HEARTBEAT, heartbeat)
+        .unary_shortened(
+            &methods::POLL_TASK,
+            |request| request.wait_ms = request.wait_ms.min(limits::FORWARDED_POLL_WAIT_MS_MAX),
+            poll,
+        )
+        .unary(&methods::REPORT_TASK_RESULT, report)
+        .unary(&methods::START_TASK, start)
+        .unary(&methods::APPEND_LOG, logs::append)
+        .unary(&methods::LIST_NODES, list)
+        .unary(&methods::DRAIN_NODE, drain)
+        .unary(&methods::DEREGISTER, deregister)
+}
+
+async fn heartbeat(core: Arc<Core>, _: Context, request: HeartbeatRequest) -> Answer<HeartbeatResponse> {
+    validate::name("node_id", request.get_node_id())?;
+    let mut response = ask(|done| core.ports.leader.heartbeat(request, done)).await?;
+    if response.get_leader_address().is_empty() {
+        response.set_leader_address(core.ports.cluster.leader().get_address().to_owned());
+    }
+    if response.get_endpoints().is_empty() {
+        let addresses = core.ports.cluster.members().take_members().into_iter().map(|mut member| member.take_client_address());
+        response.set_endpoints(addresses.filter(|address| !address.is_empty()).collect());
+    }
+    Ok(response)
+}
+
+async fn poll(core: Arc<Core>, _: Context, mut request: PollTaskRequest) -> Answer<PollTaskResponse> {
+    validate::name("node_id", request.get_node_id())?;
+    request.wait_ms = request.wait_ms.min(limits::POLL_WAIT_MS_MAX);
+    request.max_tasks = request.max_tasks.clamp(1, limits::POLL_TASKS_MAX);
+    ask(|done| core.ports.leader.poll_task(request, done)).await
+}
+
+async fn report(core: Arc<Core>, context: Context, mut request: ReportTaskResultRequest) -> Answer<ReportTaskResultResponse> {
+    validate::name("task_id", request.get_task_id())?;
+    task::final_status("final_status", request.get_final_status())?;
+    validate::size("result_data", request.get_result_data().len(), limits::RESULT_DATA_BYTES_MAX)?;
+    validate::size("reason", request.get_reason().len(), limits::REASON_BYTES_MAX)?;
+    if request.get_digest().is_empty() {
+        let digest = views::report_digest(request.get_final_status(), request.get_result_data());
+        request.set_digest(digest.to_vec());
+    }
+    // backoff_ms stays 0 here: the leader draws it when it proposes.
+    let kind = Command_oneof_kind::report_result(ReportResult {
+        task_id: request.take_task_id(),
+        epoch: request.get_lease_epoch(),
+        node_id: context.node_id.clone(),
+        final_status: request.get_final_status(),
+        result_data: request.take_result_data(),
+        exit_code: request.get_exit_code(),
+        reason: request.take_reason(),
+        digest: request.take_digest(),
+        result_artifact: request.take_result_artifact(),
+        ..ReportResult::default()
+    });
+    let reply = propose(&core, &context, "", kind).await?;
+    let mut response = ReportTaskResultResponse::new();
+    response.set_acknowledged(true);
+    response.set_outcome(match reply.get_outcome() {
+        Outcome::EXISTING | Outcome::DUPLICATE => ReportOutcome::REPORT_DUPLICATE,
+        _ => ReportOutcome::REPORT_ACCEPTED,
+    });
+    Ok(response)
+}
+
+async fn start(core: Arc<Core>, context: Context, request: StartTaskRequest) -> Answer<StartTaskResponse> {
+    validate::name("task_id", request.get_task_id())?;
+    let kind = Command_oneof_kind::start(Start {
+        task_id: request.get_task_id().to_owned(),
+        epoch: request.get_lease_epoch(),
+        ..Start::default()
+    });
+    propose(&core, &context, "", kind).await?;
+    let mut response = StartTaskResponse::new();
+    response.set_acknowledged(true);
+    Ok(response)
+}
+
+async fn list(core: Arc<Core>, _: Context, request: ListNodesRequest) -> Answer<ListNodesResponse> {
+    let mut response = ListNodesResponse::new();
+    let view = read(&core, request.get_consistency()).await?;
+    response.set_read_position(view.position);
+    let nodes = match request.get_consistency() {
+        // The leader also knows of heartbeats that are in no row.
+        Consistency::LINEARIZABLE | Consistency::LEASE => ask(|done| core.ports.leader.nodes(done)).await?,
+        Consistency::LOCAL => views::nodes(&*view.rows)?,
+    };
+    response.set_nodes(nodes.into());
+    Ok(response)
+}
+
+async fn drain(core: Arc<Core>, context: Context, request: DrainNodeRequest) -> Answer<DrainNodeResponse> {
+    validate::name("node_id", request.get_node_id())?;
+    let kind = Command_oneof_kind::set_eligibility(SetEligibility {
+        node_id: request.get_node_id().to_owned(),
+        eligibility: request.get_eligibility(),
+        ..SetEligibility::default()
+    });
+    let reply = propose(&core, &context, "", kind).await?;
+    let view = read_at(&core, reply.get_position()).await?;
+    let row = views::node(&*view.rows, request.get_node_id())?.ok_or_else(|| not_found("node", request.get_node_id()))?;
+    let mut response = DrainNodeResponse::new();
+    response.node = row.node;
+    Ok(response)
+}
+
+async fn deregister(core: Arc<Core>, context: Context, request: DeregisterRequest) -> Answer<DeregisterResponse> {
+    validate::name("node_id", request.get_node_id())?;
+    let kind = Command_oneof_kind::deregister(Deregister {
+        node_id: request.get_node_id().to_owned(),
+        incarnation: request.get_incarnation(),
+        ..Deregister::default()
+    });
+    propose(&core, &context, "", kind).await?;
+    let mut response = DeregisterResponse::new();
+    response.set_acknowledged(true);
+    Ok(response)
+}

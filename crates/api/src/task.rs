@@ -1,0 +1,213 @@
+//! TaskService: submissions, queries, cancel, retry, why.
+
+use std::sync::Arc;
+
+use grpcio::RpcStatusCode;
+use raftgrid_proto::v1::*;
+use raftgrid_rpc::methods;
+use raftgrid_rpc::status::status;
+use uuid::Uuid;
+
+use crate::calls::{ask, propose, read, read_at, Surface};
+use crate::context::{Context, Core};
+use crate::failure::{invalid, not_found, Answer, Failure};
+use crate::{limits, logs, validate, views, watch};
+
+pub(crate) fn register(surface: Surface) -> Surface {
+    surface
+        .unary(&methods::SUBMIT_TASK, submit)
+        .unary(&methods::GET_TASK, get)
+        .unary(&methods::LIST_TASKS, list)
+        .unary(&methods::CANCEL_TASK, cancel)
+        .unary(&methods::RETRY_TASK, retry)
+        .unary(&methods::EXPLAIN_TASK, explain)
+        .server_streaming(&methods::WATCH_TASK, watch::task)
+        .server_streaming(&methods::STREAM_LOGS, logs::stream)
+}
+
+async fn submit(core: Arc<Core>, context: Context, mut request: SubmitTaskRequest) -> Answer<SubmitTaskResponse> {
+    validate::name("task_type", request.get_task_type())?;
+    validate::json("task_data", request.get_task_data(), limits::TASK_DATA_BYTES_MAX)?;
+    validate::optional_name("task_id", request.get_task_id())?;
+    validate::optional_name("request_id", request.get_request_id())?;
+    let anonymous = request.get_request_id().is_empty();
+    let request_id = if anonymous { Uuid::now_v7().to_string() } else { request.take_request_id() };
+    let kind = Command_oneof_kind::submit_task(SubmitTask {
+        task_id: request.take_task_id(),
+        task_type: request.take_task_type(),
+        task_data: request.take_task_data(),
+        spec: request.spec,
+        ..SubmitTask::default()
+    });
+    let reply = match propose(&core, &context, &request_id, kind).await {
+        // Without a request id of the client's a second try could run the task twice: it must not look like a call to repeat.
+        Err(Failure::Unavailable(why)) if anonymous && why.contains("request id") => {
+            let message = "the outcome is not known; list the tasks before submitting again, or send a request_id";
+            return Err(Failure::Status(status(RpcStatusCode::DEADLINE_EXCEEDED, message)));
+        }
+        other => other?,
+    };
+    let mut response = SubmitTaskResponse::new();
+    response.set_task_id(reply.get_id().to_owned());
+    response.set_success(true);
+    response.set_position(reply.get_position());
+    response.set_existing(reply.get_outcome() != Outcome::OK);
+    Ok(response)
+}
+
+async fn get(core: Arc<Core>, _: Context, request: GetTaskRequest) -> Answer<GetTaskResponse> {
+    validate::name("task_id", request.get_task_id())?;
+    let view = read(&core, request.get_consistency()).await?;
+    let mut response = GetTaskResponse::new();
+    if let Some(row) = views::task(&*view.rows, request.get_task_id())? {
+        response.task = row.task;
+        response.set_found(true);
+    }
+    response.set_read_position(view.position);
+    response.set_age_ms(view.age_ms);
+    Ok(response)
+}
+
+async fn list(core: Arc<Core>, _: Context, request: ListTasksRequest) -> Answer<ListTasksResponse> {
+    validate::optional_name("job_id", request.get_job_id())?;
+    let view = read(&core, request.get_consistency()).await?;
+    let status = match request.filter {
+        Some(ListTasksRequest_oneof_filter::status_filter(status)) => Some(status),
+        None => None,
+    };
+    let page = views::TaskPage {
+        status,
+        job_id: request.get_job_id(),
+        limit: validate::page(request.get_limit()),
+        token: request.get_page_token(),
+    };
+    let (tasks, next) = views::tasks(&*view.rows, page)?;
+    let mut response = ListTasksResponse::new();
+    response.set_tasks(tasks.into());
+    response.set_next_page_token(next);
+    response.set_read_position(view.position);
+    Ok(response)
+}
+
+async fn cancel(core: Arc<Core>, context: Context, request: CancelTaskRequest) -> Answer<CancelTaskResponse> {
+    let kind = Command_oneof_kind::cancel_task(CancelTask {
+        task_id: request.get_task_id().to_owned(),
+        reason: "cancelled by request".to_owned(),
+        ..CancelTask::default()
+    });
+    let task = change(&core, &context, request.get_task_id(), request.get_request_id(), kind).await?;
+    let mut response = CancelTaskResponse::new();
+    response.set_task(task);
+    Ok(response)
+}
+
+async fn retry(core: Arc<Core>, context: Context, request: RetryTaskRequest) -> Answer<RetryTaskResponse> {
+    let kind = Command_oneof_kind::retry_task(RetryTask { task_id: request.get_task_id().to_owned(), ..RetryTask::default() });
+    let task = change(&core, &context, request.get_task_id(), request.get_request_id(), kind).await?;
+    let mut response = RetryTaskResponse::new();
+    response.set_task(task);
+    Ok(response)
+}
+
+/// Proposes a change of one task and reads the task as it is after it.
+async fn change(
+    core: &Arc<Core>,
+    context: &Context,
+    task_id: &str,
+    request_id: &str,
+    kind: Command_oneof_kind,
+) -> Answer<Task> {
+    validate::name("task_id", task_id)?;
+    validate::optional_name("request_id", request_id)?;
+    let reply = propose(core, context, request_id, kind).await?;
+    let view = read_at(core, reply.get_position()).await?;
+    match views::task(&*view.rows, task_id)?.and_then(|row| row.task.into_option()) {
+        Some(task) => Ok(task),
+        None => Err(not_found("task", task_id)),
+    }
+}
+
+async fn explain(core: Arc<Core>, _: Context, request: ExplainTaskRequest) -> Answer<ExplainTaskResponse> {
+    validate::name("task_id", request.get_task_id())?;
+    let view = read(&core, Consistency::LINEARIZABLE).await?;
+    let row = views::task(&*view.rows, request.get_task_id())?
+        .ok_or_else(|| not_found("task", request.get_task_id()))?;
+    let nodes = ask(|done| core.ports.leader.nodes(done)).await?;
+    let mut response = ExplainTaskResponse::new();
+    response.set_task_id(request.get_task_id().to_owned());
+    response.set_summary(summary(&row));
+    if row.get_task().get_status() == TaskStatus::PENDING {
+        let mut reasons: Vec<String> = Vec::new();
+        if nodes.is_empty() {
+            reasons.push("no node has registered; start a workerd".to_owned());
+        }
+        for node in &nodes {
+            let why = views::refusal(&*view.rows, &row, node)?.unwrap_or_else(|| "would be taken".to_owned());
+            reasons.push(format!("node {}: {why}", node.get_node_id()));
+        }
+        response.set_reasons(reasons.into());
+    }
+    Ok(response)
+}
+
+fn summary(row: &TaskRow) -> String {
+    let task = row.get_task();
+    let state = match task.get_status() {
+        TaskStatus::PENDING => format!("pending ({})", phase(task.get_phase())),
+        TaskStatus::ASSIGNED => format!("assigned to {}", task.get_assigned_node_id()),
+        TaskStatus::RUNNING => format!("running on {} ({})", task.get_assigned_node_id(), phase(task.get_phase())),
+        TaskStatus::COMPLETED => "completed".to_owned(),
+        TaskStatus::FAILED => format!("failed ({})", phase(task.get_phase())),
+    };
+    let detail = match task.get_status() {
+        TaskStatus::FAILED => task.get_failure_reason(),
+        TaskStatus::PENDING | TaskStatus::ASSIGNED | TaskStatus::RUNNING | TaskStatus::COMPLETED => task.get_pending_reason(),
+    };
+    let attempt = match task.get_attempt() {
+        0 => String::new(),
+        attempt => format!(", attempt {attempt}"),
+    };
+    if detail.is_empty() {
+        format!("{state}{attempt}")
+    } else {
+        format!("{state}{attempt}: {detail}")
+    }
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::PHASE_QUEUED => "queued",
+        Phase::PHASE_BLOCKED => "blocked",
+        Phase::PHASE_BACKOFF => "waiting before the next attempt",
+        Phase::PHASE_SUSPENDED => "suspended",
+        Phase::PHASE_LEASED => "leased",
+        Phase::PHASE_STAGING => "staging",
+        Phase::PHASE_ACTIVE => "active",
+        Phase::PHASE_STOPPING => "stopping",
+        Phase::PHASE_ORPHANED => "orphaned",
+        Phase::PHASE_SUCCEEDED => "succeeded",
+        Phase::PHASE_ERROR => "error",
+        Phase::PHASE_RETRIES_EXHAUSTED => "retries exhausted",
+        Phase::PHASE_CANCELLED => "cancelled",
+        Phase::PHASE_DEADLINE => "deadline passed",
+        Phase::PHASE_LOST => "lost",
+        Phase::PHASE_DEPENDENCY_FAILED => "a dependency failed",
+        Phase::PHASE_REJECTED => "rejected",
+    }
+}
+
+/// COMPLETED or FAILED.
+pub(crate) fn is_final(status: TaskStatus) -> bool {
+    match status {
+        TaskStatus::COMPLETED | TaskStatus::FAILED => true,
+        TaskStatus::PENDING | TaskStatus::ASSIGNED | TaskStatus::RUNNING => false,
+    }
+}
+
+/// Refuses a status that ends nothing.
+pub(crate) fn final_status(field: &str, status: TaskStatus) -> Answer<()> {
+    if is_final(status) {
+        return Ok(());
+    }
+    Err(invalid(field, "must be COMPLETED or FAILED"))
+}

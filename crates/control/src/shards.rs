@@ -1,0 +1,329 @@
+//! Shard leases: which trainer computes which (round, shard). Plans; `Shards::step` proposes LeaseShards for open rounds, `rounds` takes
+//! the plan of the next round along with CommitModel.
+//!
+//! A pair is to be leased if it has no accepted contribution and no unanswered lease whose (task, epoch) is open. Trainers that are ready,
+//! on a healthy node in reach, get them in order of shard, the one with least unfinished work first: n shards spread evenly over any
+//! number of trainers, and the same trainers get the same shards in every round.
+
+use std::collections::BTreeMap;
+
+use protobuf::RepeatedField;
+use raftgrid_proto::v1::{
+    Command_oneof_kind, JobPhase, LeaseShards, NodeStatus, Phase, RoundLease, RoundPhase, RoundRow, ShardLease, TaskRow,
+    TrainSpec,
+};
+use sha2::{Digest, Sha256};
+
+use crate::jobs::fail;
+use crate::limits::{FIRST_ROUND_WAIT_MS, LEASES_PER_COMMAND_MAX, REFUSED_WAIT_MS};
+use crate::liveness::Liveness;
+use crate::outbox::{Outbox, Subject};
+use crate::types::{Config, Millis};
+use crate::view::{JobView, View};
+
+/// A trainer that may be given work.
+#[derive(Clone, Debug)]
+struct Trainer<'a> {
+    sequence: u64,
+    task_id: &'a str,
+    node_id: &'a str,
+    epoch: u64,
+    /// Pairs that it has and did not answer.
+    unfinished: usize,
+}
+
+/// What is to be leased of an open round, and what cannot be.
+#[derive(Debug, Default)]
+struct Plan {
+    leases: Vec<ShardLease>,
+    /// A pair that every trainer in reach has answered with something that was refused.
+    refused_by_all: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Shards {
+    /// By job: since when its round 0 was seen open and unleased. It waits a little for all of its trainers.
+    waiting_since: BTreeMap<u64, Millis>,
+    /// By job: since when a pair was refused by all trainers in reach.
+    refused_since: BTreeMap<u64, Millis>,
+}
+
+impl Shards {
+    /// Leases what is to be leased; the answer is when to look again.
+    pub(crate) fn step(
+        &mut self,
+        now: Millis,
+        config: &Config,
+        view: &View,
+        liveness: &Liveness,
+        outbox: &mut Outbox,
+    ) -> Option<Millis> {
+        self.waiting_since.retain(|job, _| view.jobs.contains_key(job));
+        self.refused_since.retain(|job, _| view.jobs.contains_key(job));
+        let mut wake: Option<Millis> = None;
+        for (sequence, job) in &view.jobs {
+            let Some(round) = &job.round else { continue };
+            if job.row.get_job().phase != JobPhase::JOB_RUNNING || round.phase != RoundPhase::ROUND_OPEN {
+                continue;
+            }
+            let subject = Subject::Job(*sequence);
+            if !outbox.free(&subject) {
+                continue;
+            }
+            let mut trainers = trainers(now, config, view, liveness, *sequence);
+            if let Some(until) = self.wait_for_trainers(now, view, *sequence, job, trainers.len()) {
+                wake = Some(wake.map_or(until, |wake| wake.min(until)));
+                continue;
+            }
+            let plan = plan_open(view, job, round, &mut trainers);
+            if let Some(command) = command(job, round.round, plan.leases) {
+                outbox.put(subject, command);
+                continue;
+            }
+            match self.give_up_at(now, *sequence, plan.refused_by_all) {
+                Some((shard, at)) if now >= at => outbox.put(subject, reject(job, round.round, shard)),
+                Some((_, at)) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
+                None => {}
+            }
+        }
+        wake
+    }
+
+    fn give_up_at(&mut self, now: Millis, job: u64, refused_by_all: Option<u32>) -> Option<(u32, Millis)> {
+        let Some(shard) = refused_by_all else {
+            self.refused_since.remove(&job);
+            return None;
+        };
+        Some((shard, *self.refused_since.entry(job).or_insert(now) + REFUSED_WAIT_MS))
+    }
+
+    /// Before the first lease of a job: until when to wait for trainers that have a node but are not ready.
+    fn wait_for_trainers(
+        &mut self,
+        now: Millis,
+        view: &View,
+        sequence: u64,
+        job: &JobView,
+        ready: usize,
+    ) -> Option<Millis> {
+        let round = job.round.as_ref()?;
+        if round.round > 0 || !round.leases.is_empty() || !job.given.is_empty() || ready == 0 {
+            self.waiting_since.remove(&sequence);
+            return None;
+        }
+        let started = view.tasks_of_job(sequence).filter(|(_, row)| row.open_epoch != 0).count();
+        let until = *self.waiting_since.entry(sequence).or_insert(now) + FIRST_ROUND_WAIT_MS;
+        (ready < started && now < until).then_some(until)
+    }
+}
+
+/// The leases of the round after `round`, to ride with its CommitModel: nothing of it is given or leased yet.
+pub(crate) fn plan_next(
+    now: Millis,
+    config: &Config,
+    view: &View,
+    liveness: &Liveness,
+    sequence: u64,
+    job: &JobView,
+    round: u64,
+) -> Option<Command_oneof_kind> {
+    let mut trainers = trainers(now, config, view, liveness, sequence);
+    let train = job.row.get_job().get_spec().get_train();
+    let empty = RoundRow::default();
+    let mut leases = Vec::new();
+    let mut homes = Vec::new();
+    for shard in 0..train.shards {
+        let first = lease(&mut trainers, shard, false, |_| true)?;
+        homes.push(Home { task_id: first.task_id.clone(), node_id: node_of(&trainers, &first) });
+        leases.push(first);
+    }
+    for (shard, home) in (0..train.shards).zip(&homes) {
+        if wants_verify(train, job, round, shard) {
+            leases.extend(lease_elsewhere(&empty, &mut trainers, shard, home));
+        }
+    }
+    command(job, round, leases)
+}
+
+fn command(job: &JobView, round: u64, mut leases: Vec<ShardLease>) -> Option<Command_oneof_kind> {
+    if leases.is_empty() {
+        return None;
+    }
+    // What does not go in now is seen as unleased in the next step.
+    leases.truncate(LEASES_PER_COMMAND_MAX);
+    Some(Command_oneof_kind::lease_shards(LeaseShards {
+        job_id: job.row.get_job().job_id.clone(),
+        round,
+        leases: RepeatedField::from_vec(leases),
+        ..LeaseShards::default()
+    }))
+}
+
+/// Trainers of the job that may be given work, in order of sequence, with no work counted yet.
+fn trainers<'a>(
+    now: Millis,
+    config: &Config,
+    view: &'a View,
+    liveness: &Liveness,
+    job: u64,
+) -> Vec<Trainer<'a>> {
+    view.tasks_of_job(job)
+        .filter(|(_, row)| row.open_epoch != 0 && row.ready && row.get_task().phase != Phase::PHASE_STOPPING)
+        .filter(|(_, row)| on_healthy_node(now, config, view, liveness, row))
+        .map(|(sequence, row)| Trainer {
+            sequence,
+            task_id: row.get_task().get_task_id(),
+            node_id: row.get_task().get_assigned_node_id(),
+            epoch: row.open_epoch,
+            unfinished: 0,
+        })
+        .collect()
+}
+
+fn on_healthy_node(now: Millis, config: &Config, view: &View, liveness: &Liveness, row: &TaskRow) -> bool {
+    let node_id = row.get_task().get_assigned_node_id();
+    let healthy = view.nodes.get(node_id).is_some_and(|node| node.get_node().status == NodeStatus::HEALTHY);
+    healthy && liveness.in_reach(now, config, node_id)
+}
+
+fn reject(job: &JobView, round: u64, shard: u32) -> Command_oneof_kind {
+    let refused = job.given.get(&shard).and_then(|given| given.refused.last());
+    let (node_id, reason) = refused.map(|one| (one.node_id.as_str(), one.reason.as_str())).unwrap_or_default();
+    let reason = format!("round {round} shard {shard} was refused on {node_id} ({reason}), and no other trainer is in reach");
+    fail(&job.row.get_job().job_id, JobPhase::JOB_REJECTED, &reason)
+}
+
+/// Who computes a shard, leased or given.
+struct Home {
+    task_id: String,
+    node_id: String,
+}
+
+/// Everything of the open round that is to be leased.
+fn plan_open(view: &View, job: &JobView, round: &RoundRow, trainers: &mut [Trainer<'_>]) -> Plan {
+    let train = job.row.get_job().get_spec().get_train();
+    let is_live = |lease: &&RoundLease| {
+        !lease.answered && view.lease_is_open(&lease.get_lease().task_id, lease.get_lease().epoch)
+    };
+    let live: Vec<&ShardLease> = round.leases.iter().filter(is_live).map(RoundLease::get_lease).collect();
+    for trainer in trainers.iter_mut() {
+        trainer.unfinished = live.iter().filter(|lease| lease.task_id == trainer.task_id).count();
+    }
+    let mut plan = Plan::default();
+    let mut homes: BTreeMap<u32, Home> = BTreeMap::new();
+    for shard in 0..train.shards {
+        if let Some(home) = home(view, job, &live, shard) {
+            homes.insert(shard, home);
+        } else if let Some(lease) = lease_first(job, round, trainers, shard) {
+            homes.insert(shard, Home { task_id: lease.task_id.clone(), node_id: node_of(trainers, &lease) });
+            plan.leases.push(lease);
+        } else if !trainers.is_empty() {
+            plan.refused_by_all = Some(shard);
+        }
+    }
+    for shard in 0..train.shards {
+        let Some(home) = homes.get(&shard) else { continue };
+        if wants_verify(train, job, round.round, shard) && !has_second(job, round, &live, shard) {
+            plan.leases.extend(lease_elsewhere(round, trainers, shard, home));
+        }
+    }
+    plan
+}
+
+/// Who gave the shard, or works on it.
+fn home(view: &View, job: &JobView, live: &[&ShardLease], shard: u32) -> Option<Home> {
+    if let Some(given) = job.given.get(&shard).filter(|given| !given.digest.is_empty()) {
+        return Some(Home { task_id: given.task_id.clone(), node_id: given.node_id.clone() });
+    }
+    let lease = live.iter().find(|lease| lease.shard == shard && !lease.verify)?;
+    let (_, row) = view.task_by_id(&lease.task_id)?;
+    Some(Home { task_id: lease.task_id.clone(), node_id: row.get_task().assigned_node_id.clone() })
+}
+
+/// A first computation. A pair that was refused goes to another node first, and never to the same attempt again.
+fn lease_first(job: &JobView, round: &RoundRow, trainers: &mut [Trainer<'_>], shard: u32) -> Option<ShardLease> {
+    let refused = job.given.get(&shard).map(|given| given.get_refused()).unwrap_or_default();
+    let fresh = |trainer: &Trainer<'_>| !had(round, trainer, shard);
+    let elsewhere = |trainer: &Trainer<'_>| !refused.iter().any(|one| one.node_id == trainer.node_id);
+    lease(trainers, shard, false, |trainer| fresh(trainer) && elsewhere(trainer))
+        .or_else(|| lease(trainers, shard, false, fresh))
+}
+
+/// Was the pair ever leased to this very attempt?
+fn had(round: &RoundRow, trainer: &Trainer<'_>, shard: u32) -> bool {
+    round.leases.iter().map(RoundLease::get_lease).any(|lease| {
+        lease.shard == shard && lease.task_id == trainer.task_id && lease.epoch == trainer.epoch
+    })
+}
+
+/// Was the pair computed twice, or is a second computation under way?
+fn has_second(job: &JobView, round: &RoundRow, live: &[&ShardLease], shard: u32) -> bool {
+    let compared = job.given.get(&shard).is_some_and(|given| given.compared > 0);
+    let answered = round.leases.iter().any(|lease| lease.answered && lease.get_lease().verify && lease.get_lease().shard == shard);
+    compared || answered || live.iter().any(|lease| lease.verify && lease.shard == shard)
+}
+
+/// Gives the pair to the trainer with least unfinished work among those that `may` have it.
+fn lease(
+    trainers: &mut [Trainer<'_>],
+    shard: u32,
+    verify: bool,
+    may: impl Fn(&Trainer<'_>) -> bool,
+) -> Option<ShardLease> {
+    let trainer = trainers.iter_mut().filter(|trainer| may(trainer)).min_by_key(|trainer| (trainer.unfinished, trainer.sequence))?;
+    trainer.unfinished += 1;
+    Some(ShardLease {
+        shard,
+        task_id: trainer.task_id.to_owned(),
+        epoch: trainer.epoch,
+        verify,
+        ..ShardLease::default()
+    })
+}
+
+/// A second computation: by a trainer on another node where there is one, else by another trainer, else not at all.
+fn lease_elsewhere(round: &RoundRow, trainers: &mut [Trainer<'_>], shard: u32, home: &Home) -> Option<ShardLease> {
+    let other = |trainer: &Trainer<'_>| trainer.task_id != home.task_id && !had(round, trainer, shard);
+    lease(trainers, shard, true, |trainer| other(trainer) && trainer.node_id != home.node_id)
+        .or_else(|| lease(trainers, shard, true, other))
+}
+
+fn node_of(trainers: &[Trainer<'_>], lease: &ShardLease) -> String {
+    let trainer = trainers.iter().find(|trainer| trainer.task_id == lease.task_id);
+    trainer.map(|trainer| trainer.node_id.to_owned()).unwrap_or_default()
+}
+
+/// Is the pair computed twice? A share `verify` of all pairs, drawn by hash; and where any is asked for: the first pair of round 0, and
+/// shard 0 of every round until one comparison was made, so that a job with `verify` never ends unverified for want of luck.
+fn wants_verify(train: &TrainSpec, job: &JobView, round: u64, shard: u32) -> bool {
+    if train.verify <= 0.0 {
+        return false;
+    }
+    let first = shard == 0 && (round == 0 || job.row.get_job().compared == 0);
+    first || drawn(train.seed, round, shard) < train.verify
+}
+
+/// Uniform in 0..1, by SHA-256 over (seed, round, shard).
+fn drawn(seed: u64, round: u64, shard: u32) -> f64 {
+    let mut hash = Sha256::new();
+    hash.update(b"raftgrid/verify/v1");
+    hash.update(seed.to_be_bytes());
+    hash.update(round.to_be_bytes());
+    hash.update(shard.to_be_bytes());
+    let digest = hash.finalize();
+    let head = digest.iter().take(8).fold(0u64, |head, byte| head << 8 | u64::from(*byte));
+    head as f64 / 2f64.powi(64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::drawn;
+
+    #[test]
+    fn verification_draws_about_the_share_that_was_asked_for() {
+        let drawn_below = |share: f64| (0..10_000u32).filter(|n| drawn(7, u64::from(n / 6), n % 6) < share).count();
+        assert!((50..=150).contains(&drawn_below(0.01)), "{}", drawn_below(0.01));
+        assert_eq!(drawn_below(1.0), 10_000);
+        assert_ne!(drawn(7, 1, 0), drawn(8, 1, 0));
+    }
+}

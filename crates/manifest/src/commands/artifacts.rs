@@ -1,0 +1,196 @@
+//! Artifacts: begun, committed by receipts, deleted in two phases. The id is the position of BeginArtifact, so no two share a file.
+
+use protobuf::RepeatedField;
+use raftgrid_proto::v1::{
+    ArtifactRow, ArtifactState, BeginArtifact, CommandReply, CommitArtifact, DeleteArtifact, Outcome, Receipt,
+};
+
+use crate::commands::job_end;
+use crate::error::{Fault, Handled};
+use crate::keys;
+use crate::limits::{ID_BYTES_MAX, PLACEMENT_MAX, RECEIPTS_MAX};
+use crate::machine::Machine;
+use crate::read;
+use crate::reply::{invalid, not_found, precondition, refuse};
+use crate::rows::{RowsError, Table};
+use crate::text::{check_bytes, check_digest, check_name};
+
+const CODE_PLAIN_COPIES: u32 = 0;
+
+pub(crate) fn begin(machine: &mut Machine<'_>, command: &BeginArtifact) -> Handled {
+    if !command.name.is_empty() {
+        check_name("name", &command.name, ID_BYTES_MAX, b"/")?;
+        if command.name.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(invalid("name", "must not be a number: numbers are artifact ids"));
+        }
+    }
+    check_bytes("kind", command.kind.len(), ID_BYTES_MAX)?;
+    check_digest("digest", &command.digest)?;
+    if command.code_id != CODE_PLAIN_COPIES {
+        return Err(invalid("code_id", format!("this version knows plain copies (0) only, is {}", command.code_id)));
+    }
+    check_placement(&command.placement)?;
+    if !command.job_id.is_empty() && read::job_by_id(&machine.rows, &command.job_id)?.is_none() {
+        return Err(not_found("job", &command.job_id));
+    }
+    if let Some(row) = named(machine, &command.name)? {
+        if row.digest == command.digest && row.total_bytes == command.total_bytes {
+            let id = row.artifact_id;
+            return Ok(CommandReply { id: id.to_string(), number: id, ..machine.existing(id) });
+        }
+        return Err(name_taken(&command.name));
+    }
+    let artifact_id = machine.position.get();
+    let row = ArtifactRow {
+        artifact_id,
+        name: command.name.clone(),
+        kind: command.kind.clone(),
+        total_bytes: command.total_bytes,
+        digest: command.digest.clone(),
+        code_id: command.code_id,
+        placement: command.placement.clone(),
+        state: ArtifactState::ARTIFACT_BEGUN,
+        job_id: command.job_id.clone(),
+        expires_ms: command.expires_ms,
+        principal: machine.principal.to_owned(),
+        ..ArtifactRow::default()
+    };
+    put(machine, &row);
+    Ok(CommandReply { id: artifact_id.to_string(), number: artifact_id, ..machine.ok() })
+}
+
+fn check_placement(placement: &[u64]) -> Result<(), Fault> {
+    if placement.is_empty() || placement.len() > PLACEMENT_MAX {
+        return Err(invalid("placement", format!("1..={PLACEMENT_MAX} replicas, is {}", placement.len())));
+    }
+    let mut sorted = placement.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    if sorted.len() != placement.len() || sorted[0] == 0 {
+        return Err(invalid("placement", "replicas must be distinct, and none of them 0"));
+    }
+    Ok(())
+}
+
+fn name_taken(name: &str) -> Fault {
+    refuse(Outcome::ALREADY_EXISTS, format!("the name {name} belongs to an artifact with other content"))
+}
+
+fn named(machine: &Machine<'_>, name: &str) -> Result<Option<ArtifactRow>, Fault> {
+    Ok(if name.is_empty() { None } else { read::artifact_by_name(&machine.rows, name)? })
+}
+
+pub(crate) fn put(machine: &mut Machine<'_>, row: &ArtifactRow) {
+    machine.put(Table::Artifact, keys::number(row.artifact_id), row);
+}
+
+pub(crate) fn get(machine: &Machine<'_>, artifact_id: u64) -> Result<ArtifactRow, Fault> {
+    read::artifact(&machine.rows, artifact_id)?.ok_or_else(|| not_found("artifact", &artifact_id.to_string()))
+}
+
+/// How many copies make it durable: F+1, as the members tell F, and never more than were placed.
+fn receipts_needed(machine: &Machine<'_>, row: &ArtifactRow) -> Result<usize, Fault> {
+    let members = read::members(&machine.rows)?.len();
+    if members == 0 {
+        return Ok(row.placement.len());
+    }
+    Ok(row.placement.len().min((members - 1) / 2 + 1))
+}
+
+/// Commits the artifact by its receipts: enough distinct replicas hold the very bytes that were announced. One that is committed already
+/// stays as it is. A replica that stepped in for one of the placement counts like those of the placement.
+pub(crate) fn commit_by_receipts(
+    machine: &mut Machine<'_>,
+    mut row: ArtifactRow,
+    receipts: &[Receipt],
+) -> Result<ArtifactRow, Fault> {
+    let id = row.artifact_id;
+    match row.state {
+        ArtifactState::ARTIFACT_COMMITTED => return Ok(row),
+        ArtifactState::ARTIFACT_DELETING => return Err(precondition(format!("artifact {id} is being deleted"))),
+        ArtifactState::ARTIFACT_BEGUN => {}
+    }
+    if receipts.len() > RECEIPTS_MAX {
+        return Err(invalid("receipts", format!("at most {RECEIPTS_MAX}, is {}", receipts.len())));
+    }
+    let mut holders: Vec<u64> = Vec::new();
+    for receipt in receipts {
+        if receipt.digest != row.digest {
+            let why = format!("replica {} holds other bytes of artifact {id} than were announced", receipt.node_id);
+            return Err(refuse(Outcome::MISMATCH, why));
+        }
+        if receipt.node_id != 0 && !holders.contains(&receipt.node_id) {
+            holders.push(receipt.node_id);
+        }
+    }
+    let needed = receipts_needed(machine, &row)?;
+    if holders.len() < needed {
+        return Err(precondition(format!("artifact {id} has {} receipts, needs {needed}", holders.len())));
+    }
+    if let Some(other) = named(machine, &row.name)? {
+        if other.artifact_id != id {
+            return Err(name_taken(&row.name));
+        }
+    } else if !row.name.is_empty() {
+        machine.put_bytes(Table::ArtifactByName, row.name.clone().into_bytes(), keys::number(id));
+    }
+    holders.sort_unstable();
+    row.placement = holders;
+    row.receipts = RepeatedField::from_vec(receipts.to_vec());
+    row.state = ArtifactState::ARTIFACT_COMMITTED;
+    put(machine, &row);
+    Ok(row)
+}
+
+pub(crate) fn commit(machine: &mut Machine<'_>, command: &CommitArtifact) -> Handled {
+    let row = get(machine, command.artifact_id)?;
+    let number = row.artifact_id;
+    if row.state == ArtifactState::ARTIFACT_COMMITTED {
+        return Ok(CommandReply { id: number.to_string(), number, ..machine.existing(number) });
+    }
+    commit_by_receipts(machine, row, command.get_receipts())?;
+    Ok(CommandReply { id: number.to_string(), number, ..machine.ok() })
+}
+
+/// First phase: no one may read it any more and its name is free. Second phase (`confirmed`): the bytes are gone, so is the row.
+pub(crate) fn delete(machine: &mut Machine<'_>, command: &DeleteArtifact) -> Handled {
+    let row = get(machine, command.artifact_id)?;
+    let number = row.artifact_id;
+    match (row.state, command.confirmed) {
+        (ArtifactState::ARTIFACT_DELETING, true) => {
+            machine.delete(Table::Artifact, keys::number(number));
+            Ok(machine.ok())
+        }
+        (ArtifactState::ARTIFACT_DELETING, false) => Ok(machine.existing(machine.position.get())),
+        (ArtifactState::ARTIFACT_BEGUN | ArtifactState::ARTIFACT_COMMITTED, true) => {
+            Err(precondition(format!("artifact {number} is not being deleted; its bytes may be in use")))
+        }
+        (ArtifactState::ARTIFACT_BEGUN | ArtifactState::ARTIFACT_COMMITTED, false) => {
+            refuse_in_use(machine, &row)?;
+            start_deleting(machine, row)?;
+            Ok(machine.ok())
+        }
+    }
+}
+
+fn refuse_in_use(machine: &Machine<'_>, row: &ArtifactRow) -> Result<(), Fault> {
+    let Some(job_row) = read::job_by_id(&machine.rows, &row.job_id)? else { return Ok(()) };
+    let (job, id) = (job_row.get_job(), row.artifact_id.to_string());
+    if !job_end::is_over(job.phase) && (id == job.model_artifact || id == job.state_artifact) {
+        return Err(precondition(format!("artifact {id} is the newest model or state of job {}", job.job_id)));
+    }
+    Ok(())
+}
+
+/// The first phase of a deletion.
+pub(crate) fn start_deleting(machine: &mut Machine<'_>, mut row: ArtifactRow) -> Result<(), RowsError> {
+    if !row.name.is_empty() {
+        let holder = read::artifact_by_name(&machine.rows, &row.name)?;
+        if holder.is_some_and(|holder| holder.artifact_id == row.artifact_id) {
+            machine.delete(Table::ArtifactByName, row.name.clone().into_bytes());
+        }
+    }
+    row.state = ArtifactState::ARTIFACT_DELETING;
+    put(machine, &row);
+    Ok(())
+}

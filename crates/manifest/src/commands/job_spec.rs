@@ -1,0 +1,138 @@
+//! What a job may ask for. Each refusal names the field.
+
+use raftgrid_proto::v1::{ArtifactRow, ArtifactState, JobSpec, Optimizer, TrainSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Fault;
+use crate::limits::{JOB_NAME_BYTES_MAX, NOTE_BYTES_MAX, ROUNDS_MAX, SHARDS_MAX, TASK_DATA_BYTES_MAX, WORKERS_MAX};
+use crate::machine::Machine;
+use crate::read;
+use crate::reply::invalid;
+use crate::text::{check_bytes, check_name, check_spec};
+
+/// The type whose tasks are trainers.
+pub(crate) const TRAIN: &str = "train";
+const ONE_TASK_TYPES: [&str; 3] = ["command", "python", "matmul"];
+
+/// `task_data` of a train job, as it is submitted.
+#[derive(Deserialize)]
+struct TrainData {
+    script: String,
+    #[serde(default)]
+    args: Vec<String>,
+}
+
+/// `task_data` of a trainer. The order of the fields is the order of the bytes.
+#[derive(Serialize)]
+struct TrainerData<'a> {
+    job: &'a str,
+    script: &'a str,
+    args: &'a [String],
+}
+
+/// Checks a spec and fills in what follows from the artifacts that it names.
+pub(crate) fn checked(machine: &Machine<'_>, spec: &JobSpec) -> Result<JobSpec, Fault> {
+    check_name("spec.name", &spec.name, JOB_NAME_BYTES_MAX, b"")?;
+    check_bytes("spec.task_data", spec.task_data.len(), TASK_DATA_BYTES_MAX)?;
+    check_spec("spec.task", spec.get_task())?;
+    let mut spec = spec.clone();
+    fill_bundle_digest(machine, &mut spec)?;
+    if spec.field_type == TRAIN {
+        let train = spec.train.as_ref().ok_or_else(|| invalid("spec.train", "a train job needs it"))?;
+        check_train(machine, train)?;
+        trainer_data(&spec)?;
+    } else if !ONE_TASK_TYPES.contains(&spec.field_type.as_str()) {
+        let known = ONE_TASK_TYPES.join(", ");
+        return Err(invalid("spec.type", format!("{known} or {TRAIN}, is \"{}\"", spec.field_type)));
+    } else if spec.train.is_some() {
+        return Err(invalid("spec.train", format!("only for jobs of type {TRAIN}, this is {}", spec.field_type)));
+    }
+    Ok(spec)
+}
+
+fn fill_bundle_digest(machine: &Machine<'_>, spec: &mut JobSpec) -> Result<(), Fault> {
+    let bundle = spec.get_task().bundle_artifact.clone();
+    if bundle.is_empty() {
+        return check_bytes("spec.bundle_digest", spec.bundle_digest.len(), 32);
+    }
+    let row = committed_artifact(machine, "spec.task.bundle_artifact", &bundle)?;
+    if spec.bundle_digest.is_empty() {
+        spec.bundle_digest = row.digest;
+    } else if spec.bundle_digest != row.digest {
+        return Err(invalid("spec.bundle_digest", format!("artifact {bundle} has another digest")));
+    }
+    Ok(())
+}
+
+/// A committed artifact by its id.
+pub(crate) fn committed_artifact(machine: &Machine<'_>, field: &str, id: &str) -> Result<ArtifactRow, Fault> {
+    let number: u64 = id.parse().map_err(|_| invalid(field, format!("an artifact id is a number, is \"{id}\"")))?;
+    let row = read::artifact(&machine.rows, number)?;
+    row.filter(|row| row.state == ArtifactState::ARTIFACT_COMMITTED)
+        .ok_or_else(|| invalid(field, format!("artifact {id} is not committed")))
+}
+
+fn check_train(machine: &Machine<'_>, train: &TrainSpec) -> Result<(), Fault> {
+    let numbers = [
+        ("shards", u64::from(train.shards), u64::from(SHARDS_MAX)),
+        ("workers", u64::from(train.workers), u64::from(WORKERS_MAX)),
+        ("rounds", train.rounds, ROUNDS_MAX),
+    ];
+    for (name, value, most) in numbers {
+        if value == 0 || value > most {
+            return Err(invalid(&format!("spec.train.{name}"), format!("1..={most}, is {value}")));
+        }
+    }
+    if train.quorum > train.shards {
+        let why = format!("0 (all) or at most the {} shards, is {}", train.shards, train.quorum);
+        return Err(invalid("spec.train.quorum", why));
+    }
+    if !(0.0..=1.0).contains(&train.verify) {
+        return Err(invalid("spec.train.verify", format!("0..=1, is {}", train.verify)));
+    }
+    check_bytes("spec.train.openblas_coretype", train.openblas_coretype.len(), NOTE_BYTES_MAX)?;
+    if !train.initial_model.is_empty() {
+        committed_artifact(machine, "spec.train.initial_model", &train.initial_model)?;
+        check_optimizer("spec.train.optimizer", train.get_optimizer())?;
+    }
+    Ok(())
+}
+
+pub(crate) fn check_optimizer(field: &str, optimizer: &Optimizer) -> Result<(), Fault> {
+    if optimizer.algorithm != "sgd" {
+        return Err(invalid(&format!("{field}.algorithm"), format!("\"sgd\", is \"{}\"", optimizer.algorithm)));
+    }
+    if !(optimizer.learning_rate.is_finite() && optimizer.learning_rate > 0.0) {
+        let why = format!("finite and above 0, is {}", optimizer.learning_rate);
+        return Err(invalid(&format!("{field}.learning_rate"), why));
+    }
+    if !(0.0..1.0).contains(&optimizer.momentum) {
+        return Err(invalid(&format!("{field}.momentum"), format!("0 up to 1, is {}", optimizer.momentum)));
+    }
+    if !(optimizer.weight_decay.is_finite() && optimizer.weight_decay >= 0.0) {
+        let why = format!("finite and not below 0, is {}", optimizer.weight_decay);
+        return Err(invalid(&format!("{field}.weight_decay"), why));
+    }
+    Ok(())
+}
+
+/// The data of each trainer task of the job.
+pub(crate) fn trainer_data(spec: &JobSpec) -> Result<Vec<u8>, Fault> {
+    let data: TrainData = serde_json::from_slice(&spec.task_data).map_err(|cause| {
+        invalid("spec.task_data", format!("must be JSON like {{\"script\":\"a.py\",\"args\":[]}}: {cause}"))
+    })?;
+    if data.script.is_empty() {
+        return Err(invalid("spec.task_data", "script must not be empty"));
+    }
+    let trainer = TrainerData { job: &spec.name, script: &data.script, args: &data.args };
+    serde_json::to_vec(&trainer).map_err(|cause| invalid("spec.task_data", cause))
+}
+
+/// Contributions that seal a round.
+pub(crate) fn quorum(train: &TrainSpec) -> u32 {
+    if train.quorum == 0 {
+        train.shards
+    } else {
+        train.quorum
+    }
+}

@@ -1,0 +1,145 @@
+//! SubmitJob, CancelJob, FailJob. A job's tasks are made in the same apply as the job.
+
+use protobuf::{RepeatedField, SingularPtrField};
+use raftgrid_proto::v1::{
+    CancelJob, CommandReply, FailJob, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob,
+};
+
+use crate::commands::job_end::{self, end_job, is_over, phase_name};
+use crate::commands::job_spec::{checked, committed_artifact, trainer_data, TRAIN};
+use crate::commands::rounds;
+use crate::commands::tasks::{create, NewTask};
+use crate::error::{Fault, Handled};
+use crate::keys;
+use crate::machine::Machine;
+use crate::read;
+use crate::reply::{invalid, not_found, precondition, refuse};
+use crate::rows::Table;
+use crate::tables::JobTable;
+use crate::text::cut;
+
+pub(crate) fn submit(machine: &mut Machine<'_>, command: &SubmitJob) -> Handled {
+    let asked = command.get_spec();
+    if let Some(row) = read::job_by_id(&machine.rows, &asked.name)? {
+        return again(machine, asked, &row);
+    }
+    let spec = checked(machine, asked)?;
+    let ids = task_ids(&spec);
+    for id in &ids {
+        if read::task_by_id(&machine.rows, id)?.is_some() {
+            return Err(refuse(Outcome::ALREADY_EXISTS, format!("a task {id} exists already; name the job otherwise")));
+        }
+    }
+    let row = make_job(machine, &spec, &ids);
+    make_tasks(machine, &spec, row.sequence, ids)?;
+    if !spec.get_train().initial_model.is_empty() {
+        start_from_model(machine, row.sequence, &spec)?;
+    }
+    Ok(CommandReply { id: spec.name, number: row.sequence, ..machine.ok() })
+}
+
+/// The name is taken: the same spec of the same principal is the same job.
+fn again(machine: &Machine<'_>, asked: &JobSpec, row: &JobRow) -> Handled {
+    let job = row.get_job();
+    let mut asked = asked.clone();
+    if asked.bundle_digest.is_empty() {
+        asked.bundle_digest = job.get_spec().bundle_digest.clone();
+    }
+    if asked != *job.get_spec() || job.principal != machine.principal {
+        return Err(refuse(Outcome::ALREADY_EXISTS, format!("job {} exists with another spec", job.job_id)));
+    }
+    Ok(CommandReply { id: job.job_id.clone(), number: row.sequence, ..machine.existing(job.revision) })
+}
+
+fn task_ids(spec: &JobSpec) -> Vec<String> {
+    if spec.field_type == TRAIN {
+        (0..spec.get_train().workers).map(|i| format!("{}/trainer-{i}", spec.name)).collect()
+    } else {
+        vec![spec.name.clone()]
+    }
+}
+
+fn make_job(machine: &mut Machine<'_>, spec: &JobSpec, ids: &[String]) -> JobRow {
+    let train = spec.field_type == TRAIN;
+    let sequence = machine.meta.next_job_sequence;
+    machine.meta.next_job_sequence += 1;
+    let job = Job {
+        job_id: spec.name.clone(),
+        spec: SingularPtrField::some(spec.clone()),
+        phase: if train { JobPhase::JOB_INIT } else { JobPhase::JOB_RUNNING },
+        created_at_ms: machine.now_ms() as i64,
+        task_ids: RepeatedField::from_vec(ids.to_vec()),
+        principal: machine.principal.to_owned(),
+        ..Job::default()
+    };
+    let init_task =
+        if train && spec.get_train().initial_model.is_empty() { ids[0].clone() } else { String::new() };
+    let row = JobRow { sequence, init_task, job: SingularPtrField::some(job), ..JobRow::default() };
+    machine.put_bytes(Table::JobById, spec.name.clone().into_bytes(), keys::number(sequence));
+    JobTable::put(machine, row)
+}
+
+fn make_tasks(machine: &mut Machine<'_>, spec: &JobSpec, sequence: u64, ids: Vec<String>) -> Result<(), Fault> {
+    let task_data = if spec.field_type == TRAIN { trainer_data(spec)? } else { spec.task_data.clone() };
+    for task_id in ids {
+        let new = NewTask {
+            task_id,
+            task_type: spec.field_type.clone(),
+            task_data: task_data.clone(),
+            spec: spec.task.clone(),
+            parent_task_id: String::new(),
+            job: (spec.name.clone(), sequence),
+        };
+        create(machine, new)?;
+    }
+    Ok(())
+}
+
+/// Model 0 is an artifact that exists: no init task, round 0 opens at once.
+fn start_from_model(machine: &mut Machine<'_>, sequence: u64, spec: &JobSpec) -> Result<(), Fault> {
+    let train = spec.get_train();
+    let model = committed_artifact(machine, "spec.train.initial_model", &train.initial_model)?;
+    let mut row = JobTable::get(machine, sequence)?;
+    row.mut_job().optimizer = train.optimizer.clone();
+    rounds::begin_training(machine, row, &model)
+}
+
+pub(crate) fn cancel(machine: &mut Machine<'_>, command: &CancelJob) -> Handled {
+    let row = read::job_by_id(&machine.rows, &command.job_id)?.ok_or_else(|| not_found("job", &command.job_id))?;
+    let job = row.get_job();
+    if job.phase == JobPhase::JOB_CANCELLED {
+        return Ok(CommandReply { id: job.job_id.clone(), ..machine.existing(job.revision) });
+    }
+    if is_over(job.phase) {
+        return Err(precondition(format!("job {} is {} already", job.job_id, phase_name(job.phase))));
+    }
+    let reason = if command.reason.is_empty() { "cancelled" } else { &command.reason };
+    end_job(machine, row.sequence, JobPhase::JOB_CANCELLED, reason)?;
+    Ok(CommandReply { id: command.job_id.clone(), ..machine.ok() })
+}
+
+/// The leader gives a job up (FAILED, REJECTED) or holds it (PAUSED: no gradients, no models; its tasks stay).
+pub(crate) fn fail(machine: &mut Machine<'_>, command: &FailJob) -> Handled {
+    let mut row = read::job_by_id(&machine.rows, &command.job_id)?.ok_or_else(|| not_found("job", &command.job_id))?;
+    let (phase, job) = (command.phase, row.get_job());
+    if phase == job.phase {
+        return Ok(CommandReply { id: job.job_id.clone(), ..machine.existing(job.revision) });
+    }
+    if is_over(job.phase) {
+        return Err(precondition(format!("job {} is {} already", job.job_id, phase_name(job.phase))));
+    }
+    match phase {
+        JobPhase::JOB_FAILED | JobPhase::JOB_REJECTED => {
+            job_end::end_job(machine, row.sequence, phase, &command.reason)?;
+        }
+        JobPhase::JOB_PAUSED => {
+            row.mut_job().phase = phase;
+            row.mut_job().reason = cut(&command.reason);
+            JobTable::put(machine, row);
+        }
+        JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_DONE | JobPhase::JOB_CANCELLED => {
+            return Err(invalid("phase", format!("FAILED, PAUSED or REJECTED, is {}", phase_name(phase))));
+        }
+    }
+    Ok(CommandReply { id: command.job_id.clone(), ..machine.ok() })
+}

@@ -1,0 +1,187 @@
+//! The steps in which a task changes its state. Handlers decide which one; here stands what each one writes.
+
+use raftgrid_proto::v1::{JobPhase, Phase, TaskRow, TaskStatus};
+
+use crate::commands::job_end;
+use crate::error::Fault;
+use crate::limits::{BACKOFF_MS_MAX, MAX_RETRIES_DEFAULT};
+use crate::machine::Machine;
+use crate::tables::{is_over, JobTable, TaskTable};
+use crate::text::cut;
+
+/// What ended a lease without a result of the task's own.
+#[derive(Clone, Copy)]
+pub(crate) enum Interruption {
+    /// The worker gave the task back, or it asked for another try.
+    GivenBack,
+    /// The node is gone, or silent beyond the lease.
+    Lost,
+}
+
+/// Closes the lease, if one is open; what belonged to it is forgotten.
+fn close_lease(row: &mut TaskRow) {
+    row.open_epoch = 0;
+    row.ready = false;
+    row.model_given = false;
+    row.model_given_version = 0;
+    row.stop_requested_ms = 0;
+    row.not_before_ms = 0;
+}
+
+/// Writes the row and, if the task is over, tells its job.
+fn finish(machine: &mut Machine<'_>, row: TaskRow) -> Result<TaskRow, Fault> {
+    let row = TaskTable::put(machine, row)?;
+    if row.job_sequence != 0 && is_over(row.get_task()) {
+        job_end::task_ended(machine, &row)?;
+    }
+    Ok(row)
+}
+
+pub(crate) fn complete(machine: &mut Machine<'_>, mut row: TaskRow, result_data: &str) -> Result<TaskRow, Fault> {
+    close_lease(&mut row);
+    let now = machine.now_s();
+    let task = row.mut_task();
+    task.status = TaskStatus::COMPLETED;
+    task.phase = Phase::PHASE_SUCCEEDED;
+    task.completed_at = now;
+    task.result_data = result_data.to_owned();
+    task.failure_reason.clear();
+    task.pending_reason.clear();
+    finish(machine, row)
+}
+
+pub(crate) fn fail(machine: &mut Machine<'_>, mut row: TaskRow, phase: Phase, reason: &str) -> Result<TaskRow, Fault> {
+    close_lease(&mut row);
+    let now = machine.now_s();
+    let task = row.mut_task();
+    task.status = TaskStatus::FAILED;
+    task.phase = phase;
+    task.completed_at = now;
+    task.failure_reason = cut(reason);
+    task.pending_reason.clear();
+    finish(machine, row)
+}
+
+fn back_off(machine: &mut Machine<'_>, mut row: TaskRow, backoff_ms: u64, reason: &str) -> Result<TaskRow, Fault> {
+    close_lease(&mut row);
+    row.not_before_ms = machine.now_ms().saturating_add(backoff_ms.min(BACKOFF_MS_MAX));
+    let task = row.mut_task();
+    task.status = TaskStatus::PENDING;
+    task.phase = Phase::PHASE_BACKOFF;
+    task.assigned_node_id.clear();
+    task.started_at = 0;
+    task.failure_reason = cut(reason);
+    task.pending_reason = "backoff".to_owned();
+    finish(machine, row)
+}
+
+fn past_deadline(row: &TaskRow, at_ms: u64) -> bool {
+    let deadline = row.get_task().get_spec().deadline_unix_ms;
+    deadline != 0 && at_ms >= deadline
+}
+
+/// A task whose job is over is not tried again.
+fn job_over(machine: &Machine<'_>, row: &TaskRow) -> Result<bool, Fault> {
+    Ok(row.job_sequence != 0 && job_end::is_over(JobTable::get(machine, row.job_sequence)?.get_job().phase))
+}
+
+/// The end of a lease that says nothing about the task: it is tried again, without bound but the deadline.
+pub(crate) fn interrupt(
+    machine: &mut Machine<'_>,
+    mut row: TaskRow,
+    kind: Interruption,
+    backoff_ms: u64,
+    reason: &str,
+) -> Result<TaskRow, Fault> {
+    if row.get_task().phase == Phase::PHASE_STOPPING {
+        return cancelled(machine, row, "");
+    }
+    row.infrastructure_failures = row.infrastructure_failures.saturating_add(1);
+    if job_over(machine, &row)? {
+        return fail(machine, row, Phase::PHASE_CANCELLED, "its job is over");
+    }
+    if past_deadline(&row, machine.now_ms().saturating_add(backoff_ms.min(BACKOFF_MS_MAX))) {
+        let phase = match kind {
+            Interruption::GivenBack => Phase::PHASE_DEADLINE,
+            Interruption::Lost => Phase::PHASE_LOST,
+        };
+        return fail(machine, row, phase, &format!("no time is left before the deadline: {reason}"));
+    }
+    back_off(machine, row, backoff_ms, reason)
+}
+
+/// The task itself failed: it is tried again as often as its spec says.
+pub(crate) fn user_failure(
+    machine: &mut Machine<'_>,
+    mut row: TaskRow,
+    backoff_ms: u64,
+    reason: &str,
+) -> Result<TaskRow, Fault> {
+    if row.get_task().phase == Phase::PHASE_STOPPING {
+        return cancelled(machine, row, "");
+    }
+    row.user_failures = row.user_failures.saturating_add(1);
+    if job_over(machine, &row)? {
+        return fail(machine, row, Phase::PHASE_CANCELLED, "its job is over");
+    }
+    let spec = row.get_task().get_spec();
+    let retries = if spec.retries_given { spec.max_retries } else { MAX_RETRIES_DEFAULT };
+    if row.user_failures > retries {
+        let phase = if retries == 0 { Phase::PHASE_ERROR } else { Phase::PHASE_RETRIES_EXHAUSTED };
+        return fail(machine, row, phase, reason);
+    }
+    if past_deadline(&row, machine.now_ms().saturating_add(backoff_ms.min(BACKOFF_MS_MAX))) {
+        let why = format!("no time is left before the deadline: {reason}");
+        return fail(machine, row, Phase::PHASE_DEADLINE, &why);
+    }
+    back_off(machine, row, backoff_ms, reason)
+}
+
+/// The process is gone, or never was. Without a reason, the one given with the stop stands.
+pub(crate) fn cancelled(machine: &mut Machine<'_>, row: TaskRow, reason: &str) -> Result<TaskRow, Fault> {
+    let phase =
+        if past_deadline(&row, machine.now_ms()) { Phase::PHASE_DEADLINE } else { Phase::PHASE_CANCELLED };
+    let task = row.get_task();
+    let given = if task.phase == Phase::PHASE_STOPPING { task.failure_reason.clone() } else { String::new() };
+    let reason = match (reason, given.as_str()) {
+        ("", "") => "cancelled",
+        ("", given) => given,
+        (reason, _) => reason,
+    };
+    fail(machine, row, phase, reason)
+}
+
+/// Cancels a task that is not over: at once where no process can exist; else it is STOPPING until the worker, or the end of the grace,
+/// confirms it.
+pub(crate) fn stop(machine: &mut Machine<'_>, mut row: TaskRow, reason: &str) -> Result<TaskRow, Fault> {
+    match row.get_task().status {
+        TaskStatus::PENDING => cancelled(machine, row, reason),
+        TaskStatus::ASSIGNED | TaskStatus::RUNNING => {
+            if row.get_task().phase == Phase::PHASE_STOPPING {
+                return Ok(row);
+            }
+            row.stop_requested_ms = machine.now_ms();
+            let task = row.mut_task();
+            task.status = TaskStatus::RUNNING;
+            task.phase = Phase::PHASE_STOPPING;
+            task.failure_reason = cut(if reason.is_empty() { "cancelled" } else { reason });
+            TaskTable::put(machine, row)
+        }
+        TaskStatus::COMPLETED | TaskStatus::FAILED => Ok(row),
+    }
+}
+
+/// A job that can still change.
+pub(crate) fn require_running(phase: JobPhase, job_id: &str) -> Result<(), Fault> {
+    match phase {
+        JobPhase::JOB_RUNNING => Ok(()),
+        JobPhase::JOB_INIT
+        | JobPhase::JOB_DONE
+        | JobPhase::JOB_FAILED
+        | JobPhase::JOB_CANCELLED
+        | JobPhase::JOB_PAUSED
+        | JobPhase::JOB_REJECTED => {
+            Err(crate::reply::precondition(format!("job {job_id} is {}, not RUNNING", job_end::phase_name(phase))))
+        }
+    }
+}

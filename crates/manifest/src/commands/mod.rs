@@ -1,0 +1,125 @@
+//! One file for each family of commands. A handler checks every guard first and writes after; what a refused handler wrote is dropped.
+
+mod artifacts;
+mod cluster;
+mod gradients;
+mod job_end;
+mod job_spec;
+mod jobs;
+mod lifecycle;
+mod models;
+mod nodes;
+mod retention;
+mod rounds;
+mod task_results;
+mod task_stops;
+mod tasks;
+mod trainers;
+
+use raftgrid_proto::v1::{Command_oneof_kind as Kind, Outcome};
+
+use crate::error::Handled;
+use crate::machine::Machine;
+use crate::reply::refuse;
+
+pub use task_results::report_digest;
+
+/// The newest version of the machine that this binary knows.
+pub const MACHINE_VERSION: u64 = 1;
+
+/// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.
+pub fn minimum_version(kind: &Kind) -> u64 {
+    match kind {
+        Kind::submit_task(_)
+        | Kind::register_node(_)
+        | Kind::assign(_)
+        | Kind::start(_)
+        | Kind::report_result(_)
+        | Kind::expire_lease(_)
+        | Kind::cancel_task(_)
+        | Kind::retry_task(_)
+        | Kind::node_status_change(_)
+        | Kind::set_eligibility(_)
+        | Kind::deregister(_)
+        | Kind::load_report(_)
+        | Kind::submit_job(_)
+        | Kind::cancel_job(_)
+        | Kind::fail_job(_)
+        | Kind::trainer_ready(_)
+        | Kind::lease_shards(_)
+        | Kind::commit_gradient(_)
+        | Kind::reject_gradient(_)
+        | Kind::commit_model(_)
+        | Kind::seal_round(_)
+        | Kind::begin_artifact(_)
+        | Kind::commit_artifact(_)
+        | Kind::delete_artifact(_)
+        | Kind::set_machine_version(_)
+        | Kind::put_member(_) => 1,
+    }
+}
+
+/// Runs one command.
+pub(crate) fn dispatch(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
+    let (needs, has) = (minimum_version(kind), machine.meta.machine_version);
+    if has < needs {
+        return Err(refuse(Outcome::PRECONDITION, format!("needs machine version {needs}, the cluster is at {has}")));
+    }
+    match kind {
+        Kind::submit_task(command) => tasks::submit(machine, command),
+        Kind::assign(command) => tasks::assign(machine, command),
+        Kind::start(command) => tasks::start(machine, command),
+        Kind::report_result(command) => task_results::report(machine, command),
+        Kind::expire_lease(command) => task_results::expire(machine, command),
+        Kind::cancel_task(command) => task_stops::cancel(machine, command),
+        Kind::retry_task(command) => task_stops::retry(machine, command),
+        Kind::register_node(command) => nodes::register(machine, command),
+        Kind::node_status_change(command) => nodes::change_status(machine, command),
+        Kind::set_eligibility(command) => nodes::set_eligibility(machine, command),
+        Kind::deregister(command) => nodes::deregister(machine, command),
+        Kind::load_report(command) => nodes::report_load(machine, command),
+        Kind::submit_job(command) => jobs::submit(machine, command),
+        Kind::cancel_job(command) => jobs::cancel(machine, command),
+        Kind::fail_job(command) => jobs::fail(machine, command),
+        Kind::trainer_ready(command) => trainers::ready(machine, command),
+        Kind::lease_shards(command) => trainers::lease_shards(machine, command),
+        Kind::commit_gradient(command) => gradients::commit(machine, command),
+        Kind::reject_gradient(command) => gradients::reject(machine, command),
+        Kind::commit_model(command) => models::commit(machine, command),
+        Kind::seal_round(command) => rounds::seal(machine, command),
+        Kind::begin_artifact(command) => artifacts::begin(machine, command),
+        Kind::commit_artifact(command) => artifacts::commit(machine, command),
+        Kind::delete_artifact(command) => artifacts::delete(machine, command),
+        Kind::set_machine_version(command) => cluster::set_version(machine, command),
+        Kind::put_member(command) => cluster::put_member(machine, command),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raftgrid_proto::v1::{MetaRow, SealRound};
+
+    use super::*;
+    use crate::error::Fault;
+    use crate::overlay::Layer;
+    use crate::position::Position;
+    use crate::rows::MemRows;
+
+    #[test]
+    fn a_command_below_its_machine_version_is_refused() {
+        let rows = MemRows::default();
+        for (version, outcome) in [(0, Outcome::PRECONDITION), (1, Outcome::NOT_FOUND)] {
+            let mut machine = Machine {
+                rows: Layer::new(&rows),
+                meta: MetaRow { machine_version: version, ..MetaRow::default() },
+                position: Position::new(2, 0),
+                principal: "",
+                request_id: "",
+            };
+            match dispatch(&mut machine, &Kind::seal_round(SealRound::default())) {
+                Err(Fault::Refused(reply)) => assert_eq!(reply.outcome, outcome, "{}", reply.message),
+                _ => panic!("must be refused"),
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! SubmitTask, Assign, Start: a task comes, gets a lease, runs.
+
+use protobuf::SingularPtrField;
+use raftgrid_proto::v1::{
+    Assign, Assignment, CommandReply, Outcome, Phase, Start, SubmitTask, Task, TaskRow, TaskSpec, TaskStatus,
+};
+
+use crate::error::{Fault, Handled};
+use crate::limits::{ASSIGNMENTS_MAX, ID_BYTES_MAX, TASK_DATA_BYTES_MAX};
+use crate::machine::Machine;
+use crate::predicates::{eligible, fits};
+use crate::read;
+use crate::reply::{invalid, not_found, precondition, refuse, stale_lease};
+use crate::requests;
+use crate::tables::TaskTable;
+use crate::text::{check_bytes, check_id, check_name, check_spec, encode, hash_parts, short_hex};
+
+/// A task about to be made.
+pub(crate) struct NewTask {
+    pub(crate) task_id: String,
+    pub(crate) task_type: String,
+    pub(crate) task_data: Vec<u8>,
+    pub(crate) spec: SingularPtrField<TaskSpec>,
+    pub(crate) parent_task_id: String,
+    /// Job id and sequence; empty and 0 where the task stands alone.
+    pub(crate) job: (String, u64),
+}
+
+/// Writes the row of a new task. The id was checked to be unused.
+pub(crate) fn create(machine: &mut Machine<'_>, new: NewTask) -> Result<TaskRow, Fault> {
+    let spec_digest = spec_digest(&new.task_type, &new.task_data, new.spec.as_ref());
+    let task = Task {
+        task_id: new.task_id,
+        task_type: new.task_type,
+        task_data: new.task_data,
+        spec: new.spec,
+        parent_task_id: new.parent_task_id,
+        job_id: new.job.0,
+        created_at: machine.now_s(),
+        principal: machine.principal.to_owned(),
+        status: TaskStatus::PENDING,
+        phase: Phase::PHASE_QUEUED,
+        ..Task::default()
+    };
+    let row = TaskRow {
+        sequence: machine.meta.next_task_sequence,
+        job_sequence: new.job.1,
+        submitted_at_ms: machine.now_ms(),
+        spec_digest,
+        task: SingularPtrField::some(task),
+        ..TaskRow::default()
+    };
+    machine.meta.next_task_sequence += 1;
+    TaskTable::put(machine, row)
+}
+
+fn spec_digest(task_type: &str, task_data: &[u8], spec: Option<&TaskSpec>) -> Vec<u8> {
+    let spec = spec.map(|spec| encode(spec)).unwrap_or_default();
+    hash_parts(&[task_type.as_bytes(), task_data, &spec])
+}
+
+/// An id for a task whose submitter named none: derived from (principal, request id) where there is one, so that the task's row itself is
+/// the record; else it carries the sequence. Both rise with time, which keeps the index's writes together.
+fn derived_id(machine: &Machine<'_>) -> Result<String, Fault> {
+    if let Some(created) = requests::created_ms(machine.request_id) {
+        let tail = hash_parts(&[machine.principal.as_bytes(), machine.request_id.as_bytes()]);
+        return Ok(format!("task-{created:012x}-{}", short_hex(&tail)));
+    }
+    let id = format!("task-{:012}", machine.meta.next_task_sequence);
+    let taken = read::task_by_id(&machine.rows, &id)?.is_some();
+    Ok(if taken { format!("{id}-{:x}", machine.position.get()) } else { id })
+}
+
+pub(crate) fn submit(machine: &mut Machine<'_>, command: &SubmitTask) -> Handled {
+    check_name("task_type", &command.task_type, ID_BYTES_MAX, b"/:")?;
+    check_bytes("task_data", command.task_data.len(), TASK_DATA_BYTES_MAX)?;
+    check_spec("spec", command.get_spec())?;
+    let task_id = if command.task_id.is_empty() {
+        derived_id(machine)?
+    } else {
+        check_id("task_id", &command.task_id)?;
+        command.task_id.clone()
+    };
+    if let Some(row) = read::task_by_id(&machine.rows, &task_id)? {
+        let same = row.spec_digest == spec_digest(&command.task_type, &command.task_data, command.spec.as_ref());
+        if !same || row.get_task().principal != machine.principal || row.job_sequence != 0 {
+            return Err(refuse(Outcome::ALREADY_EXISTS, format!("task {task_id} exists with another spec")));
+        }
+        return Ok(CommandReply { id: task_id, ..machine.existing(row.get_task().revision) });
+    }
+    let new = NewTask {
+        task_id: task_id.clone(),
+        task_type: command.task_type.clone(),
+        task_data: command.task_data.clone(),
+        spec: command.spec.clone(),
+        parent_task_id: String::new(),
+        job: (String::new(), 0),
+    };
+    let row = create(machine, new)?;
+    Ok(CommandReply { id: task_id, number: row.sequence, ..machine.ok() })
+}
+
+/// All or nothing: the first guard that fails refuses the whole command.
+pub(crate) fn assign(machine: &mut Machine<'_>, command: &Assign) -> Handled {
+    let count = command.assignments.len();
+    if count == 0 || count > ASSIGNMENTS_MAX {
+        return Err(invalid("assignments", format!("1..={ASSIGNMENTS_MAX}, is {count}")));
+    }
+    for assignment in command.get_assignments() {
+        assign_one(machine, assignment)?;
+    }
+    Ok(CommandReply { number: machine.position.get(), ..machine.ok() })
+}
+
+fn assign_one(machine: &mut Machine<'_>, assignment: &Assignment) -> Result<(), Fault> {
+    let (task_id, node_id) = (&assignment.task_id, &assignment.node_id);
+    let mut row = read::task_by_id(&machine.rows, task_id)?.ok_or_else(|| not_found("task", task_id))?;
+    let task = row.get_task();
+    let placeable = match task.phase {
+        Phase::PHASE_QUEUED => true,
+        Phase::PHASE_BACKOFF => row.not_before_ms <= machine.now_ms(),
+        _ => false,
+    };
+    if task.status != TaskStatus::PENDING || !placeable {
+        return Err(precondition(format!("task {task_id} is {:?} {:?}, it waits for no node now", task.status, task.phase)));
+    }
+    let node = read::node(&machine.rows, node_id)?.ok_or_else(|| not_found("node", node_id))?;
+    eligible(task, node.get_node())
+        .and_then(|()| fits(task.get_spec().get_resources(), node.get_node()))
+        .map_err(|why| precondition(format!("node {node_id} cannot take task {task_id}: {why}")))?;
+
+    row.open_epoch = machine.position.get();
+    row.not_before_ms = 0;
+    let task = row.mut_task();
+    task.status = TaskStatus::ASSIGNED;
+    task.phase = Phase::PHASE_LEASED;
+    task.assigned_node_id = node_id.clone();
+    task.lease_epoch = machine.position.get();
+    task.attempt += 1;
+    task.pending_reason.clear();
+    TaskTable::put(machine, row)?;
+    Ok(())
+}
+
+pub(crate) fn start(machine: &mut Machine<'_>, command: &Start) -> Handled {
+    let mut row = with_open_lease(machine, &command.task_id, command.epoch)?;
+    if row.get_task().status == TaskStatus::RUNNING {
+        return Ok(machine.existing(row.get_task().revision));
+    }
+    let now = machine.now_s();
+    let task = row.mut_task();
+    task.status = TaskStatus::RUNNING;
+    task.phase = Phase::PHASE_ACTIVE;
+    task.started_at = now;
+    TaskTable::put(machine, row)?;
+    Ok(machine.ok())
+}
+
+/// The fence: the task's row if this very epoch is open, else STALE_LEASE.
+pub(crate) fn with_open_lease(machine: &Machine<'_>, task_id: &str, epoch: u64) -> Result<TaskRow, Fault> {
+    let row = read::task_by_id(&machine.rows, task_id)?.ok_or_else(|| not_found("task", task_id))?;
+    if epoch == 0 || row.open_epoch != epoch {
+        return Err(stale_lease(task_id, epoch));
+    }
+    Ok(row)
+}

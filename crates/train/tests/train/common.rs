@@ -1,0 +1,40 @@
+//! Frames for tests.
+
+use raftgrid_proto::v1::Optimizer;
+use raftgrid_train::{Dtype, Layout, TensorSpec};
+
+/// A tensor's description.
+pub(crate) fn spec(name: &str, dtype: Dtype, shape: &[usize]) -> TensorSpec {
+    TensorSpec { name: name.to_owned(), dtype, shape: shape.to_vec() }
+}
+
+/// A file with the given F32 and F64 tensors, each of one dimension.
+pub(crate) fn file(f32s: &[(&str, &[f32])], f64s: &[(&str, &[f64])]) -> Vec<u8> {
+    let mut parts: Vec<(TensorSpec, Vec<u8>)> = Vec::new();
+    for (name, values) in f32s {
+        let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        parts.push((spec(name, Dtype::F32, &[values.len()]), data));
+    }
+    for (name, values) in f64s {
+        let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        parts.push((spec(name, Dtype::F64, &[values.len()]), data));
+    }
+    let layout = Layout::new(parts.iter().map(|(spec, _)| spec.clone()).collect()).expect("a layout");
+    let data: Vec<&[u8]> = layout
+        .tensors()
+        .iter()
+        .map(|wanted| parts.iter().find(|(spec, _)| spec == wanted).map(|(_, data)| data.as_slice()).expect("there"))
+        .collect();
+    layout.write(&data).expect("a file")
+}
+
+/// SGD's message.
+pub(crate) fn sgd(learning_rate: f64, momentum: f64, nesterov: bool, weight_decay: f64) -> Optimizer {
+    let mut message = Optimizer::new();
+    message.set_algorithm("sgd".to_owned());
+    message.set_learning_rate(learning_rate);
+    message.set_momentum(momentum);
+    message.set_nesterov(nesterov);
+    message.set_weight_decay(weight_decay);
+    message
+}

@@ -1,0 +1,7 @@
+//! Tests of `raftgrid-train` over its public functions: one binary.
+
+mod common;
+mod golden;
+mod guards;
+mod inputs;
+mod properties;

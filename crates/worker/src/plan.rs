@@ -1,0 +1,252 @@
+//! What a task's JSON asks for. Pure; every mistake is one clear line.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::executor::Exit;
+use crate::limits::MATMUL_N_MAX;
+
+/// Exit codes of tasks that were never started, after sysexits.h.
+pub mod exit_code {
+    /// An unknown task type.
+    pub const USAGE: i32 = 64;
+    /// task_data that does not parse or makes no sense.
+    pub const DATA: i32 = 65;
+    /// A script or bundle that does not exist.
+    pub const NO_INPUT: i32 = 66;
+    /// This machine could not do it.
+    pub const OS: i32 = 71;
+    /// The control plane or the machine failed: always tried again.
+    pub const TRY_AGAIN: i32 = 75;
+    /// The program was found but cannot be run.
+    pub const CANNOT_RUN: i32 = 126;
+    /// No such program.
+    pub const NOT_FOUND: i32 = 127;
+}
+
+/// Why a task cannot be started.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{reason}")]
+pub struct PlanError {
+    /// See `exit_code`.
+    pub code: i32,
+    /// One line: the cause and the next step.
+    pub reason: String,
+}
+
+impl PlanError {
+    pub(crate) fn new(code: i32, reason: impl Into<String>) -> Self {
+        Self { code, reason: crate::output::one_line(&reason.into()) }
+    }
+
+    pub(crate) fn exit(self) -> Exit {
+        Exit { code: self.code, reason: self.reason, result_data: String::new() }
+    }
+}
+
+/// `command`: {"argv": […], "env": {…}, "stdin": "…"}.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct CommandPlan {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Added to the environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Given to standard input; none: it is empty.
+    #[serde(default)]
+    pub stdin: Option<String>,
+}
+
+/// `python`: {"script": "x.py", "args": […]} or {"code": "…"}; `train`: {"script": "x.py", "args": […], "config": {…}}.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct PythonPlan {
+    /// Path in the bundle, or absolute without one.
+    #[serde(default)]
+    pub script: String,
+    /// Source text, instead of a script.
+    #[serde(default)]
+    pub code: String,
+    /// Arguments.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Added to the environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Given to standard input; none: it is empty.
+    #[serde(default)]
+    pub stdin: Option<String>,
+    /// Handed to the script as RAFTGRID_CONFIG.
+    #[serde(default)]
+    pub config: Option<serde_json::Value>,
+    /// This trainer makes model 0.
+    #[serde(default)]
+    pub init: bool,
+}
+
+/// `matmul`: {"n": 512, "seed": 7}.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct MatmulPlan {
+    /// The matrices are n × n.
+    pub n: usize,
+    /// Of both matrices.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Plan {
+    /// A program.
+    Command(CommandPlan),
+    /// A Python script or code.
+    Python(PythonPlan),
+    /// A product of two matrices.
+    Matmul(MatmulPlan),
+    /// A trainer of a job with rounds.
+    Train(PythonPlan),
+}
+
+/// Reads a task.
+pub fn plan(task_type: &str, task_data: &[u8]) -> Result<Plan, PlanError> {
+    let plan = match task_type {
+        "command" => Plan::Command(parse(task_data)?),
+        "python" => Plan::Python(parse(task_data)?),
+        "matmul" => Plan::Matmul(parse(task_data)?),
+        "train" => Plan::Train(parse(task_data)?),
+        other => {
+            let reason = format!("unknown task type `{other}`; this worker knows command, python, matmul and train");
+            return Err(PlanError::new(exit_code::USAGE, reason));
+        }
+    };
+    check(&plan).map_err(|reason| PlanError::new(exit_code::DATA, format!("task_data: {reason}")))?;
+    Ok(plan)
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(task_data: &[u8]) -> Result<T, PlanError> {
+    serde_json::from_slice(task_data)
+        .map_err(|error| PlanError::new(exit_code::DATA, format!("task_data is not the JSON that was expected: {error}")))
+}
+
+fn check(plan: &Plan) -> Result<(), String> {
+    match plan {
+        Plan::Command(command) => match command.argv.first() {
+            Some(program) if !program.is_empty() => no_zero_bytes(command.argv.iter(), &command.env),
+            _ => Err("argv: the program is missing".to_owned()),
+        },
+        Plan::Python(python) => {
+            if python.script.is_empty() == python.code.is_empty() {
+                return Err("either script or code must be given".to_owned());
+            }
+            no_zero_bytes(python.args.iter().chain([&python.script]), &python.env)
+        }
+        Plan::Train(train) => {
+            if train.script.is_empty() {
+                return Err("script is missing".to_owned());
+            }
+            no_zero_bytes(train.args.iter().chain([&train.script]), &train.env)
+        }
+        Plan::Matmul(matmul) => match matmul.n {
+            1..=MATMUL_N_MAX => Ok(()),
+            n => Err(format!("n is {n}, it must be 1 to {MATMUL_N_MAX}")),
+        },
+    }
+}
+
+/// The operating system takes no zero bytes in arguments and environment.
+fn no_zero_bytes<'a>(mut args: impl Iterator<Item = &'a String>, env: &BTreeMap<String, String>) -> Result<(), String> {
+    if args.any(|argument| argument.contains('\0')) {
+        return Err("an argument has a zero byte".to_owned());
+    }
+    let bad = |key: &str| key.is_empty() || key.contains(['=', '\0']);
+    match env.iter().find(|(key, value)| bad(key) || value.contains('\0')) {
+        Some((key, _)) => Err(format!("env: `{}` cannot be a variable", key.escape_default())),
+        None => Ok(()),
+    }
+}
+
+/// Where a script is: in the bundle, never outside it; or anywhere if there is no bundle and the path is absolute.
+pub fn script_path(script: &str, bundle: Option<&Path>) -> Result<PathBuf, PlanError> {
+    let missing = |reason: String| PlanError::new(exit_code::NO_INPUT, reason);
+    let relative = Path::new(script);
+    let Some(bundle) = bundle else {
+        return match (relative.is_absolute(), relative.is_file()) {
+            (true, true) => Ok(relative.to_owned()),
+            (true, false) => Err(missing(format!("script `{script}` does not exist on this worker"))),
+            (false, _) => {
+                Err(missing(format!("script `{script}` needs a bundle; submit it with `gridctl train` or `task submit --bundle`")))
+            }
+        };
+    };
+    let inside = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let path = bundle.join(relative);
+    if !inside {
+        return Err(missing(format!("script `{script}` is not a path inside the bundle")));
+    }
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(missing(format!("script `{script}` is not in the bundle, which has {}", top_of(bundle))))
+}
+
+fn top_of(folder: &Path) -> String {
+    const NAMES_MAX: usize = 8;
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    let more = names.len().saturating_sub(NAMES_MAX);
+    names.truncate(NAMES_MAX);
+    match (names.is_empty(), more) {
+        (true, _) => "no files".to_owned(),
+        (false, 0) => names.join(", "),
+        (false, more) => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_type_is_read() {
+        let command = plan("command", br#"{"argv":["echo","hi"],"env":{"A":"1"},"stdin":"x"}"#).expect("valid");
+        assert!(matches!(command, Plan::Command(command) if command.argv == ["echo", "hi"] && command.env["A"] == "1"));
+        assert!(matches!(plan("python", br#"{"code":"print(1)"}"#), Ok(Plan::Python(_))));
+        assert!(matches!(plan("train", br#"{"script":"a.py","args":["--x"],"other":1}"#), Ok(Plan::Train(_))));
+        assert_eq!(plan("matmul", br#"{"n":4,"seed":2}"#), Ok(Plan::Matmul(MatmulPlan { n: 4, seed: 2 })));
+    }
+
+    #[test]
+    fn each_mistake_is_one_line_that_names_it() {
+        let cases: [(&str, &[u8], i32, &str); 9] = [
+            ("rust", b"{}", exit_code::USAGE, "unknown task type `rust`"),
+            ("command", b"{", exit_code::DATA, "EOF"),
+            ("command", b"{}", exit_code::DATA, "argv"),
+            ("command", br#"{"argv":[]}"#, exit_code::DATA, "the program is missing"),
+            ("command", br#"{"argv":["a\u0000b"]}"#, exit_code::DATA, "zero byte"),
+            ("command", br#"{"argv":["a"],"env":{"A=B":"1"}}"#, exit_code::DATA, "A=B"),
+            ("python", br#"{"script":"a.py","code":"1"}"#, exit_code::DATA, "either script or code"),
+            ("train", br#"{"args":[]}"#, exit_code::DATA, "script is missing"),
+            ("matmul", br#"{"n":0}"#, exit_code::DATA, "n is 0"),
+        ];
+        for (task_type, task_data, code, part) in cases {
+            let error = plan(task_type, task_data).expect_err(part);
+            assert_eq!(error.code, code, "{error}");
+            assert!(error.reason.contains(part) && !error.reason.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_script_outside_its_bundle_is_refused_and_a_missing_one_is_told_with_what_there_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("a.py"), "").expect("writable");
+        assert_eq!(script_path("a.py", Some(folder.path())), Ok(folder.path().join("a.py")));
+        for outside in ["../a.py", "/etc/passwd", "x/../../a.py"] {
+            assert!(script_path(outside, Some(folder.path())).is_err(), "{outside}");
+        }
+        let error = script_path("b.py", Some(folder.path())).expect_err("missing");
+        assert_eq!((error.code, error.reason.as_str()), (66, "script `b.py` is not in the bundle, which has a.py"));
+        assert!(script_path("a.py", None).expect_err("no bundle").reason.contains("needs a bundle"));
+    }
+}
