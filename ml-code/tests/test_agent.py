@@ -108,6 +108,11 @@ def test_an_answer_of_the_old_contract_without_success_is_a_rejection():
     assert _agent._result(ml_pb2.Ack(outcome=ml_pb2.ACK_STALE)).outcome is Outcome.STALE
 
 
+def test_an_ack_of_a_lease_that_ended_meanwhile_is_lease_lost():
+    with pytest.raises(raftgrid.LeaseLost, match="lease 5"):
+        _agent._result(ml_pb2.Ack(outcome=ml_pb2.ACK_STALE, reason="STALE_LEASE: lease 5 of task t is not open"))
+
+
 def test_another_first_model_is_compared_not_taken(agent, capsys):
     assert raftgrid.init().init_model(params()).outcome is Outcome.ACCEPTED
     assert raftgrid.init().init_model(params()).outcome is Outcome.DUPLICATE
@@ -262,6 +267,15 @@ def test_a_model_with_another_digest_or_version_is_never_loaded(agent):
 
     agent.damage_chunk = other_bytes
     with pytest.raises(raftgrid.TransferError, match="digest"):
+        step.load()
+
+    def same_digest(chunk, _context):
+        # The right digest and length, right checksums of wrong bytes: only the hash over the whole tells.
+        chunk.data = bytes(reversed(chunk.data))
+        chunk.crc32c = _agent.crc32c(chunk.data)
+
+    agent.damage_chunk = same_digest
+    with pytest.raises(raftgrid.TransferError, match="SHA-256 differs"):
         step.load()
     agent.damage_chunk = lambda chunk, _context: setattr(chunk, "version", 9)
     with pytest.raises(raftgrid.RaftgridError, match="asked for model 0, was given 9"):

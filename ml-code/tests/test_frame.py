@@ -17,7 +17,7 @@ def header(data):
 def test_names_are_sorted_and_wider_dtypes_come_first():
     values = {"z": np.zeros(1), "b": np.zeros(2, np.float32), "a": np.zeros(2, np.float32), "ä": np.zeros(1, np.float32)}
     data = _frame.to_bytes(values)
-    assert list(header(data)) == ["z", "a", "b", "ä"]
+    assert list(header(data)) == list(_frame.from_bytes(data)) == _frame.canonical_names(values) == ["z", "a", "b", "ä"]
     assert data == _frame.to_bytes(dict(reversed(values.items())))
     offsets = [entry["data_offsets"] for entry in header(data).values()]
     assert offsets == [[0, 8], [8, 16], [16, 24], [24, 28]]

@@ -1,5 +1,6 @@
 """Runs without a cluster, the examples among them."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,12 +13,13 @@ import raftgrid
 from raftgrid import Outcome, _frame
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+SOURCE = Path(raftgrid.__file__).parent.parent
 
 
 def example(name, *args, **environment):
     done = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLES / name), *args],
-        env={"PATH": "/usr/bin:/bin", "OPENBLAS_NUM_THREADS": "1", **environment},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(SOURCE), "OPENBLAS_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -161,8 +163,6 @@ def test_metrics_that_are_not_finite_do_not_spoil_the_others(capsys):
 
 def test_canonical_bytes_of_the_first_model_are_the_models_digest():
     job = job_of(rounds=1)
-    import hashlib
-
     for step in job.rounds():
         step.load()
         assert job.model_sha256 == hashlib.sha256(_frame.to_bytes(model())).hexdigest()

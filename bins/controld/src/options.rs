@@ -7,7 +7,7 @@ use structopt::StructOpt;
 
 /// A raftgrid control-plane replica.
 #[derive(Debug, StructOpt)]
-#[structopt(name = "controld", rename_all = "kebab-case")]
+#[structopt(name = "controld", rename_all = "kebab-case", setting = structopt::clap::AppSettings::AllArgsOverrideSelf)]
 pub struct Options {
     /// Settings file: TOML, or JSON by its ending. The environment (RAFTGRID_…) and flags win over it.
     #[structopt(long, value_name = "FILE")]

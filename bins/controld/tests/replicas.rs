@@ -5,7 +5,7 @@ mod harness;
 use std::time::Duration;
 
 use harness::{wait_for, Cluster, Process};
-use raftgrid_proto::v1::{ChangeMemberRequest, SnapshotRequest, TaskSpec};
+use raftgrid_proto::v1::{ChangeMemberRequest, SnapshotRequest, SubmitTaskRequest};
 use raftgrid_rpc::methods::{CLUSTER_ADD_LEARNER, CLUSTER_SNAPSHOT};
 
 fn submit(cluster: &Cluster, count: usize) -> Vec<String> {
@@ -13,7 +13,10 @@ fn submit(cluster: &Cluster, count: usize) -> Vec<String> {
     (0..count)
         .map(|number| {
             let data = format!(r#"{{"argv":["true"],"number":{number}}}"#);
-            client.submit_task("command", data.as_bytes(), TaskSpec::new()).expect("a majority runs").task_id
+            let mut request = SubmitTaskRequest::new();
+            request.set_task_type("command".to_owned());
+            request.set_task_data(data.into_bytes());
+            client.submit_task(request).expect("a majority runs").task_id
         })
         .collect()
 }

@@ -12,6 +12,7 @@ use crate::demo_run::{run as train_once, Record, Stage};
 use crate::dev;
 use crate::dev_state::{DevState, Node};
 use crate::failure::{Failure, Result};
+use crate::launch;
 use crate::limits::DEMO_DIRECTORY;
 use crate::output::{line, thousands, Output};
 use crate::process::family;
@@ -31,6 +32,12 @@ pub(crate) fn run(context: &Context, args: &Demo) -> Result<()> {
     let directory = absolute(context.global.dir.as_deref().unwrap_or(Path::new(DEMO_DIRECTORY)))?;
     // Told before anything starts: a script that is not there is the likeliest slip.
     crate::bundle::pack(&args.script)?;
+    let python = launch::python(args.python.as_deref())?;
+    let missing = launch::missing_modules(&python, &["raftgrid", "numpy", "grpc", "safetensors", "sklearn"])?;
+    if !missing.is_empty() {
+        let cause = format!("{} does not find {}", python.display(), missing.join(", "));
+        return Err(Failure::new(cause, "make deps, or --python FILE"));
+    }
     clear(&directory)?;
     let outcome = act(&context.global, args, &directory, &interrupt);
     let taken_down = dev::down(&directory);

@@ -54,6 +54,8 @@ pub(crate) struct Killed {
 
 /// SIGKILL to exactly the recorded process of `word` (`leader`, or a node). If it led, waits for the next leader.
 pub(crate) fn kill(directory: &Path, word: &str, interrupt: &Interrupt) -> Result<Killed> {
+    // First without the lock, which would make the directory of a cluster that never was.
+    DevState::expect(directory)?;
     let lock = Lock::take(directory)?;
     let mut state = DevState::expect(directory)?;
     let client = asker(&state)?;
@@ -156,6 +158,7 @@ pub(crate) fn stop_all(directory: &Path, state: &mut DevState) -> Result<usize> 
 
 /// Starts a node again; one that still runs is killed first. Milliseconds until it was ready (a replica) or running (a worker).
 pub(crate) fn restart(directory: &Path, word: &str, interrupt: &Interrupt) -> Result<(String, u128)> {
+    DevState::expect(directory)?;
     let lock = Lock::take(directory)?;
     let mut state = DevState::expect(directory)?;
     let name = state.node(word)?.name.clone();

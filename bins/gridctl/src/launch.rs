@@ -70,6 +70,25 @@ pub(crate) fn python(given: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
+/// Which of these modules the interpreter cannot find.
+pub(crate) fn missing_modules(python: &Path, modules: &[&str]) -> Result<Vec<String>> {
+    // Looked for, not imported: importing scikit-learn takes a second.
+    let script = "import importlib.util as u, sys\nfor m in sys.argv[1:]:\n    if u.find_spec(m) is None: print(m)";
+    let failed = |cause: String| {
+        Failure::new(format!("python {} does not run: {cause}", python.display()), "--python FILE, or make deps")
+    };
+    let output = Command::new(python)
+        .args(["-c", script])
+        .args(modules)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect())
+}
+
 /// A binary beside this one.
 fn sibling(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()

@@ -58,7 +58,10 @@ fn run(parsed: Parsed) -> Result<()> {
     let Cli { global, command } = match parsed {
         Parsed::Run(cli) => *cli,
         Parsed::Text(text) => {
-            output::line(text);
+            // clap has printed the version by itself.
+            if !text.is_empty() {
+                output::line(text);
+            }
             return Ok(());
         }
     };

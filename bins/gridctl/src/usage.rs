@@ -71,9 +71,14 @@ fn commands(help: &str) -> Vec<String> {
     below.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
+/// The name that a slip of the fingers may have meant: a letter too many, too few, changed, or two exchanged, one such slip per four letters.
 fn nearest<'a>(word: &str, known: &'a [String]) -> Option<&'a str> {
-    let scored = known.iter().map(|name| (strsim::jaro_winkler(word, name), name));
-    scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name.as_str())
+    let slips = word.len().div_ceil(4);
+    let distances = known.iter().map(|name| (strsim::damerau_levenshtein(word, name), name));
+    distances
+        .filter(|(distance, _)| *distance <= slips)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name.as_str())
 }
 
 /// clap's message up to its usage block, without its colour and its label.
@@ -115,7 +120,7 @@ mod tests {
         let line = failure("gridctl train a.py --name x --shards 6 --workers 3");
         assert!(line.contains("--rounds") && line.ends_with("try: gridctl train --help"), "{line}");
         let line = failure("gridctl train a.py --name x --shards six --workers 3 --rounds 1");
-        assert!(line.contains("six") && line.contains("shards"), "{line}");
+        assert!(line.contains("--shards") && line.contains("digit"), "{line}");
         let line = failure("gridctl job list --output yaml");
         assert!(line.contains("yaml"), "{line}");
         let line = failure("gridctl job list --timeout soon");

@@ -20,8 +20,6 @@ const NODE_KEY: &str = "raftgrid-node";
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Context {
     pub(crate) caller: Caller,
-    /// It came from a follower: it is not forwarded again.
-    pub(crate) forwarded: bool,
     /// From the metadata, "" if not given.
     pub(crate) task_id: String,
     /// From the metadata, "" if not given.
@@ -45,7 +43,7 @@ impl Context {
     }
 
     pub(crate) fn from_follower(principal: String) -> Self {
-        Self { caller: Caller { principal }, forwarded: true, ..Self::default() }
+        Self { caller: Caller { principal }, ..Self::default() }
     }
 }
 

@@ -25,7 +25,9 @@ impl From<CallError> for Failure {
         let message = error.to_string();
         match error {
             CallError::NotLeader { leader } => Failure::NotLeader { leader },
-            CallError::Unavailable(_) | CallError::Unknown => Failure::Unavailable(message),
+            CallError::Unavailable(_) => Failure::Unavailable(message),
+            // Not UNAVAILABLE: without a request id a second try could do the thing twice.
+            CallError::Unknown => Failure::Status(status(RpcStatusCode::DEADLINE_EXCEEDED, message)),
             CallError::Exhausted(_) => Failure::Status(status(RpcStatusCode::RESOURCE_EXHAUSTED, message)),
             CallError::Invalid(_) => Failure::Status(status(RpcStatusCode::INVALID_ARGUMENT, message)),
             CallError::Precondition(_) => Failure::Status(status(RpcStatusCode::FAILED_PRECONDITION, message)),

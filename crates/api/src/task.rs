@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use grpcio::RpcStatusCode;
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::methods;
-use raftgrid_rpc::status::status;
 use uuid::Uuid;
 
 use crate::calls::{ask, propose, read, read_at, Surface};
 use crate::context::{Context, Core};
-use crate::failure::{invalid, not_found, Answer, Failure};
+use crate::failure::{invalid, not_found, Answer};
 use crate::{limits, logs, validate, views, watch};
 
 pub(crate) fn register(surface: Surface) -> Surface {
@@ -30,8 +28,10 @@ async fn submit(core: Arc<Core>, context: Context, mut request: SubmitTaskReques
     validate::json("task_data", request.get_task_data(), limits::TASK_DATA_BYTES_MAX)?;
     validate::optional_name("task_id", request.get_task_id())?;
     validate::optional_name("request_id", request.get_request_id())?;
-    let anonymous = request.get_request_id().is_empty();
-    let request_id = if anonymous { Uuid::now_v7().to_string() } else { request.take_request_id() };
+    let request_id = match request.get_request_id() {
+        "" => Uuid::now_v7().to_string(),
+        _ => request.take_request_id(),
+    };
     let kind = Command_oneof_kind::submit_task(SubmitTask {
         task_id: request.take_task_id(),
         task_type: request.take_task_type(),
@@ -39,14 +39,7 @@ async fn submit(core: Arc<Core>, context: Context, mut request: SubmitTaskReques
         spec: request.spec,
         ..SubmitTask::default()
     });
-    let reply = match propose(&core, &context, &request_id, kind).await {
-        // Without a request id of the client's a second try could run the task twice: it must not look like a call to repeat.
-        Err(Failure::Unavailable(why)) if anonymous && why.contains("request id") => {
-            let message = "the outcome is not known; list the tasks before submitting again, or send a request_id";
-            return Err(Failure::Status(status(RpcStatusCode::DEADLINE_EXCEEDED, message)));
-        }
-        other => other?,
-    };
+    let reply = propose(&core, &context, &request_id, kind).await?;
     let mut response = SubmitTaskResponse::new();
     response.set_task_id(reply.get_id().to_owned());
     response.set_success(true);

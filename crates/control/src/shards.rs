@@ -235,7 +235,9 @@ fn home(view: &View, job: &JobView, live: &[&ShardLease], shard: u32) -> Option<
     if let Some(given) = job.given.get(&shard).filter(|given| !given.digest.is_empty()) {
         return Some(Home { task_id: given.task_id.clone(), node_id: given.node_id.clone() });
     }
-    let lease = live.iter().find(|lease| lease.shard == shard && !lease.verify)?;
+    // If only the second computation is left, it is the first one now.
+    let of_shard = || live.iter().filter(|lease| lease.shard == shard);
+    let lease = of_shard().find(|lease| !lease.verify).or_else(|| of_shard().next())?;
     let (_, row) = view.task_by_id(&lease.task_id)?;
     Some(Home { task_id: lease.task_id.clone(), node_id: row.get_task().assigned_node_id.clone() })
 }

@@ -8,7 +8,7 @@ use raftgrid_blob::FragmentWriter;
 use raftgrid_manifest::{read, Rows, Table};
 use raftgrid_proto::v1::{
     Ack, AckOutcome, Command, CommandReply, Command_oneof_kind, CommitArtifact, CommitGradient, CommitModel, JobRow,
-    Outcome, RejectGradient, TaskRow,
+    Outcome, RejectGradient, RoundPhase, TaskRow,
 };
 use raftgrid_train::{check_contribution, check_model, effective_weight, GuardLimits};
 
@@ -165,30 +165,29 @@ impl Uploads {
         Ok(ack_of(self.propose(&caller.principal, Command_oneof_kind::commit_gradient(command))?))
     }
 
-    /// Rows in which the sender's lease and round can be judged: a follower may have applied less than the sender has seen elsewhere.
+    /// Rows in which the sender's lease and round can be judged: a follower may have applied less than the sender has seen elsewhere, and
+    /// a client without leases does not know that its shard is leased a moment after it was given the model.
     fn caught_up_with(&self, meta: &GradientMeta) -> Result<Arc<dyn Rows + Send + Sync>, CallError> {
+        let old_client = meta.lease_epoch == 0;
         loop {
             let (rows, position) = self.artifacts.views.view();
-            let job = read::job_by_id(rows.as_ref(), &meta.job_id).map_err(rows_failed)?;
-            let committed = job.map_or(0, |row| row.get_job().rounds_committed);
-            let behind = meta.lease_epoch > position || (meta.lease_epoch != 0 && meta.round > committed);
+            let behind = if old_client {
+                awaits_lease(rows.as_ref(), meta)?
+            } else {
+                let job = read::job_by_id(rows.as_ref(), &meta.job_id).map_err(rows_failed)?;
+                let committed = job.map_or(0, |row| row.get_job().rounds_committed);
+                meta.lease_epoch > position || meta.round > committed
+            };
             if !behind {
                 return Ok(rows);
             }
-            drop(rows);
             let (sender, changed) = bounded(1);
             let woken = Box::new(move |at| drop(sender.send(at)));
-            self.ring.changed_after(
-                position,
-                Some(vec![(Table::Job, Vec::new()), (Table::Task, Vec::new())]),
-                CATCH_UP,
-                woken,
-            );
+            self.ring.changed_after(position, Some(vec![(Table::Round, Vec::new()), (Table::Task, Vec::new())]), CATCH_UP, woken);
             match changed.recv() {
                 Ok(at) if at > position => {}
-                _ => {
-                    return Err(CallError::Unavailable("this replica is behind the one that gave the lease".to_owned()))
-                }
+                _ if old_client => return Ok(rows),
+                _ => return Err(CallError::Unavailable("this replica is behind the one that gave the lease".to_owned())),
             }
         }
     }
@@ -366,6 +365,22 @@ fn resolve_old_client(rows: &dyn Rows, meta: &GradientMeta) -> Result<Result<Tar
         return refused(AckOutcome::ACK_STALE, format!("no shard of round {round} is leased to {}", meta.worker_id));
     };
     Ok(Ok(Target { epoch: task.open_epoch, round, shard, job, task }))
+}
+
+/// Whether a client without leases was given a model of the open round and has no shard of it yet.
+fn awaits_lease(rows: &dyn Rows, meta: &GradientMeta) -> Result<bool, CallError> {
+    for task in read::tasks_of_node(rows, &meta.worker_id).map_err(rows_failed)? {
+        if !task.model_given || task.open_epoch == 0 {
+            continue;
+        }
+        let Some(job) = read::job(rows, task.job_sequence).map_err(rows_failed)? else { continue };
+        let round = read::round(rows, job.sequence, task.model_given_version).map_err(rows_failed)?;
+        let open = round.filter(|row| row.phase == RoundPhase::ROUND_OPEN);
+        if open.is_some_and(|row| row.leases.iter().all(|lease| lease.get_lease().epoch != task.open_epoch)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn first_model_compared(rows: &dyn Rows, job: &JobRow, digest: [u8; 32]) -> Result<Ack, CallError> {

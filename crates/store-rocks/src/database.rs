@@ -30,11 +30,7 @@ fn bounded(from: &[u8], to: &[u8]) -> ReadOptions {
     options
 }
 
-fn walk(
-    mut rows: DBRawIterator<'_>,
-    direction: Direction,
-    visit: Visit<'_>,
-) -> Result<(), rocksdb::Error> {
+fn walk(mut rows: DBRawIterator<'_>, direction: Direction, visit: Visit<'_>) -> Result<(), rocksdb::Error> {
     match direction {
         Direction::Up => rows.seek_to_first(),
         Direction::Down => rows.seek_to_last(),

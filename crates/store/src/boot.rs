@@ -172,7 +172,9 @@ impl<D: Disk> Boot<D> {
             (None, Found::Mark(mark)) if mark != SyncMark::default() => {
                 return Err(self.lost(format!("the log is empty, but it reached {}", mark.last_index)));
             }
-            (None, Found::Nothing | Found::Mark(_)) => (true, self.create(&db, founding.as_ref())?, SyncMark::default()),
+            (None, Found::Nothing | Found::Mark(_)) => {
+                (true, self.create(&db, founding.as_ref())?, SyncMark::default())
+            }
         };
         let mut removed = self.clean(&base.state_dir)?;
         let shelf = SnapshotShelf::new(disk.clone(), layout.clone());
@@ -180,8 +182,7 @@ impl<D: Disk> Boot<D> {
         if disk.list(&layout.entry(&base.state_dir))?.is_empty() {
             return Err(self.damaged(format!("the state directory {} is gone", base.state_dir)));
         }
-        let window =
-            log::load(&db, base).map_err(|error| self.log_error(error))?.map_err(|cause| self.lost(cause))?;
+        let window = log::load(&db, base).map_err(|error| self.log_error(error))?.map_err(|cause| self.lost(cause))?;
         let tables = self.open_tables(&window, shelf.clone())?;
         self.check_mark(&window, &mark)?;
         self.check_tables(&window, &tables)?;
@@ -244,6 +245,10 @@ impl<D: Disk> Boot<D> {
             StoreError::Disk(error) if matches!(error.kind, DiskErrorKind::Corrupted | DiskErrorKind::Missing) => {
                 self.damaged(error.to_string())
             }
+            // A view or a checkpointer of an earlier opening in this process.
+            StoreError::Disk(error) if error.kind == DiskErrorKind::Locked => {
+                StoreError::Busy { dir: self.layout.show() }
+            }
             other => other,
         })
     }
@@ -290,7 +295,9 @@ impl<D: Disk> Boot<D> {
             (Some(conf), _) => index > snapshot.index || *conf == normalised(&snapshot.conf),
         };
         if !right {
-            return Err(self.damaged(format!("the configuration of the state tables at {index} is not that of the log")));
+            return Err(
+                self.damaged(format!("the configuration of the state tables at {index} is not that of the log"))
+            );
         }
         Ok(())
     }

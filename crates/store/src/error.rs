@@ -14,7 +14,9 @@ pub enum StoreError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// Two processes, one directory. Trying again helps once the other has ended.
-    #[error("failed to open {dir}: another process has it open; stop that process or give this one its own data directory")]
+    #[error(
+        "failed to open {dir}: another process has it open; stop that process or give this one its own data directory"
+    )]
     Busy {
         /// The data directory.
         dir: String,

@@ -63,7 +63,8 @@ pub(crate) fn create<D: Disk>(
 ) -> Result<Identity, StoreError> {
     let store_uuid = uuid::Builder::from_random_bytes(disk.nonce().to_be_bytes()).into_uuid();
     let identity = Identity { cluster_id: cluster_id.to_owned(), node_id, store_uuid };
-    let stored = Stored { format: FORMAT, cluster_id: cluster_id.to_owned(), node_id, store_uuid: store_uuid.to_string() };
+    let stored =
+        Stored { format: FORMAT, cluster_id: cluster_id.to_owned(), node_id, store_uuid: store_uuid.to_string() };
     let mut text = serde_json::to_vec_pretty(&stored)
         .map_err(|error| StoreError::Broken { action: "encode the identity", cause: error.to_string() })?;
     text.push(b'\n');

@@ -46,6 +46,10 @@ impl Layout {
         self.root.join("synced")
     }
 
+    pub(crate) fn synced_new(&self) -> PathBuf {
+        self.root.join("synced.new")
+    }
+
     pub(crate) fn ballast(&self) -> PathBuf {
         self.root.join("ballast")
     }
@@ -115,13 +119,20 @@ mod tests {
     fn names_round_trip_and_paths_are_refused() {
         let name = state_name(17, 0x1234_5678_9abc_def0_0000_0000_0000_0001);
         assert_eq!(parse_state(&name), Some(17));
-        for bad in ["state-", "state-1", "state-x-0123456789abcdef", "state-1-0123", "state-1-../../../../etc/", "state-+1-0123456789abcdef"]
-        {
+        for bad in [
+            "state-",
+            "state-1",
+            "state-x-0123456789abcdef",
+            "state-1-0123",
+            "state-1-../../../../etc/",
+            "state-+1-0123456789abcdef",
+        ] {
             assert_eq!(parse_state(bad), None, "{bad}");
         }
         assert!(is_staging(&staging_name(9)) && !is_staging("staging-../x"));
         assert!(is_plain_name("000012.sst") && is_plain_name("MANIFEST-000004"));
-        for bad in ["", ".", "..", "a/b", "../a", ".hidden", "a\0b", "a\\b", "ä", &"x".repeat(FILE_NAME_BYTES_MAX + 1)] {
+        for bad in ["", ".", "..", "a/b", "../a", ".hidden", "a\0b", "a\\b", "ä", &"x".repeat(FILE_NAME_BYTES_MAX + 1)]
+        {
             assert!(!is_plain_name(bad), "{bad:?}");
         }
     }

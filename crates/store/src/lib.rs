@@ -6,6 +6,7 @@
 //! docs/storage-format.md.
 
 mod boot;
+mod checkpoint;
 mod codec;
 pub mod disk;
 mod error;
@@ -18,8 +19,10 @@ mod room;
 mod shelf;
 mod staging;
 mod tables;
+mod view;
 
 pub use boot::{BootMode, BootReport, Booted, Store};
+pub use checkpoint::Checkpointer;
 pub use disk::{Disk, DiskError, DiskErrorKind, DiskResult};
 pub use error::{StoreError, LOST_LOG};
 pub use identity::Identity;
@@ -28,4 +31,5 @@ pub use log::{LogReaderImpl, RaftLog, SyncerImpl};
 pub use room::{Room, RoomWatch};
 pub use shelf::{SnapshotFile, SnapshotReader, SnapshotShelf};
 pub use staging::Staging;
-pub use tables::{Checkpointer, StateTables, TablesReader, TablesView};
+pub use tables::StateTables;
+pub use view::{TablesReader, TablesView};

@@ -61,11 +61,14 @@ pub(crate) fn read<D: Disk>(disk: &D, layout: &Layout) -> DiskResult<Found> {
     })
 }
 
-/// Makes a mark that claims nothing, durably, so that from the base on the file is always there.
+/// Makes a mark that claims nothing, durably, so that from the base on the file is always there. It gets its name only when it is
+/// whole: a power cut in between must not leave half a mark, which would count as a loss.
 pub(crate) fn create<D: Disk>(disk: &D, layout: &Layout) -> DiskResult<()> {
-    disk.remove_file(&layout.synced())?;
-    disk.write_at(&layout.synced(), 0, &encode(&SyncMark::default()))?;
-    disk.sync_file(&layout.synced())?;
+    let new = layout.synced_new();
+    disk.remove_file(&new)?;
+    disk.write_at(&new, 0, &encode(&SyncMark::default()))?;
+    disk.sync_file(&new)?;
+    disk.rename(&new, &layout.synced())?;
     disk.sync_dir(&layout.root)
 }
 

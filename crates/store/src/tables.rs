@@ -9,24 +9,23 @@
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use raftgrid_driver::{ConfState, Index, Snapshot, SnapshotMeta, Term};
+use raftgrid_driver::{ConfState, Index, Snapshot, Term};
 use raftgrid_manifest::{Change, Rows, RowsError, Table};
 
+use crate::checkpoint::Checkpointer;
 use crate::codec::{normalised, Reader, Writer};
 use crate::disk::{Batch, DbRead, Direction, Disk, DiskError, DiskErrorKind, StateDb};
 use crate::error::StoreError;
-use crate::layout::{making_name, parse_state, snapshot_name, Layout};
+use crate::layout::{parse_state, Layout};
 use crate::limits::{UNFLUSHED_BYTES_MAX, UNFLUSHED_CHANGES_MAX};
 use crate::log::records::{decode_position, encode_position};
 use crate::shelf::SnapshotShelf;
+use crate::view::{TablesReader, TablesView};
 
 /// Where the tables stand.
-const APPLIED: &[u8] = &[0, 1];
+pub(crate) const APPLIED: &[u8] = &[0, 1];
 /// Configuration as of there.
 const CONF: &[u8] = &[0, 2];
-
-/// View type of a disk's state database.
-type ViewOf<D> = <<D as Disk>::State as StateDb>::View;
 
 fn row_key(table: Table, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + key.len());
@@ -35,15 +34,15 @@ fn row_key(table: Table, key: &[u8]) -> Vec<u8> {
     out
 }
 
-fn rows_error(error: DiskError) -> RowsError {
+pub(crate) fn rows_error(error: DiskError) -> RowsError {
     RowsError(error.to_string())
 }
 
-fn get_row(db: &impl DbRead, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
+pub(crate) fn get_row(db: &impl DbRead, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
     db.get(&row_key(table, key)).map_err(rows_error)
 }
 
-fn scan_rows(
+pub(crate) fn scan_rows(
     db: &impl DbRead,
     table: Table,
     range: (&[u8], &[u8]),
@@ -86,14 +85,14 @@ pub(crate) fn peek_standing<D: Disk>(disk: &D, path: &Path) -> Result<Option<Sta
     Ok(decode_standing(applied.as_deref(), conf.as_deref()))
 }
 
-fn read_standing(db: &impl DbRead, path: &Path) -> Result<Standing, StoreError> {
+pub(crate) fn read_standing(db: &impl DbRead, path: &Path) -> Result<Standing, StoreError> {
     let applied = db.get(APPLIED)?;
     let conf = db.get(CONF)?;
     let standing = decode_standing(applied.as_deref(), conf.as_deref());
     standing.ok_or_else(|| corrupted(path, "the applied position or the configuration does not decode"))
 }
 
-fn corrupted(path: &Path, cause: &str) -> StoreError {
+pub(crate) fn corrupted(path: &Path, cause: &str) -> StoreError {
     StoreError::Disk(DiskError {
         kind: DiskErrorKind::Corrupted,
         action: "read",
@@ -108,15 +107,17 @@ struct Current<D: Disk> {
     name: String,
 }
 
-struct Shared<D: Disk> {
-    disk: D,
-    layout: Layout,
+/// What the apply thread, readers and the snapshot thread share.
+pub(crate) struct Shared<D: Disk> {
+    pub(crate) disk: D,
+    pub(crate) layout: Layout,
     current: RwLock<Current<D>>,
-    shelf: SnapshotShelf<D>,
+    pub(crate) shelf: SnapshotShelf<D>,
 }
 
 impl<D: Disk> Shared<D> {
-    fn db(&self) -> Arc<D::State> {
+    /// The database in use now.
+    pub(crate) fn db(&self) -> Arc<D::State> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).db)
     }
 }
@@ -216,17 +217,17 @@ impl<D: Disk> StateTables<D> {
 
     /// A consistent view of now, for any thread; cheap.
     pub fn view(&self) -> TablesView<D> {
-        TablesView { inner: Arc::new(self.db.view()) }
+        TablesView::new(&self.db)
     }
 
     /// A handle for other threads, which follows a `restore`.
     pub fn reader(&self) -> TablesReader<D> {
-        TablesReader { shared: Arc::clone(&self.shared) }
+        TablesReader::new(Arc::clone(&self.shared))
     }
 
     /// Makes snapshots; to be moved to the thread `snapshot`.
     pub fn checkpointer(&self) -> Checkpointer<D> {
-        Checkpointer { shared: Arc::clone(&self.shared) }
+        Checkpointer::new(Arc::clone(&self.shared))
     }
 
     /// Changes over to the state of an installed snapshot, and drops the old state. The log database must name it already,
@@ -235,7 +236,10 @@ impl<D: Disk> StateTables<D> {
         let (disk, layout) = (&self.shared.disk, &self.shared.layout);
         let broken = |cause: String| StoreError::Broken { action: "change over to a snapshot", cause };
         if parse_state(&snapshot.name) != Some(snapshot.meta.index) {
-            return Err(broken(format!("{:?} is not the staged state of index {}", snapshot.name, snapshot.meta.index)));
+            return Err(broken(format!(
+                "{:?} is not the staged state of index {}",
+                snapshot.name, snapshot.meta.index
+            )));
         }
         let path = layout.entry(&snapshot.name);
         let old = self.shared.current.read().unwrap_or_else(PoisonError::into_inner).name.clone();
@@ -266,7 +270,7 @@ impl<D: Disk> StateTables<D> {
     }
 }
 
-fn flushed(db: &impl StateDb, path: &Path) -> Result<Index, StoreError> {
+pub(crate) fn flushed(db: &impl StateDb, path: &Path) -> Result<Index, StoreError> {
     match db.get_persisted(APPLIED)? {
         None => Ok(0),
         Some(value) => match decode_position(&value) {
@@ -299,124 +303,5 @@ impl<D: Disk> Rows for StateTables<D> {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), RowsError> {
         scan_rows(&*self.db, table, (from, to), Direction::Down, visit)
-    }
-}
-
-/// The tables as seen by threads that do not write them. Clones are handles to the same.
-pub struct TablesReader<D: Disk> {
-    shared: Arc<Shared<D>>,
-}
-
-impl<D: Disk> Clone for TablesReader<D> {
-    fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
-    }
-}
-
-impl<D: Disk> TablesReader<D> {
-    /// A consistent view of now; cheap.
-    pub fn view(&self) -> TablesView<D> {
-        TablesView { inner: Arc::new(self.shared.db().view()) }
-    }
-
-    /// Highest index whose rows would survive a power cut now.
-    pub fn flushed(&self) -> Result<Index, StoreError> {
-        flushed(&*self.shared.db(), &self.shared.layout.root)
-    }
-}
-
-/// The tables as of one instant: a snapshot of the database, held open by this and its clones. It sees whole commits only, and
-/// none that came after it was taken. Short-lived by intent: while it lives, old versions of rows are kept on disk.
-pub struct TablesView<D: Disk> {
-    inner: Arc<ViewOf<D>>,
-}
-
-impl<D: Disk> Clone for TablesView<D> {
-    fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
-    }
-}
-
-impl<D: Disk> TablesView<D> {
-    /// The position that the view stands at.
-    pub fn applied(&self) -> Result<(Index, Term), RowsError> {
-        match self.inner.get(APPLIED).map_err(rows_error)? {
-            None => Ok((0, 0)),
-            Some(value) => decode_position(&value).ok_or_else(|| RowsError("the applied position does not decode".into())),
-        }
-    }
-}
-
-impl<D: Disk> Rows for TablesView<D> {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
-        get_row(&*self.inner, table, key)
-    }
-
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), RowsError> {
-        scan_rows(&*self.inner, table, (from, to), Direction::Up, visit)
-    }
-
-    fn scan_back(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), RowsError> {
-        scan_rows(&*self.inner, table, (from, to), Direction::Down, visit)
-    }
-}
-
-/// Makes snapshots of the tables while apply goes on.
-pub struct Checkpointer<D: Disk> {
-    shared: Arc<Shared<D>>,
-}
-
-impl<D: Disk> Clone for Checkpointer<D> {
-    fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
-    }
-}
-
-impl<D: Disk> Checkpointer<D> {
-    /// Makes a checkpoint and puts it on the shelf; (index, term, configuration) are read out of it. The newest one on the shelf
-    /// serves again if nothing was applied since. Blocks for a flush: call it on the thread `snapshot`.
-    pub fn make(&self) -> Result<Snapshot, StoreError> {
-        let Shared { disk, layout, shelf, .. } = &*self.shared;
-        let db = self.shared.db();
-        let standing = read_standing(&*db, &layout.root)?;
-        if let Some(newest) = shelf.newest().filter(|newest| newest.meta.index == standing.applied.0) {
-            return Ok(newest);
-        }
-        disk.create_dir(&layout.snapshots())?;
-        let nonce = disk.nonce();
-        let making = layout.snapshot(&making_name(nonce));
-        let made = self.fill(&db, &making, nonce);
-        if made.is_err() {
-            // The half-made directory goes now or at boot; the error that made it so is the one that counts.
-            let _ = disk.remove_dir(&making);
-        }
-        made
-    }
-
-    fn fill(&self, db: &Arc<D::State>, making: &Path, nonce: u128) -> Result<Snapshot, StoreError> {
-        let Shared { disk, shelf, .. } = &*self.shared;
-        db.checkpoint(making)?;
-        let Some(standing) = peek_standing(disk, making)? else {
-            return Err(corrupted(making, "the applied position or the configuration does not decode"));
-        };
-        let Some(conf) = standing.conf else {
-            let cause = "these tables stand before any configuration".to_owned();
-            return Err(StoreError::Broken { action: "make a snapshot", cause });
-        };
-        let meta = SnapshotMeta { index: standing.applied.0, term: standing.applied.1, conf };
-        let name = snapshot_name(meta.index, meta.term, nonce);
-        shelf.put(Snapshot { meta, name }, making)
     }
 }

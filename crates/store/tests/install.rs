@@ -76,7 +76,9 @@ fn leftovers<M: Machine>(machine: &M, booted: &Booted<M::D>) -> Vec<String> {
     names.filter(extra).filter(|name| *name != booted.log.state_dir()).collect()
 }
 
-fn prepared<M: Machine>(mode: &BootMode) -> (M, FaultDisk<M::D>, Booted<FaultDisk<M::D>>) {
+type Faulty<M> = FaultDisk<<M as Machine>::D>;
+
+fn prepared<M: Machine>(mode: &BootMode) -> (M, Faulty<M>, Booted<Faulty<M>>) {
     let machine = M::new();
     let disk = fault(&machine);
     let mut booted = Store::open(disk.clone(), &machine.dir(), mode.clone()).unwrap();
@@ -184,7 +186,8 @@ fn a_crash_after_each_step_of_a_shortening_is_not_taken_for_a_loss() {
         let synced = written && booted.log.syncer().sync(mark_of(&booted.log, 3, hard_state)).is_ok();
         for crash in SimMachine::crashes() {
             let next = SimMachine(machine.0.crash(crash));
-            let booted = next.open(mode.clone()).unwrap_or_else(|error| panic!("{changes} changes, {crash:?}: {error}"));
+            let booted =
+                next.open(mode.clone()).unwrap_or_else(|error| panic!("{changes} changes, {crash:?}: {error}"));
             let last = booted.log.reader().last_index();
             assert!(if synced { last == 6 } else { last == 9 || last == 6 }, "{last}");
         }
@@ -210,8 +213,8 @@ fn damaged_transfers_are_refused<M: Machine>() {
     let (_donor_machine, donor, made) = donor::<M>(20, 4);
     let (machine, _disk, booted) = prepared::<M>(&found(2, &[1, 2, 3]));
     let reader = donor.snapshots.open(&made.name).unwrap();
-    let largest = reader.files().iter().filter(|file| file.bytes > 0);
-    let data = largest.clone().find(|file| file.name.ends_with(".sst")).or(largest.last()).unwrap().name.clone();
+    let full = |name: &str| reader.files().iter().find(|file| file.bytes > 0 && file.name.ends_with(name));
+    let data = full(".sst").or(full("TABLE")).expect("a file with rows").name.clone();
     for damage in ["flip", "leave out", "other index"] {
         let index = if damage == "other index" { 21 } else { 20 };
         let mut staging = booted.snapshots.stage(index, 4).unwrap();

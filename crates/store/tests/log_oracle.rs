@@ -238,7 +238,7 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 12, max_shrink_iters: 50, failure_persistence: None, ..ProptestConfig::default()
+        cases: 40, max_shrink_iters: 50, failure_persistence: None, ..ProptestConfig::default()
     })]
     #[test]
     fn the_log_answers_as_mem_storage_on_rocksdb(steps in steps()) {

@@ -11,7 +11,6 @@
 pub mod aggregate;
 pub mod frame;
 pub mod guard;
-pub mod inputs;
 pub mod limits;
 pub mod mean;
 pub mod metrics;
@@ -27,5 +26,6 @@ pub use metrics::mean_metrics;
 pub use optimizer::{OptimizerError, Sgd};
 pub use seed::shard_seed;
 
-/// Names the arithmetic: mean and optimiser. Part of every round's inputs hash; any change that can alter a bit of a result changes it.
-pub const ALGORITHM_ID: &str = "raftgrid/mean-f32+sgd/v1";
+/// Names the arithmetic: mean and optimiser. Equal to `raftgrid_manifest::ALGORITHM_ID`, which enters every inputs hash (a test holds
+/// the two together); any change that can alter a bit of a result changes it.
+pub const ALGORITHM_ID: &str = "raftgrid/weighted-mean-f32-shard-order/1";

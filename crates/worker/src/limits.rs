@@ -28,13 +28,13 @@ pub const SLOTS_MAX: u32 = 4_096;
 pub const EVENTS_MAX: usize = 16_384;
 
 /// Bytes of stdout that go into a result.
-pub const STDOUT_TAIL_BYTES_MAX: usize = 64 * 1024;
+pub const STDOUT_TAIL_BYTES_MAX: usize = 60 * 1024;
 /// Bytes of stderr that are searched for a reason.
 pub const STDERR_TAIL_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of a result's JSON; a command in the log is at most 256 KiB.
-pub const RESULT_BYTES_MAX: usize = 128 * 1024;
-/// Characters of a reason.
-pub const REASON_CHARS_MAX: usize = 1_000;
+/// Bytes of a result's JSON: what the manifest takes.
+pub const RESULT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a reason; the manifest takes a little more.
+pub const REASON_BYTES_MAX: usize = 1_000;
 /// Bytes of one attempt's log on disk; what comes later is dropped.
 pub const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of one piece of log that is sent.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde_json::json;
 
-use crate::limits::{REASON_CHARS_MAX, RESULT_BYTES_MAX};
+use crate::limits::{REASON_BYTES_MAX, RESULT_BYTES_MAX};
 
 /// The last bytes of a stream.
 #[derive(Debug)]
@@ -34,7 +34,14 @@ impl Tail {
 /// The first line of a text that may have several, without control characters, of bounded length.
 pub(crate) fn one_line(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(REASON_CHARS_MAX).collect()
+    let mut bytes = 0;
+    line.chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .take_while(|letter| {
+            bytes += letter.len_utf8();
+            bytes <= REASON_BYTES_MAX
+        })
+        .collect()
 }
 
 /// Why a process failed: the last line that it wrote to stderr, or else how it ended.
@@ -54,11 +61,12 @@ pub(crate) fn command_result(code: i32, stdout: &str) -> String {
         if result.len() <= RESULT_BYTES_MAX {
             return result;
         }
-        let mut middle = tail.len() / 2;
-        while !tail.is_char_boundary(middle) {
-            middle += 1;
+        // One byte of text is at most six of JSON: so much too long, so much at least must go.
+        let mut cut = (result.len() - RESULT_BYTES_MAX) / 6 + 1;
+        while !tail.is_char_boundary(cut) {
+            cut += 1;
         }
-        tail = &tail[middle..];
+        tail = &tail[cut..];
     }
 }
 
@@ -84,9 +92,16 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_is_one_short_line_whatever_was_written() {
+        let reason = failure_reason(&"é\u{7}".repeat(10_000), 1);
+        assert!(reason.len() <= REASON_BYTES_MAX && reason.len() > REASON_BYTES_MAX - 4);
+        assert!(!reason.contains(char::is_control));
+    }
+
+    #[test]
     fn a_result_stays_within_its_limit_whatever_was_written() {
         let result = command_result(0, &"\u{1}é".repeat(40_000));
-        assert!(result.len() <= RESULT_BYTES_MAX && result.len() > RESULT_BYTES_MAX / 4);
+        assert!(result.len() <= RESULT_BYTES_MAX && result.len() > RESULT_BYTES_MAX - 64);
         let value: serde_json::Value = serde_json::from_str(&result).expect("still JSON");
         assert!(value["stdout_tail"].as_str().expect("text").ends_with('é'));
     }

@@ -126,7 +126,7 @@ pub fn plan(task_type: &str, task_data: &[u8]) -> Result<Plan, PlanError> {
 
 fn parse<T: for<'a> Deserialize<'a>>(task_data: &[u8]) -> Result<T, PlanError> {
     serde_json::from_slice(task_data)
-        .map_err(|error| PlanError::new(exit_code::DATA, format!("task_data is not the JSON that was expected: {error}")))
+        .map_err(|error| PlanError::new(exit_code::DATA, format!("task_data is not the JSON that is expected: {error}")))
 }
 
 fn check(plan: &Plan) -> Result<(), String> {

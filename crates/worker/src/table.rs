@@ -34,10 +34,10 @@ pub struct TaskContext {
     pub config_json: String,
     /// This trainer makes model 0.
     pub init_task: bool,
-    fenced: AtomicBool,
-    stop: Mutex<Option<String>>,
-    result: Mutex<Option<String>>,
-    model_digests: Mutex<BTreeMap<u64, Vec<u8>>>,
+    pub(crate) fenced: AtomicBool,
+    pub(crate) stop: Mutex<Option<String>>,
+    pub(crate) result: Mutex<Option<String>>,
+    pub(crate) model_digests: Mutex<BTreeMap<u64, Vec<u8>>>,
 }
 
 impl TaskContext {

@@ -129,6 +129,7 @@ class AgentBackend:
                 return None
             if self.should_stop():
                 return None
+            time.sleep(RETRY_FIRST_S)  # an agent that answers at once instead of waiting is not asked in a hot loop
         return self._steps.popleft()
 
     def get_model(self, version: Optional[int], digest: bytes) -> Tuple[int, bytes]:
@@ -311,6 +312,8 @@ def parse_config(text: str) -> Dict[str, Any]:
 
 
 def _result(ack: ml_pb2.Ack) -> PushResult:
+    if not ack.success and ack.reason.startswith("STALE_LEASE"):
+        raise LeaseLost(ack.reason)  # fenced while the bytes were on their way
     outcome = _OUTCOMES.get(ack.outcome, Outcome.REJECTED)
     if outcome is Outcome.ACCEPTED and not ack.success:
         # A server of the old contract knows only success; it says no.

@@ -23,7 +23,7 @@ from ._limits import METRICS_BYTES_MAX, METRICS_MAX
 from .errors import RaftgridError
 from .optimizer import SGD
 
-ALGORITHM_ID = "raftgrid/mean-f32+sgd/v1"
+ALGORITHM_ID = "raftgrid/weighted-mean-f32-shard-order/1"
 MOMENTUM_PREFIX = "momentum/"
 
 

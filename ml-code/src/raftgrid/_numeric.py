@@ -18,7 +18,7 @@ _SWITCHES = ("OPENBLAS_CORETYPE", "MKL_CBWR", "PYTHONHASHSEED", "CUBLAS_WORKSPAC
 def numeric_class() -> bytes:
     """JSON with sorted keys and no blanks: architecture, BLAS (name, version, core type), threads, switches, NumPy's version and the processor
     features that it found, Python's version, and the bundle's digest where RAFTGRID_BUNDLE gives it."""
-    config: Dict[str, Any] = getattr(np, "__config__", None) and _config()
+    config = _config()
     found: Dict[str, Any] = {
         "arch": platform.machine(),
         "blas": _blas(config),
@@ -33,10 +33,13 @@ def numeric_class() -> bytes:
 
 
 def _config() -> Dict[str, Any]:
+    """How NumPy was built, in the form that it tells since 1.25."""
     try:
-        return dict(np.__config__.show(mode="dicts"))
-    except TypeError:  # NumPy before 1.25 only prints
-        return {}
+        return dict(np.__config__.show(mode="dicts"))  # type: ignore[attr-defined]
+    except TypeError:  # before 1.25 it only prints, but keeps what it prints
+        kept = vars(np.__config__)
+        libraries = [name for key in ("blas_ilp64_opt_info", "blas_opt_info") for name in kept.get(key, {}).get("libraries", ())]
+        return {"Build Dependencies": {"blas": {"name": libraries[0] if libraries else ""}}}
 
 
 def _blas(config: Dict[str, Any]) -> Dict[str, str]:
@@ -48,7 +51,7 @@ def _blas(config: Dict[str, Any]) -> Dict[str, str]:
         "core": str(built.get("openblas configuration", "")),
     }
     try:
-        import threadpoolctl
+        import threadpoolctl  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError:
         return blas
     for library in threadpoolctl.threadpool_info():

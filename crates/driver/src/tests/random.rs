@@ -8,7 +8,15 @@ const VOTERS: [NodeId; 3] = [1, 2, 3];
 
 /// One seed: proposals and reads all the while, crashes, cuts, and a fourth replica that joins and leaves.
 fn run(seed: u64) -> Sim {
-    let options = Options { loss_percent: seed % 8, double_percent: 3, log_tail_entries: 20, ..Options::default() };
+    // Slow disks and slow state machines leave more between what is visible, durable and applied.
+    let options = Options {
+        loss_percent: seed % 8,
+        double_percent: 3,
+        log_tail_entries: 20,
+        sync_us: [1_000, 5_000, 20_000, 80_000][seed as usize % 4],
+        apply_us: [500, 5_000, 30_000][seed as usize % 3],
+        ..Options::default()
+    };
     let mut sim = Sim::found(seed, options, &VOTERS);
     let mut joined = false;
     for round in 0..600u64 {
@@ -49,6 +57,10 @@ fn fault(sim: &mut Sim) {
     let node = ids[sim.rng.below(ids.len() as u64) as usize];
     if sim.rng.percent(3) {
         sim.crash(node);
+    }
+    if sim.rng.percent(1) {
+        // The power fails for all of them.
+        ids.iter().for_each(|node| sim.crash(*node));
     }
     if sim.rng.percent(10) && sim.nodes[&node].live.is_none() {
         sim.start(node);

@@ -208,9 +208,9 @@ fn compare(machine: &mut Machine<'_>, command: &CommitGradient, mut ledger: Ledg
             ledger.job_row.mut_job().compared += 1;
         }
         ledger.job_row.mut_job().duplicates += 1;
-        let answer = duplicate(&ledger.contribution);
+        let reply = duplicate(&ledger.contribution);
         ledger.write(machine);
-        return Ok(answer);
+        return Ok(reply);
     }
     let row = &ledger.contribution;
     let why = format!(
@@ -252,10 +252,12 @@ pub(crate) fn reject(machine: &mut Machine<'_>, command: &RejectGradient) -> Han
         return Ok(machine.existing(ledger.job_row.get_job().revision));
     }
     // One entry a node, the newest: whatever a node sends, there is room for the next node's.
-    let known = ledger.contribution.refused.iter_mut();
-    match known.filter(|r| r.outcome == REJECTED).find(|r| r.node_id == refused.node_id) {
+    let listed = ledger.contribution.refused.iter().filter(|r| r.outcome == REJECTED).count();
+    let mut known = ledger.contribution.refused.iter_mut().filter(|r| r.outcome == REJECTED);
+    match known.find(|r| r.node_id == refused.node_id) {
         Some(entry) => *entry = refused,
-        None => ledger.contribution.refused.push(refused),
+        None if listed < REFUSED_MAX => ledger.contribution.refused.push(refused),
+        None => {}
     }
     answer(&mut ledger.round, &ledger.attempt);
     ledger.job_row.rejected_streak += 1;

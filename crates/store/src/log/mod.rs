@@ -104,7 +104,10 @@ impl<D: Disk> RaftLog<D> {
         }
         Err(LogError {
             action: "write",
-            cause: format!("snapshot {} is installed from {:?}, which is not staged", snapshot.meta.index, snapshot.name),
+            cause: format!(
+                "snapshot {} is installed from {:?}, which is not staged",
+                snapshot.meta.index, snapshot.name
+            ),
         })
     }
 }

@@ -153,8 +153,7 @@ mod tests {
         let empty = Entry { data: Bytes::new(), context: Bytes::new(), ..entry };
         assert_eq!(decode_entry(7, &encode_entry(&empty)), Some(empty));
         let conf = ConfState { voters: vec![1, 2], learners: vec![3], auto_leave: true, ..ConfState::default() };
-        let base =
-            Base { state_dir: "state-1-0".into(), snapshot: SnapshotMeta { index: 9, term: 2, conf } };
+        let base = Base { state_dir: "state-1-0".into(), snapshot: SnapshotMeta { index: 9, term: 2, conf } };
         assert_eq!(decode_base(&encode_base(&base)), Some(base));
         assert_eq!(key_index(&entry_key(0x0102_0304)), Some(0x0102_0304));
     }

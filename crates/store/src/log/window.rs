@@ -189,7 +189,9 @@ impl Window {
             self.cache_bytes += weight(&entry);
             self.cache.push_back(entry);
         }
-        while self.cache.len() > LOG_CACHE_ENTRIES_MAX || (self.cache_bytes > LOG_CACHE_BYTES_MAX && self.cache.len() > 1) {
+        while self.cache.len() > LOG_CACHE_ENTRIES_MAX
+            || (self.cache_bytes > LOG_CACHE_BYTES_MAX && self.cache.len() > 1)
+        {
             self.drop_from_cache(VecDeque::pop_front);
         }
         if let Some(state) = batch.hard_state {

@@ -1,6 +1,6 @@
 //! Machines to test on: one simulated, one real. Both can be stopped at any moment and found again by the next process.
 
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
 
 pub mod fault_disk;
 pub mod sim_disk;
@@ -134,7 +134,8 @@ pub fn entry(index: Index, term: Term, data: impl Into<Vec<u8>>) -> Entry {
 }
 
 pub fn append(entries: impl IntoIterator<Item = (Index, Term)>, term: Term) -> LogBatch {
-    let entries: Vec<_> = entries.into_iter().map(|(index, term)| entry(index, term, format!("{index}/{term}"))).collect();
+    let entries: Vec<_> =
+        entries.into_iter().map(|(index, term)| entry(index, term, format!("{index}/{term}"))).collect();
     LogBatch {
         truncate_after: entries.first().map(|entry| entry.index - 1),
         entries,

@@ -391,8 +391,12 @@ impl Disk for SimDisk {
                 names.insert(new, ino);
             });
         } else {
-            world.change_dir(target, |names| drop(names.insert(new, ino)));
-            world.change_dir(source, |names| drop(names.remove(&old)));
+            world.change_dir(target, |names| {
+                names.insert(new, ino);
+            });
+            world.change_dir(source, |names| {
+                names.remove(&old);
+            });
         }
         Ok(())
     }
@@ -405,7 +409,9 @@ impl Disk for SimDisk {
         let mut world = self.world();
         if world.find(path).is_some() {
             let (parent, name) = world.parent(path).ok_or_else(|| missing("remove", path))?;
-            world.change_dir(parent, |names| drop(names.remove(&name)));
+            world.change_dir(parent, |names| {
+                names.remove(&name);
+            });
         }
         Ok(())
     }

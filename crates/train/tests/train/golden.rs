@@ -53,6 +53,11 @@ fn aggregation_gives_the_bytes_that_numpy_gave() {
 }
 
 #[test]
+fn the_ledger_names_this_arithmetic() {
+    assert_eq!(ALGORITHM_ID, raftgrid_manifest::ALGORITHM_ID);
+}
+
+#[test]
 fn the_mean_and_the_canonical_file_are_those_of_numpy() {
     for case in golden()["cases"].as_array().expect("a list") {
         for round in case["rounds"].as_array().expect("a list") {

@@ -3,5 +3,4 @@
 mod common;
 mod golden;
 mod guards;
-mod inputs;
 mod properties;

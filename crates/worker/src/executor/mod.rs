@@ -382,7 +382,15 @@ impl Executor {
     }
 
     fn beat_answered(&mut self, now: Millis, number: u64, answer: &HeartbeatResponse, out: &mut Vec<Output>) {
+        let known = self.beats.incarnation;
         let Some(sent) = self.beats.answered(now, number, answer) else { return };
+        if known != 0 && answer.get_incarnation() != known {
+            // Polling under it would take the tasks of whoever holds it now.
+            let other = answer.get_incarnation();
+            let reason = format!("another worker has registered under this node id (incarnation {other}, ours was {known})");
+            self.superseded_by(reason, out);
+            return;
+        }
         for lease in answer.get_revoked() {
             self.revoke(&LeaseId::of(lease), out);
         }
@@ -432,10 +440,16 @@ impl Executor {
 
     fn report_answered(&mut self, now: Millis, lease: &LeaseId, answer: Answer, out: &mut Vec<Output>) {
         match answer {
-            Answer::Done | Answer::Stale | Answer::Refused(_) => self.forget(lease, out),
+            Answer::Done | Answer::Stale => self.forget(lease, out),
             Answer::Unavailable => {
                 if let Some(held) = self.held.get_mut(lease) {
                     held.retry_call(now);
+                }
+            }
+            // A result that cannot be recorded is a failure that can.
+            Answer::Refused(reason) => {
+                if !self.held.get_mut(lease).is_some_and(|held| held.report_refusal(&reason)) {
+                    self.forget(lease, out);
                 }
             }
         }

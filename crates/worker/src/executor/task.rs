@@ -12,6 +12,9 @@ pub(super) const EXIT_TIMED_OUT: i32 = 124;
 /// Exit code of a task that was cancelled: 128 + SIGTERM.
 pub(super) const EXIT_CANCELLED: i32 = 143;
 
+/// Exit code of a task whose result could not be recorded (EX_DATAERR).
+const EXIT_REFUSED: i32 = 65;
+
 /// When a call is made (again).
 #[derive(Debug)]
 pub(super) struct Call {
@@ -163,6 +166,24 @@ impl Held {
         let Some(report) = report else { return false };
         self.state = State::Reporting { report, call: Call { next_at: now, ..Call::new() } };
         true
+    }
+
+    /// The report was refused for what is in it: report that instead, once. False: even that was refused.
+    pub(super) fn report_refusal(&mut self, why: &str) -> bool {
+        match &mut self.state {
+            State::Reporting { report, call } if report.exit_code != EXIT_REFUSED => {
+                let reason = crate::output::one_line(&format!("the control plane refused the result: {why}"));
+                let (status, exit_code) = (TaskStatus::FAILED, EXIT_REFUSED);
+                *report = Report { status, exit_code, reason, result_data: String::new() };
+                *call = Call::new();
+                true
+            }
+            State::Reporting { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Killing { .. } => false,
+        }
     }
 
     /// The call failed: again after a pause.

@@ -207,6 +207,19 @@ fn a_result_is_reported_until_it_is_taken_and_the_slot_is_free_only_then() {
 }
 
 #[test]
+fn a_result_that_is_refused_for_what_is_in_it_becomes_a_failure_that_says_so() {
+    let (mut executor, _) = running();
+    let exit = Exit { code: 0, reason: String::new(), result_data: "x".repeat(1_000_000) };
+    executor.step(1_100, Input::Exited { lease: lease("a", 5), exit });
+    let refused = || Input::ReportAnswered { lease: lease("a", 5), answer: Answer::Refused("too long".to_owned()) };
+    let second = report(&executor.step(1_110, refused())).expect("another report");
+    assert_eq!(second.status, TaskStatus::FAILED);
+    assert!(second.reason.contains("too long") && second.result_data.is_empty());
+    let out = executor.step(1_120, refused());
+    assert!(out.contains(&Output::Forget { lease: lease("a", 5) }), "{out:?}");
+}
+
+#[test]
 fn a_task_that_is_handed_out_twice_runs_once() {
     let (mut executor, _) = running();
     let out = executor.step(1_300, Input::Polled { tasks: Some(vec![task("a", 5)]) });
@@ -258,6 +271,17 @@ fn a_worker_whose_node_was_registered_again_elsewhere_kills_everything_and_ends_
     let out = executor.step(1_110, Input::Exited { lease: lease("a", 5), exit: Exit::default() });
     let end = Output::Finished { error: Some("incarnation 9 is over".to_owned()), incarnation: 9 };
     assert_eq!(out.last(), Some(&end));
+}
+
+#[test]
+fn an_answer_with_another_incarnation_ends_the_worker_before_it_polls_for_somebody_else() {
+    let (mut executor, number) = running();
+    let mut response = answer();
+    response.set_incarnation(12);
+    let out = executor.step(1_100, answered(number, response));
+    assert!(has_kill(&out) && !out.iter().any(|output| matches!(output, Output::Poll { .. })), "{out:?}");
+    let out = executor.step(1_110, Input::Exited { lease: lease("a", 5), exit: Exit::default() });
+    assert!(matches!(out.last(), Some(Output::Finished { error: Some(_), .. })), "{out:?}");
 }
 
 #[test]

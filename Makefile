@@ -1,0 +1,101 @@
+# raftgrid. `make help` lists the targets; `make demo` and `make test` are the two that matter, and install what they miss.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := all
+# rustup's cargo, for shells that did not read its environment file.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export CARGO_TERM_COLOR ?= auto
+
+# One target directory and one profile (release): the C++ of gRPC and RocksDB is compiled once. A directory outside the clone is reused if it is there.
+SHARED_TARGET := $(HOME)/.cache/raftgrid/target
+ifndef CARGO_TARGET_DIR
+CARGO_TARGET_DIR := $(if $(wildcard $(SHARED_TARGET)/.),$(SHARED_TARGET),$(CURDIR)/target)
+endif
+export CARGO_TARGET_DIR
+
+BIN := $(CARGO_TARGET_DIR)/release
+VENV := $(CURDIR)/.venv
+PYTHON := $(VENV)/bin/python
+# Process-level tests and the demo run Python tasks with this interpreter.
+export RAFTGRID_PYTHON := $(PYTHON)
+# CI never changes Cargo.lock.
+LOCKED := $(if $(CI),--locked,)
+
+say = @printf '\n== %s\n' '$(1)'
+
+.PHONY: all proto build test check run fmt lint layers deps venv verify demo bench clean help deny
+
+all: build ## The same as build
+
+deps: system-deps venv ## Install what is missing: Debian packages, Python packages in .venv
+
+.PHONY: system-deps
+system-deps:
+	@sh scripts/system-deps.sh
+
+venv: $(VENV)/.made
+
+$(VENV)/.made: ml-code/pyproject.toml scripts/venv.sh | system-deps
+	$(call say,Python packages of ml-code into .venv)
+	@sh scripts/venv.sh '$(VENV)'
+	@touch '$@'
+
+proto: system-deps venv ## Generate code from proto/ (Rust: by the build of raftgrid-proto; Python: ml-code)
+	$(call say,Rust messages from proto/)
+	cargo build --release $(LOCKED) -p raftgrid-proto
+	$(call say,Python messages from proto/)
+	PYTHON='$(PYTHON)' sh ml-code/generate.sh
+
+build: system-deps ## Compile controld, workerd and gridctl
+	$(call say,Compiling into $(CARGO_TARGET_DIR) (the first time takes about 17 minutes on two cores: gRPC and RocksDB))
+	cargo build --release $(LOCKED) --bins
+
+fmt: ## Format the Rust code
+	cargo fmt --all
+
+lint: system-deps ## Formatting and clippy, warnings are errors
+	$(call say,Formatting)
+	cargo fmt --all -- --check
+	$(call say,Clippy)
+	cargo clippy --release $(LOCKED) --workspace --all-targets -- -D warnings
+
+layers: system-deps ## Who may know whom: the crate table of docs/ARCHITECTURE.md against cargo metadata
+	$(call say,Layers)
+	cargo test --release $(LOCKED) -p raftgrid-simulator
+
+check: lint layers ## What people and CI run before a commit: lint, layers
+
+test: check venv ## Everything that must hold: check, unit tests, Python tests, process-level tests, benches once
+	$(call say,Python tests)
+	cd ml-code && '$(PYTHON)' -m pytest
+	$(call say,The three binaries that the process-level tests start)
+	cargo build --release $(LOCKED) --bins
+	$(call say,Rust tests: units first then whole clusters of processes)
+	cargo test --release $(LOCKED) --workspace
+	$(call say,Benches compile and run once)
+	cargo bench $(LOCKED) --workspace --benches -- --test
+	@printf '\n== all tests passed\n'
+
+demo: build venv ## Train a model three times while replicas and workers are killed; the results must be equal
+	@'$(BIN)/gridctl' demo --python '$(PYTHON)'
+
+run: build venv ## A cluster in the foreground: three replicas, three workers; Ctrl-C ends it
+	@'$(BIN)/gridctl' dev up --python '$(PYTHON)'
+
+bench: system-deps ## Measure (docs/benchmarks.md)
+	cargo bench $(LOCKED) --workspace --benches
+
+deny: ## Licences and advisories of dependencies; installs cargo-deny if it is missing
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	cargo deny check
+
+verify: test demo ## test, demo, and the check of dependencies if cargo-deny is installed
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
+	else echo '== dependencies not checked: cargo-deny is not installed (make deny installs it)'; fi
+
+clean: ## Remove what was made inside the clone (never a shared target directory)
+	rm -rf target .venv .demo
+	find ml-code \( -name __pycache__ -o -name .pytest_cache \) -prune -exec rm -rf {} +
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -1,0 +1,124 @@
+//! Puts a replica together and opens its ports. Construction only: what any part does is its own business.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use crossbeam::channel::Sender;
+use raftgrid_api::{ApiConfig, Ports, Services};
+use raftgrid_manifest::MACHINE_VERSION;
+use raftgrid_peer::{
+    AddressBook, Forwarding, Identity, PeerClients, PeerService, PeerTransport, RaftSeat, ShelfSnapshots, TransportConfig,
+};
+use raftgrid_replica::clock::SystemClock;
+use raftgrid_replica::{Replica, ReplicaCluster, ReplicaConfig};
+use raftgrid_rpc::grpcio::Server;
+use raftgrid_store::{Booted, Store};
+use raftgrid_store_rocks::RocksDisk;
+use slog::{info, Logger};
+
+use crate::plan::{resolves, Plan};
+
+/// Longest time for which one snapshot is sent.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(3_600);
+
+/// A running replica with its ports. Dropped in the order of its fields: ports first.
+pub struct Running {
+    servers: Vec<Server>,
+    replica: Arc<Replica>,
+}
+
+impl Running {
+    /// Closes the ports, then ends the replica.
+    pub fn stop(mut self) {
+        for server in &mut self.servers {
+            server.cancel_all_calls();
+        }
+        self.servers.clear();
+        self.replica.stop();
+    }
+}
+
+/// Opens the store, starts the replica and its services.
+pub fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result<Running> {
+    for member in &plan.members {
+        if !resolves(&member.raft_address) {
+            anyhow::bail!("failed to use peer {}: {} is no address; check --peers", member.node_id, member.raft_address);
+        }
+    }
+    std::fs::create_dir_all(&plan.data_dir)
+        .with_context(|| format!("failed to create {}; give --data-dir a place that can be written", plan.data_dir.display()))?;
+    let booted = Store::open(RocksDisk::new(), &plan.data_dir, plan.boot.clone())?;
+    for name in &booted.report.removed {
+        info!(logger, "leftover removed"; "name" => name);
+    }
+    let env = raftgrid_rpc::environment("controld");
+    let identity = Identity {
+        cluster_id: booted.identity.cluster_id.clone(),
+        node_id: plan.node,
+        store_uuid: booted.identity.store_uuid.as_bytes().to_vec(),
+        client_address: plan.client_addr.clone(),
+        machine_version: MACHINE_VERSION,
+    };
+    let addresses = plan.members.iter().map(|row| (row.node_id, row.raft_address.clone()));
+    let book = Arc::new(AddressBook::new(addresses));
+    let seat = RaftSeat::new();
+    let snapshots = Arc::new(ShelfSnapshots::new(booted.snapshots.clone()));
+    let config = TransportConfig {
+        identity: identity.clone(),
+        snapshot_bytes_per_second: 0,
+        snapshot_timeout: SNAPSHOT_TIMEOUT,
+        logger: logger.clone(),
+    };
+    let transport = PeerTransport::new(env.clone(), config, book.clone(), seat.clone(), snapshots.clone());
+    let peers = Arc::new(PeerClients::new(env.clone(), identity.clone(), book.clone()));
+    let replica = run(&plan, booted, transport, peers.clone(), logger)?;
+    seat.fill(Arc::new(replica.handle().clone()));
+    let cluster = Arc::new(ReplicaCluster {
+        replica: replica.clone(),
+        cluster_id: identity.cluster_id.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        shutdown: Box::new(move || drop(shutdown.try_send(()))),
+    });
+    let ports = Arc::new(Ports {
+        commands: replica.clone(),
+        reads: replica.clone(),
+        leader: replica.clone(),
+        bytes: replica.clone(),
+        peers,
+        cluster,
+    });
+    let log_dir = plan.data_dir.join("task-logs");
+    let services = Services::new(ApiConfig { node_id: plan.node, log_dir, logger: logger.clone() }, ports)?;
+    let forwarding = Forwarding { api: services.forwarded(), proposals: replica.proposals().clone() };
+    let service = PeerService::new(identity, seat, snapshots, replica.clone(), forwarding, logger.clone());
+    let mut raft_services = services.agents();
+    raft_services.push(service.build());
+    let (raft_server, _) = raftgrid_rpc::serve::listen(&env, &plan.raft_addr, raft_services)?;
+    let (client_server, _) = raftgrid_rpc::serve::listen(&env, &plan.client_addr, services.public())?;
+    info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr, "raft_addr" => &plan.raft_addr,
+        "cluster" => &plan.cluster_id, "data_dir" => shown(&plan.data_dir));
+    Ok(Running { servers: vec![client_server, raft_server], replica })
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn run(
+    plan: &Plan,
+    booted: Booted<RocksDisk>,
+    transport: PeerTransport,
+    peers: Arc<PeerClients>,
+    logger: &Logger,
+) -> Result<Arc<Replica>> {
+    let config = ReplicaConfig {
+        driver: plan.driver.clone(),
+        control: plan.control.clone(),
+        blob_dir: plan.data_dir.join("blobs"),
+        members: plan.members.clone(),
+        client_address: plan.client_addr.clone(),
+    };
+    Ok(Replica::start(config, booted, transport, peers, Arc::new(SystemClock::default()), logger)?)
+}

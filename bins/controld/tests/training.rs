@@ -1,0 +1,167 @@
+//! Training with real processes: clients that speak only the old messages, scripts that are not reproducible or raise, stopped workers.
+
+mod harness;
+
+use std::io::Cursor;
+use std::path::Path;
+use std::process::Command;
+
+use harness::{checkout, python, wait_for, Cluster};
+use raftgrid_client::Upload;
+use raftgrid_proto::v1::{JobSpec, Optimizer, TrainSpec};
+
+fn script(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(name).display().to_string()
+}
+
+fn train(cluster: &Cluster, name: &str, file: &str, more: &[&str], args: &[&str]) {
+    let script = script(file);
+    let mut line = vec!["train", script.as_str(), "--name", name];
+    line.extend_from_slice(more);
+    let endpoints = cluster.endpoints().join(",");
+    line.extend_from_slice(&["--endpoints", &endpoints]);
+    if !args.is_empty() {
+        line.push("--");
+        line.extend_from_slice(args);
+    }
+    let output = Command::new(harness::program("gridctl")).args(&line).output().expect("gridctl runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn audit(cluster: &Cluster, name: &str) -> serde_json::Value {
+    let (code, out, errors) = cluster.gridctl(&["job", "audit", name, "--output", "json"]);
+    assert_eq!(code, 0, "{errors}");
+    serde_json::from_str(&out).expect("an audit is JSON")
+}
+
+fn wait_done(cluster: &Cluster, name: &str) {
+    let (code, out, errors) = cluster.gridctl(&["job", "wait", name, "--timeout", "120s"]);
+    assert_eq!(code, 0, "{out}{errors}");
+}
+
+fn with_workers(count: usize) -> Cluster {
+    let mut cluster = Cluster::start(3, &[]);
+    for number in 1..=count {
+        cluster.start_worker(&format!("worker-{number}"));
+    }
+    cluster
+}
+
+#[test]
+fn the_model_is_the_same_to_the_last_bit_with_one_and_three_workers() {
+    let cluster = with_workers(3);
+    for (name, workers) in [("three", "3"), ("one", "1")] {
+        train(&cluster, name, "line.py", &["--shards", "4", "--workers", workers, "--rounds", "12", "--verify", "0.1"], &[]);
+        wait_done(&cluster, name);
+    }
+    let (three, one) = (audit(&cluster, "three"), audit(&cluster, "one"));
+    assert_eq!(three["accepted"], 48);
+    assert_eq!(three["lost"], 0);
+    assert_eq!(three["duplicated"], 0);
+    assert_eq!(three["reproducible"], "yes", "{three}");
+    assert_eq!(three["model_sha256"], one["model_sha256"]);
+}
+
+#[test]
+fn a_gradient_that_depends_on_the_attempt_ends_with_reproducible_no_and_names_the_shard() {
+    let cluster = with_workers(2);
+    train(&cluster, "attempt", "attempt.py", &["--shards", "3", "--workers", "2", "--rounds", "4", "--verify", "1.0"], &[]);
+    wait_done(&cluster, "attempt");
+    let audit = audit(&cluster, "attempt");
+    assert_eq!(audit["reproducible"], "no", "{audit}");
+    let reason = audit["reproducible_reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("shard 1"), "{reason}");
+    assert_eq!(audit["accepted"], 12);
+}
+
+#[test]
+fn a_script_that_raises_fails_the_job_with_one_line_that_names_the_error() {
+    let cluster = with_workers(1);
+    train(&cluster, "raises", "raises.py", &["--shards", "2", "--workers", "1", "--rounds", "3"], &[]);
+    let (code, out, errors) = cluster.gridctl(&["job", "wait", "raises", "--timeout", "120s"]);
+    assert_eq!(code, 1, "{out}");
+    let last = errors.lines().last().unwrap_or_default();
+    assert!(last.contains("ValueError: the data are not there"), "{errors:?}");
+}
+
+#[test]
+fn a_worker_stopped_beyond_its_lease_finds_its_results_refused_and_the_model_unchanged() {
+    let marks = tempfile::tempdir().unwrap();
+    let mut cluster = with_workers(1);
+    let args = [marks.path().to_str().unwrap()];
+    train(&cluster, "stopped", "slow.py", &["--shards", "2", "--workers", "1", "--rounds", "4"], &args);
+    wait_for("a shard under way", || marks.path().join("began-1-0").exists().then_some(()));
+    cluster.worker("worker-1").signal("STOP");
+    // Nobody else is there: when the lease is over, the task waits.
+    wait_for("the end of the lease", || {
+        let (_, out, _) = cluster.gridctl(&["task", "get", "stopped/trainer-0", "--output", "json"]);
+        let task: serde_json::Value = serde_json::from_str(&out).ok()?;
+        (task["status"] == "PENDING").then_some(())
+    });
+    cluster.start_worker("worker-2");
+    wait_done(&cluster, "stopped");
+    let before = audit(&cluster, "stopped");
+    cluster.worker("worker-1").signal("CONT");
+    // It comes back, is told that its lease is gone, and registers for new work.
+    wait_for("the stopped worker among the healthy nodes", || {
+        let (_, out, _) = cluster.gridctl(&["node", "list", "--output", "json"]);
+        let nodes: serde_json::Value = serde_json::from_str(&out).ok()?;
+        let nodes = nodes.as_array().cloned().or_else(|| nodes["nodes"].as_array().cloned())?;
+        nodes.iter().find(|node| node["node_id"] == "worker-1" && node["status"] == "HEALTHY").map(|_| ())
+    });
+    let after = audit(&cluster, "stopped");
+    assert_eq!(before["model_sha256"], after["model_sha256"]);
+    assert_eq!(after["accepted"], 8);
+    assert_eq!(after["duplicated"], 0);
+}
+
+/// A safetensors file with one vector of two zeros.
+fn small_model() -> Vec<u8> {
+    let header = br#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+    let padded = header.len().div_ceil(8) * 8;
+    let mut file = (padded as u64).to_le_bytes().to_vec();
+    file.extend_from_slice(header);
+    file.resize(8 + padded, b' ');
+    file.extend_from_slice(&[0; 8]);
+    file
+}
+
+#[test]
+fn a_client_that_speaks_only_the_old_messages_completes_a_task_and_a_round() {
+    let cluster = Cluster::start(3, &[]);
+    let client = cluster.client();
+    let upload = Upload { name: String::new(), kind: "model".to_owned() };
+    let model = client.put_artifact(&upload, &mut Cursor::new(small_model()), &mut |_, _| ()).expect("a model is stored");
+    let mut optimizer = Optimizer::new();
+    optimizer.set_algorithm("sgd".to_owned());
+    optimizer.set_learning_rate(0.5);
+    let mut train = TrainSpec::new();
+    train.set_shards(1);
+    train.set_workers(1);
+    train.set_rounds(2);
+    train.set_initial_model(model.artifact_id);
+    train.set_optimizer(optimizer);
+    let mut spec = JobSpec::new();
+    spec.set_name("old".to_owned());
+    spec.set_field_type("train".to_owned());
+    spec.set_train(train);
+    spec.set_task_data(br#"{"script":"none.py","args":[]}"#.to_vec());
+    client.submit_job(spec).expect("the job is accepted");
+
+    let output = Command::new(python())
+        .arg(checkout().join("ml-code/tests/old_client/old_client.py"))
+        .args(["--endpoint", &cluster.replicas[cluster.leader()].client, "--job", "old"])
+        .output()
+        .expect("python runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("task COMPLETED"), "{text}");
+    wait_done(&cluster, "old");
+    let audit = audit(&cluster, "old");
+    assert_eq!(audit["accepted"], 2, "{audit}");
+    assert_eq!(audit["duplicated"], 0);
+    // Two steps of -0.5 from zero.
+    let mut out = Vec::new();
+    client.get_artifact("old/model@latest", &mut out, &mut |_, _| ()).expect("the model can be read");
+    assert_eq!(out[out.len() - 8..], [(-1.0_f32).to_le_bytes(), (-1.0_f32).to_le_bytes()].concat());
+}

@@ -1,0 +1,10 @@
+//! Scripted conversations with `Control`: inputs and rows in, actions out.
+
+mod closed_loop;
+mod endings;
+mod leases;
+mod liveness;
+mod rounds;
+mod scheduler;
+mod shards;
+mod world;

@@ -1,0 +1,70 @@
+//! Why a task is where it is. The scheduler's own reasons (quota, gang, queue position) are the leader's; here stands what the rows tell.
+
+use protobuf::RepeatedField;
+use raftgrid_proto::v1::{ExplainTaskResponse, NodeRow, Phase, TaskRow, TaskStatus};
+
+use crate::limits::EXPLAINED_NODES_MAX;
+use crate::predicates::{eligible, fits};
+use crate::read;
+use crate::rows::{Rows, RowsError, Table};
+
+/// Explains a task; None if there is none of that id. For a waiting task: per node the first failing predicate.
+pub fn explain_task(rows: &dyn Rows, task_id: &str) -> Result<Option<ExplainTaskResponse>, RowsError> {
+    let Some(row) = read::task_by_id(rows, task_id)? else { return Ok(None) };
+    let task = row.get_task();
+    let (summary, reasons) = match task.status {
+        TaskStatus::PENDING => explain_waiting(rows, &row)?,
+        TaskStatus::ASSIGNED | TaskStatus::RUNNING => {
+            let what = if task.phase == Phase::PHASE_STOPPING { "is being stopped" } else { "has its lease" };
+            let node = &task.assigned_node_id;
+            (format!("attempt {} {what} on node {node} (epoch {})", task.attempt, row.open_epoch), failures(&row))
+        }
+        TaskStatus::COMPLETED => (format!("completed in attempt {}", task.attempt), failures(&row)),
+        TaskStatus::FAILED => (format!("failed: {}", task.failure_reason), failures(&row)),
+    };
+    Ok(Some(ExplainTaskResponse {
+        task_id: task_id.to_owned(),
+        summary,
+        reasons: RepeatedField::from_vec(reasons),
+        ..ExplainTaskResponse::default()
+    }))
+}
+
+fn failures(row: &TaskRow) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if row.user_failures > 0 {
+        reasons.push(format!("{} attempts failed by themselves", row.user_failures));
+    }
+    if row.infrastructure_failures > 0 {
+        reasons.push(format!("{} attempts were interrupted", row.infrastructure_failures));
+    }
+    reasons
+}
+
+fn explain_waiting(rows: &dyn Rows, row: &TaskRow) -> Result<(String, Vec<String>), RowsError> {
+    let task = row.get_task();
+    let now = read::meta(rows)?.cluster_time_ms;
+    if task.phase == Phase::PHASE_BACKOFF && row.not_before_ms > now {
+        let mut reasons = failures(row);
+        reasons.push(format!("the last attempt ended: {}", task.failure_reason));
+        return Ok((format!("waits {} ms before the next attempt", row.not_before_ms - now), reasons));
+    }
+    let (mut nodes, mut able) = (0_usize, 0_usize);
+    let mut reasons = Vec::new();
+    read::each(rows, Table::Node, &[], &[], |node_row: NodeRow| {
+        let node = node_row.get_node();
+        nodes += 1;
+        match eligible(task, node).and_then(|()| fits(task.get_spec().get_resources(), node)) {
+            Ok(()) => able += 1,
+            Err(why) if reasons.len() < EXPLAINED_NODES_MAX => reasons.push(format!("node {}: {why}", node.node_id)),
+            Err(_) => {}
+        }
+        true
+    })?;
+    let summary = match (nodes, able) {
+        (0, _) => "no node is registered; start a worker".to_owned(),
+        (_, 0) => format!("none of {nodes} nodes can take it"),
+        (_, able) => format!("{able} of {nodes} nodes can take it; it is about to be placed"),
+    };
+    Ok((summary, reasons))
+}

@@ -1,0 +1,45 @@
+//! Where the other replicas are. Shared by everything that connects; looked at whenever a connection is made, so that a replica that moved
+//! or came back is found at once.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use raftgrid_driver::NodeId;
+
+/// Node id → host:port of its Raft port.
+#[derive(Debug, Default)]
+pub struct AddressBook {
+    entries: Mutex<BTreeMap<NodeId, String>>,
+}
+
+impl AddressBook {
+    /// A book with these entries.
+    pub fn new(entries: impl IntoIterator<Item = (NodeId, String)>) -> Self {
+        Self { entries: Mutex::new(entries.into_iter().collect()) }
+    }
+
+    /// The address, if it is known.
+    pub fn get(&self, node: NodeId) -> Option<String> {
+        self.lock().get(&node).cloned()
+    }
+
+    /// From now on `node` is reached at `address`; connections that work are kept.
+    pub fn set(&self, node: NodeId, address: String) {
+        self.lock().insert(node, address);
+    }
+
+    /// Forgets a replica that was taken out.
+    pub fn remove(&self, node: NodeId) {
+        self.lock().remove(&node);
+    }
+
+    /// All entries, in order of the node id.
+    pub fn all(&self) -> Vec<(NodeId, String)> {
+        self.lock().iter().map(|(node, address)| (*node, address.clone())).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, String>> {
+        // Each change is one statement, so a poisoned book is whole.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

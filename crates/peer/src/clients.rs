@@ -1,0 +1,188 @@
+//! The replica's `Peers`: fragments and forwarded calls to other replicas, over connections of their own. Everything here blocks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::executor::block_on;
+use futures::{SinkExt, TryStreamExt};
+use grpcio::{CallOption, Client, ClientCStreamSender, Environment, RpcStatusCode, WriteFlags};
+use raftgrid_driver::NodeId;
+use raftgrid_proto::v1::{ForwardRequest, FragmentChunk, GetFragmentRequest};
+use raftgrid_replica::ports::{CallError, Download, Peers};
+use raftgrid_rpc::chunk::{Verifier, CHUNK_BYTES_MAX};
+use raftgrid_rpc::methods::{PEER_FORWARD, PEER_GET_FRAGMENT, PEER_PUT_FRAGMENT};
+
+use crate::book::AddressBook;
+use crate::hello::Identity;
+use crate::limits;
+use crate::wire::{decode, of};
+
+/// Forwarded proposals go under this path; it is no public method.
+pub(crate) const PROPOSE_PATH: &str = "raftgrid/propose";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    /// Small calls.
+    Control,
+    /// Bytes.
+    Bulk,
+}
+
+/// Calls other replicas.
+pub struct PeerClients {
+    env: Arc<Environment>,
+    identity: Identity,
+    book: Arc<AddressBook>,
+    /// With the address that each was made for.
+    clients: Mutex<BTreeMap<(NodeId, Use), (String, Client)>>,
+}
+
+impl PeerClients {
+    /// Connects to nobody yet.
+    pub fn new(env: Arc<Environment>, identity: Identity, book: Arc<AddressBook>) -> Self {
+        Self { env, identity, book, clients: Mutex::new(BTreeMap::new()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Use), (String, Client)>> {
+        // Each change is one statement, so a poisoned map is whole.
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client whose connection is up. One that is not comes back as `Unavailable`: nothing was sent.
+    fn connected(&self, node: NodeId, what: Use) -> Result<Client, CallError> {
+        let unavailable = |why: &str| CallError::Unavailable(format!("replica {node} {why}"));
+        let address = self.book.get(node).ok_or_else(|| unavailable("has no known address"))?;
+        let known = self.lock().get(&(node, what)).filter(|(known, _)| *known == address).map(|(_, client)| client.clone());
+        let client = known.unwrap_or_else(|| {
+            let channel = match what {
+                Use::Control => raftgrid_rpc::channel(&self.env, &address),
+                Use::Bulk => raftgrid_rpc::bulk_channel(&self.env, &address),
+            };
+            let client = Client::new(channel);
+            self.lock().insert((node, what), (address, client.clone()));
+            client
+        });
+        if block_on(client.channel().wait_for_connected(limits::CONNECT_TIMEOUT)) {
+            return Ok(client);
+        }
+        // The next call connects anew, without the pause that this connection has earned.
+        self.lock().remove(&(node, what));
+        Err(unavailable("cannot be reached"))
+    }
+}
+
+/// What a transfer of this size may take.
+fn fragment_time(bytes: u64) -> Duration {
+    limits::FRAGMENT_TIME_MIN + Duration::from_secs(bytes / limits::FRAGMENT_BYTES_PER_SECOND_MIN)
+}
+
+impl Peers for PeerClients {
+    fn put_fragment(
+        &self,
+        node: u64,
+        artifact_id: u64,
+        fragment: u32,
+        digest: [u8; 32],
+        data: &mut dyn Download,
+    ) -> Result<(), CallError> {
+        let client = self.connected(node, Use::Bulk)?;
+        let option = CallOption::default().timeout(fragment_time(data.total_bytes()));
+        let (mut sender, receiver) =
+            client.client_streaming(&PEER_PUT_FRAGMENT.method, option).map_err(|error| of(error, false))?;
+        let mut first = FragmentChunk::new();
+        first.set_hello(self.identity.hello(node));
+        first.set_artifact_id(artifact_id);
+        first.set_fragment(fragment);
+        first.set_total_bytes(data.total_bytes());
+        first.set_digest(digest.to_vec());
+        if let Err(error) = send_fragment(&mut sender, data, first) {
+            sender.cancel();
+            return Err(error);
+        }
+        // If the peer ended the call its status says why, and that is what counts.
+        let _ = block_on(sender.close());
+        let receipt = block_on(receiver).map_err(|error| of(error, false))?;
+        let right = receipt.get_stored()
+            && receipt.get_node_id() == node
+            && receipt.get_artifact_id() == artifact_id
+            && receipt.get_fragment() == fragment
+            && receipt.get_digest() == digest;
+        if !right {
+            return Err(CallError::Internal(format!("replica {node} gave a wrong receipt: {}", receipt.get_reason())));
+        }
+        Ok(())
+    }
+
+    fn get_fragment(
+        &self,
+        node: u64,
+        artifact_id: u64,
+        fragment: u32,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
+    ) -> Result<(), CallError> {
+        let client = self.connected(node, Use::Bulk)?;
+        let mut request = GetFragmentRequest::new();
+        request.set_hello(self.identity.hello(node));
+        request.set_artifact_id(artifact_id);
+        request.set_fragment(fragment);
+        // The size is not known before the first chunk, so each chunk has its time by the flow of the connection's keepalive.
+        let mut stream = client
+            .server_streaming(&PEER_GET_FRAGMENT.method, &request, CallOption::default())
+            .map_err(|error| of(error, false))?;
+        let damaged = |error| CallError::Unavailable(format!("fragment {artifact_id}/{fragment} of replica {node}: {error}"));
+        let mut verifier = Verifier::new(limits::FRAGMENT_BYTES_MAX);
+        let mut head = None;
+        while let Some(mut chunk) = block_on(stream.try_next()).map_err(|error| of(error, false))? {
+            verifier.chunk(chunk.get_offset(), chunk.get_data(), Some(chunk.get_crc32c())).map_err(damaged)?;
+            head.get_or_insert((chunk.get_total_bytes(), chunk.take_digest()));
+            sink(chunk.get_data())?;
+        }
+        let (total, digest) = head.ok_or_else(|| CallError::Unavailable(format!("replica {node} sent nothing")))?;
+        verifier.finish(Some(total), Some(&digest)).map_err(damaged)?;
+        Ok(())
+    }
+
+    fn forward(&self, node: u64, method: &str, request: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, CallError> {
+        let client = self.connected(node, Use::Control)?;
+        let mut forward = ForwardRequest::new();
+        forward.set_hello(self.identity.hello(node));
+        forward.set_method(method.to_owned());
+        forward.set_request(request);
+        let option = CallOption::default().timeout(timeout);
+        // From here on the peer may have served the call, whatever comes back.
+        let mut response =
+            client.unary_call(&PEER_FORWARD.method, &forward, option).map_err(|error| of(error, true))?;
+        match response.get_status() {
+            0 => Ok(response.take_response()),
+            code => Err(decode(RpcStatusCode::from(code), response.take_message())),
+        }
+    }
+}
+
+/// Ends early and well if the peer ends the call: the receipt, or the status, tells.
+fn send_fragment(
+    sender: &mut ClientCStreamSender<FragmentChunk>,
+    data: &mut dyn Download,
+    first: FragmentChunk,
+) -> Result<(), CallError> {
+    let total = data.total_bytes();
+    let mut chunk = first;
+    let mut at = 0;
+    loop {
+        let mut buffer = vec![0; (total - at).min(CHUNK_BYTES_MAX as u64) as usize];
+        let got = data.read_at(at, &mut buffer)?;
+        if got == 0 && at < total {
+            return Err(CallError::Internal(format!("the fragment ends at {at} instead of {total}")));
+        }
+        buffer.truncate(got);
+        chunk.set_offset(at);
+        chunk.set_crc32c(crc32c::crc32c(&buffer));
+        chunk.set_data(buffer);
+        at += got as u64;
+        let message = std::mem::take(&mut chunk);
+        if block_on(sender.send((message, WriteFlags::default()))).is_err() || at >= total {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Who speaks: the first thing on every stream. A stream of another cluster, for another node, or from a store that took over a node's id is
+//! refused, and that is logged once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use grpcio::{RpcStatus, RpcStatusCode};
+use raftgrid_driver::NodeId;
+use raftgrid_proto::v1::PeerHello;
+use raftgrid_rpc::status::status;
+use slog::{warn, Logger};
+
+/// This replica, as it introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Of the cluster.
+    pub cluster_id: String,
+    /// Of the node; never 0.
+    pub node_id: NodeId,
+    /// Of the store on its disk: a wiped disk is a new node.
+    pub store_uuid: Vec<u8>,
+    /// host:port of its client API.
+    pub client_address: String,
+    /// The newest machine version that it can run.
+    pub machine_version: u64,
+}
+
+impl Identity {
+    /// The hello for a stream to `to`.
+    pub(crate) fn hello(&self, to: NodeId) -> PeerHello {
+        let mut hello = PeerHello::new();
+        hello.set_cluster_id(self.cluster_id.clone());
+        hello.set_from_node(self.node_id);
+        hello.set_to_node(to);
+        hello.set_store_uuid(self.store_uuid.clone());
+        hello.set_client_address(self.client_address.clone());
+        hello.set_machine_version(self.machine_version);
+        hello
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    /// The store that each node spoke from first.
+    stores: BTreeMap<NodeId, Vec<u8>>,
+    /// Refusals that were logged.
+    logged: BTreeSet<(NodeId, String)>,
+}
+
+/// Refusals that are remembered so that each is logged once.
+const LOGGED_MAX: usize = 1_024;
+
+/// Checks the hellos of others.
+pub(crate) struct Doorkeeper {
+    identity: Identity,
+    logger: Logger,
+    seen: Mutex<Seen>,
+}
+
+impl Doorkeeper {
+    pub(crate) fn new(identity: Identity, logger: Logger) -> Self {
+        Self { identity, logger, seen: Mutex::new(Seen::default()) }
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Who speaks, or FAILED_PRECONDITION. `None` is a stream without a hello.
+    pub(crate) fn check(&self, hello: Option<&PeerHello>) -> Result<NodeId, RpcStatus> {
+        let Some(hello) = hello else { return Err(refused("the stream does not begin with a hello")) };
+        let from = hello.get_from_node();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = if hello.get_cluster_id() != self.identity.cluster_id {
+            format!("cluster {:?} speaks, this is cluster {:?}", hello.get_cluster_id(), self.identity.cluster_id)
+        } else if hello.get_to_node() != self.identity.node_id {
+            format!("node {} is meant, this is node {}", hello.get_to_node(), self.identity.node_id)
+        } else if from == 0 || from == self.identity.node_id {
+            format!("node {from} speaks, which is no other member")
+        } else if seen.stores.get(&from).is_some_and(|store| store != hello.get_store_uuid()) {
+            format!("node {from} speaks from another store than before; a node with a new disk joins under a new id")
+        } else {
+            seen.stores.entry(from).or_insert_with(|| hello.get_store_uuid().to_vec());
+            return Ok(from);
+        };
+        if seen.logged.len() < LOGGED_MAX && seen.logged.insert((from, why.clone())) {
+            warn!(self.logger, "peer stream refused"; "from" => from, "reason" => &why);
+        }
+        Err(refused(&why))
+    }
+}
+
+fn refused(why: &str) -> RpcStatus {
+    status(RpcStatusCode::FAILED_PRECONDITION, format!("failed to accept the stream: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(node_id: NodeId) -> Identity {
+        Identity {
+            cluster_id: "blue".to_owned(),
+            node_id,
+            store_uuid: vec![node_id as u8; 16],
+            client_address: String::new(),
+            machine_version: 1,
+        }
+    }
+
+    #[test]
+    fn only_the_right_cluster_node_and_store_come_in() {
+        let door = Doorkeeper::new(identity(1), Logger::root(slog::Discard, slog::o!()));
+        let good = identity(2).hello(1);
+        assert_eq!(door.check(Some(&good)).ok(), Some(2));
+        let refused = |change: fn(&mut PeerHello)| {
+            let mut hello = good.clone();
+            change(&mut hello);
+            let status = door.check(Some(&hello)).expect_err("refused");
+            assert_eq!(status.code(), RpcStatusCode::FAILED_PRECONDITION);
+            status.message().to_owned()
+        };
+        assert!(refused(|hello| hello.set_cluster_id("red".to_owned())).contains("\"red\""));
+        assert!(refused(|hello| hello.set_to_node(3)).contains("node 3 is meant"));
+        assert!(refused(|hello| hello.set_from_node(0)).contains("node 0"));
+        assert!(refused(|hello| hello.set_store_uuid(vec![9; 16])).contains("another store"));
+        assert!(door.check(None).is_err());
+        assert_eq!(door.check(Some(&good)).ok(), Some(2), "the right one still comes in");
+    }
+}

@@ -1,0 +1,50 @@
+//! Every bound of this crate, by name.
+
+use std::time::Duration;
+
+/// Messages that wait for one peer; beyond it they are dropped, and raft sends again.
+pub const OUTBOX_MESSAGES_MAX: usize = 4_096;
+/// Bytes that wait for one peer.
+pub const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Messages in one frame.
+pub const FRAME_MESSAGES_MAX: usize = 128;
+/// A frame is full at this; one larger message goes alone.
+pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one message; below what a connection takes.
+pub const MESSAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Peers with a link of their own.
+pub const PEERS_MAX: usize = 64;
+
+/// A connection that is not up after this is tried anew, at the address that the book has by then.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Shortest pause after a stream broke.
+pub const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause.
+pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Raft is told of an unreachable peer at most this often.
+pub const UNREACHABLE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Snapshots on their way out at once; a further one is reported as failed and asked for again.
+pub const SNAPSHOTS_SENT_MAX: usize = 4;
+/// Snapshots on their way in at once.
+pub const SNAPSHOTS_RECEIVED_MAX: usize = 1;
+/// Files of one snapshot.
+pub const SNAPSHOT_FILES_MAX: usize = 100_000;
+/// Bytes of a file name in a snapshot.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
+
+/// Fragment streams served at once, both directions.
+pub const FRAGMENT_STREAMS_MAX: usize = 64;
+/// Bytes of one fragment.
+pub const FRAGMENT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// Time that a fragment's transfer has, whatever its size.
+pub const FRAGMENT_TIME_MIN: Duration = Duration::from_secs(10);
+/// Slowest transfer that is waited for, in bytes per second.
+pub const FRAGMENT_BYTES_PER_SECOND_MIN: u64 = 1024 * 1024;
+
+/// Forwarded proposals carry at most this many commands.
+pub const FORWARDED_COMMANDS_MAX: usize = 4_096;
+
+const _: () = assert!(FRAME_BYTES_MAX + MESSAGE_BYTES_MAX <= raftgrid_rpc::channel::MESSAGE_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX < OUTBOX_BYTES_MAX);
+const _: () = assert!(FRAME_MESSAGES_MAX < OUTBOX_MESSAGES_MAX);

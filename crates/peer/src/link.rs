@@ -1,0 +1,156 @@
+//! The stream of Raft messages to one peer, on a thread and a connection of its own.
+//!
+//! A stream that breaks is opened again at the address that the book has by then. A frame that met a dead stream is sent once more on the
+//! new one (raft takes duplicates); after that it is dropped, and raft hears that the peer is unreachable.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::executor::block_on;
+use futures::SinkExt;
+use grpcio::{
+    CallOption, Client, ClientCStreamReceiver, ClientCStreamSender, Environment, RpcStatusCode, WriteFlags,
+};
+use raftgrid_driver::NodeId;
+use raftgrid_proto::v1::{RaftDone, RaftFrame};
+use raftgrid_rpc::methods::PEER_RAFT;
+use slog::{info, warn, Logger};
+
+use crate::book::AddressBook;
+use crate::hello::Identity;
+use crate::limits;
+use crate::outbox::Outbox;
+use crate::raft::RaftSeat;
+
+/// What a link is made of.
+pub(crate) struct Link {
+    pub(crate) env: Arc<Environment>,
+    pub(crate) identity: Identity,
+    pub(crate) to: NodeId,
+    pub(crate) book: Arc<AddressBook>,
+    pub(crate) seat: RaftSeat,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) logger: Logger,
+}
+
+struct Stream {
+    sender: ClientCStreamSender<RaftFrame>,
+    receiver: ClientCStreamReceiver<RaftDone>,
+    /// Holds the connection.
+    _client: Client,
+    greeted: bool,
+}
+
+impl Link {
+    /// The body of the thread `peer-<node>`; ends when the outbox is closed.
+    pub(crate) fn run(self) {
+        let mut stream: Option<Stream> = None;
+        let mut reports = Reports::default();
+        let mut pause = limits::RECONNECT_PAUSE_MIN;
+        while let Some(frame) = self.outbox.take() {
+            let was_open = stream.is_some();
+            let mut sent = self.send(&mut stream, &frame);
+            if was_open && matches!(sent, Sent::Broken) {
+                sent = self.send(&mut stream, &frame);
+            }
+            reports.note(&self, &sent);
+            match sent {
+                Sent::Sent => {
+                    pause = limits::RECONNECT_PAUSE_MIN;
+                    continue;
+                }
+                Sent::Broken => {}
+                Sent::Refused(_) => pause = limits::RECONNECT_PAUSE_MAX,
+            }
+            self.outbox.clear();
+            if self.outbox.closed_within(pause) {
+                break;
+            }
+            pause = (pause * 2).min(limits::RECONNECT_PAUSE_MAX);
+        }
+    }
+
+    /// Sends a frame, on a new stream if there is none. On failure there is none afterwards.
+    fn send(&self, stream: &mut Option<Stream>, messages: &[Bytes]) -> Sent {
+        if stream.is_none() {
+            *stream = self.open();
+        }
+        let Some(mut open) = stream.take() else { return Sent::Broken };
+        let mut frame = RaftFrame::new();
+        if !open.greeted {
+            frame.set_hello(self.identity.hello(self.to));
+            open.greeted = true;
+        }
+        frame.set_messages(messages.iter().map(|message| message.to_vec()).collect());
+        if block_on(open.sender.send((frame, WriteFlags::default()))).is_ok() {
+            *stream = Some(open);
+            return Sent::Sent;
+        }
+        // A peer that refuses says why in the status of the call; one that is gone leaves none.
+        open.sender.cancel();
+        match block_on(open.receiver) {
+            Err(grpcio::Error::RpcFailure(status)) if status.code() == RpcStatusCode::FAILED_PRECONDITION => {
+                Sent::Refused(status.message().to_owned())
+            }
+            _ => Sent::Broken,
+        }
+    }
+
+    fn open(&self) -> Option<Stream> {
+        let address = self.book.get(self.to)?;
+        let channel = raftgrid_rpc::channel(&self.env, &address);
+        if !block_on(channel.wait_for_connected(limits::CONNECT_TIMEOUT)) {
+            return None;
+        }
+        let client = Client::new(channel);
+        let (sender, receiver) = client.client_streaming(&PEER_RAFT.method, CallOption::default()).ok()?;
+        Some(Stream { sender, receiver, _client: client, greeted: false })
+    }
+}
+
+enum Sent {
+    Sent,
+    Broken,
+    /// By its word.
+    Refused(String),
+}
+
+/// What raft and the log are told; only changes are logged.
+#[derive(Default)]
+struct Reports {
+    down: bool,
+    refused: Option<String>,
+    told: Option<Instant>,
+}
+
+impl Reports {
+    fn note(&mut self, link: &Link, sent: &Sent) {
+        match sent {
+            Sent::Sent if self.down && self.refused.is_none() => {
+                info!(link.logger, "peer is reachable again"; "to" => link.to);
+                self.down = false;
+            }
+            Sent::Sent => {}
+            Sent::Broken => {
+                if !self.down {
+                    info!(link.logger, "peer is not reachable"; "to" => link.to);
+                }
+                self.refused = None;
+                self.down = true;
+            }
+            Sent::Refused(why) => {
+                if self.refused.as_ref() != Some(why) {
+                    warn!(link.logger, "peer refuses this replica"; "to" => link.to, "reason" => why);
+                    self.refused = Some(why.clone());
+                }
+                self.down = true;
+            }
+        }
+        let failed = !matches!(sent, Sent::Sent);
+        if failed && self.told.is_none_or(|told| told.elapsed() >= limits::UNREACHABLE_PAUSE) {
+            self.told = Some(Instant::now());
+            link.seat.unreachable(link.to);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! PeerService, for the Raft port. Raft messages are handed on as they come; what reads or writes files runs on threads of its own, of
+//! which there are only so many at once.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
+use futures::channel::oneshot;
+use futures::executor::block_on;
+use futures::{SinkExt, TryStreamExt};
+use grpcio::{
+    ClientStreamingSink, RequestStream, RpcContext, RpcStatus, RpcStatusCode, ServerStreamingSink, UnarySink,
+};
+use protobuf::Message as _;
+use raftgrid_driver::Message;
+use raftgrid_proto::v1::*;
+use raftgrid_replica::ports::{Bytes, CallError, Commands};
+use raftgrid_rpc::methods;
+use raftgrid_rpc::serve::Handlers;
+use raftgrid_rpc::status::status;
+use slog::{debug, info, warn, Logger};
+
+use crate::clients::PROPOSE_PATH;
+use crate::hello::{Doorkeeper, Identity};
+use crate::raft::RaftSeat;
+use crate::snapshots::SnapshotFiles;
+use crate::wire::{broken, encode};
+use crate::{fragments, limits, snapshot_receive};
+
+/// Serves a forwarded unary call: (full method path, principal, encoded request) → encoded answer. It must not block.
+pub type Forwarding = Arc<dyn Fn(&str, &str, Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send>> + Send + Sync>;
+
+/// What the service hands things to.
+#[derive(Clone)]
+pub struct PeerService {
+    /// This replica.
+    pub identity: Identity,
+    /// Where Raft messages go.
+    pub seat: RaftSeat,
+    /// Where snapshots are staged.
+    pub snapshots: Arc<dyn SnapshotFiles>,
+    /// Where fragments are kept.
+    pub bytes: Arc<dyn Bytes>,
+    /// Who takes forwarded proposals.
+    pub commands: Arc<dyn Commands>,
+    /// Who serves forwarded public calls.
+    pub forwarding: Forwarding,
+    /// The process's logger.
+    pub logger: Logger,
+}
+
+#[derive(Clone)]
+struct Served {
+    parts: PeerService,
+    door: Arc<Doorkeeper>,
+    snapshots: Arc<AtomicUsize>,
+    fragments: Arc<AtomicUsize>,
+}
+
+impl PeerService {
+    /// The service, for a server.
+    pub fn build(self) -> grpcio::Service {
+        let door = Arc::new(Doorkeeper::new(self.identity.clone(), self.logger.clone()));
+        let served = Served { parts: self, door, snapshots: Arc::default(), fragments: Arc::default() };
+        let (raft, snapshot, put) = (served.clone(), served.clone(), served.clone());
+        let (get, forward) = (served.clone(), served);
+        Handlers::new()
+            .client_streaming(&methods::PEER_RAFT, move |ctx, stream, sink| raft.raft(&ctx, stream, sink))
+            .client_streaming(&methods::PEER_SNAPSHOT, move |_: RpcContext<'_>, stream, sink| {
+                snapshot.snapshot(stream, sink)
+            })
+            .client_streaming(&methods::PEER_PUT_FRAGMENT, move |_: RpcContext<'_>, stream, sink| put.put(stream, sink))
+            .server_streaming(&methods::PEER_GET_FRAGMENT, move |_: RpcContext<'_>, request, sink| get.get(request, sink))
+            .unary(&methods::PEER_FORWARD, move |ctx, request, sink| forward.forward(&ctx, request, sink))
+            .build()
+    }
+}
+
+/// One of the threads that may run at once.
+struct Slot(Arc<AtomicUsize>);
+
+impl Slot {
+    fn take(count: &Arc<AtomicUsize>, max: usize) -> Result<Self, RpcStatus> {
+        let slot = Self(count.clone());
+        if count.fetch_add(1, Ordering::AcqRel) >= max {
+            let message = format!("{max} streams of this kind at once is the limit; try again later");
+            return Err(status(RpcStatusCode::RESOURCE_EXHAUSTED, message));
+        }
+        Ok(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Served {
+    fn raft(&self, ctx: &RpcContext<'_>, mut stream: RequestStream<RaftFrame>, sink: ClientStreamingSink<RaftDone>) {
+        let served = self.clone();
+        ctx.spawn(async move {
+            let outcome = served.messages(&mut stream).await;
+            let ended = match outcome {
+                Ok(()) => sink.success(RaftDone::new()).await,
+                Err(status) => sink.fail(status).await,
+            };
+            if let Err(error) = ended {
+                debug!(served.parts.logger, "raft stream not ended"; "error" => %error);
+            }
+        });
+    }
+
+    async fn messages(&self, stream: &mut RequestStream<RaftFrame>) -> Result<(), RpcStatus> {
+        let mut from = None;
+        while let Some(mut frame) = stream.try_next().await.map_err(|error| broken("raft messages", &error))? {
+            let sender = match from {
+                Some(sender) => sender,
+                None => {
+                    let sender = self.door.check(frame.hello.as_ref())?;
+                    info!(self.parts.logger, "peer connected"; "from" => sender);
+                    sender
+                }
+            };
+            from = Some(sender);
+            for data in frame.take_messages().into_iter() {
+                // A snapshot never comes this way: without its files the driver drops it.
+                let to = self.parts.identity.node_id;
+                self.parts.seat.step(Message { to, from: sender, data: data.into(), snapshot: None });
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `body` on a thread with a slot; what cannot be started is answered with a status.
+    fn on_thread<S, B>(&self, name: &str, slot: Result<Slot, RpcStatus>, sink: S, refuse: fn(S, RpcStatus), body: B)
+    where
+        S: Send + 'static,
+        B: FnOnce(S) + Send + 'static,
+    {
+        let slot = match slot {
+            Ok(slot) => slot,
+            Err(status) => {
+                // Sending a status does not wait for the network, but its future must live until it is sent.
+                let refusing = std::thread::Builder::new().name("peer-refuse".to_owned()).spawn(move || refuse(sink, status));
+                if let Err(error) = refusing {
+                    warn!(self.parts.logger, "failed to start a thread"; "error" => %error);
+                }
+                return;
+            }
+        };
+        let started = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _slot = slot;
+            body(sink);
+        });
+        if let Err(error) = started {
+            warn!(self.parts.logger, "failed to start a thread"; "error" => %error);
+        }
+    }
+
+    fn snapshot(&self, mut stream: RequestStream<SnapshotChunk>, sink: ClientStreamingSink<SnapshotDone>) {
+        let served = self.clone();
+        let slot = Slot::take(&self.snapshots, limits::SNAPSHOTS_RECEIVED_MAX);
+        let refuse = |sink: ClientStreamingSink<SnapshotDone>, status| drop(block_on(sink.fail(status)));
+        self.on_thread("peer-snap-in", slot, sink, refuse, move |sink| {
+            let parts = &served.parts;
+            let ended = match snapshot_receive::receive(&served.door, &*parts.snapshots, &mut stream) {
+                Ok((message, index)) => {
+                    info!(parts.logger, "snapshot received"; "from" => message.from, "index" => index);
+                    parts.seat.step(message);
+                    let mut done = SnapshotDone::new();
+                    done.set_installed(true);
+                    block_on(sink.success(done))
+                }
+                Err(status) => {
+                    warn!(parts.logger, "snapshot not received"; "reason" => status.message());
+                    block_on(sink.fail(status))
+                }
+            };
+            if let Err(error) = ended {
+                debug!(parts.logger, "snapshot stream not ended"; "error" => %error);
+            }
+        });
+    }
+
+    fn put(&self, mut stream: RequestStream<FragmentChunk>, sink: ClientStreamingSink<FragmentReceipt>) {
+        let served = self.clone();
+        let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
+        let refuse = |sink: ClientStreamingSink<FragmentReceipt>, status| drop(block_on(sink.fail(status)));
+        self.on_thread("peer-put", slot, sink, refuse, move |sink| {
+            let ended = match fragments::put(&served.door, &*served.parts.bytes, &mut stream) {
+                Ok(receipt) => block_on(sink.success(receipt)),
+                Err(status) => block_on(sink.fail(status)),
+            };
+            if let Err(error) = ended {
+                debug!(served.parts.logger, "fragment stream not ended"; "error" => %error);
+            }
+        });
+    }
+
+    fn get(&self, request: GetFragmentRequest, sink: ServerStreamingSink<FragmentChunk>) {
+        let served = self.clone();
+        let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
+        let refuse = |sink: ServerStreamingSink<FragmentChunk>, status| drop(block_on(sink.fail(status)));
+        self.on_thread("peer-get", slot, sink, refuse, move |mut sink| {
+            let ended = match fragments::get(&served.door, &*served.parts.bytes, &request, &mut sink) {
+                Ok(()) => block_on(sink.close()),
+                Err(status) => block_on(sink.fail(status)),
+            };
+            if let Err(error) = ended {
+                debug!(served.parts.logger, "fragment stream not ended"; "error" => %error);
+            }
+        });
+    }
+
+    fn forward(&self, ctx: &RpcContext<'_>, mut request: ForwardRequest, sink: UnarySink<ForwardResponse>) {
+        if let Err(status) = self.door.check(request.hello.as_ref()) {
+            ctx.spawn(async move {
+                // A peer that has gone needs no answer.
+                let _ = sink.fail(status).await;
+            });
+            return;
+        }
+        let (method, principal, body) = (request.take_method(), request.take_principal(), request.take_request());
+        let served = self.clone();
+        ctx.spawn(async move {
+            let mut response = ForwardResponse::new();
+            if method == PROPOSE_PATH {
+                match served.propose(&body).await {
+                    Ok(replies) => response.set_response(replies),
+                    Err(error) => {
+                        let (code, text) = encode(error);
+                        response.set_status(i32::from(code));
+                        response.set_message(text);
+                    }
+                }
+            } else {
+                response.set_response((served.parts.forwarding)(&method, &principal, body).await);
+            }
+            if let Err(error) = sink.success(response).await {
+                debug!(served.parts.logger, "forwarded answer not delivered"; "error" => %error);
+            }
+        });
+    }
+
+    /// A follower's proposals: a CommandBatch in, length-delimited CommandReply out.
+    async fn propose(&self, body: &[u8]) -> Result<Vec<u8>, CallError> {
+        let mut batch = CommandBatch::parse_from_bytes(body).map_err(|error| CallError::Invalid(error.to_string()))?;
+        if batch.get_commands().len() > limits::FORWARDED_COMMANDS_MAX {
+            return Err(CallError::Invalid(format!("more than {} commands", limits::FORWARDED_COMMANDS_MAX)));
+        }
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |outcome| {
+            let _ = sender.send(outcome);
+        });
+        self.parts.commands.propose(batch.take_commands().into_vec(), done);
+        let replies = receiver.await.unwrap_or(Err(CallError::Unknown))?;
+        let mut encoded = Vec::new();
+        for reply in replies {
+            reply
+                .write_length_delimited_to_vec(&mut encoded)
+                .map_err(|error| CallError::Internal(format!("failed to encode a reply: {error}")))?;
+        }
+        Ok(encoded)
+    }
+}

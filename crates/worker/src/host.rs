@@ -1,0 +1,195 @@
+//! Towards the machine: `Host` as the executor's runtime sees it, and the host that runs real processes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam::channel::Sender;
+use raftgrid_proto::v1::Task;
+use rustix::fs::{flock, FlockOperation};
+use slog::{info, warn, Logger};
+
+use crate::bundle::Bundles;
+use crate::config::WorkerConfig;
+use crate::executor::{Exit, LeaseId, StopSignal, Why};
+use crate::leftovers;
+use crate::limits::TASK_DIRS_KEPT;
+use crate::logs::LogShipper;
+use crate::plane::ControlPlane;
+use crate::process::{self, Control};
+use crate::table::TaskTable;
+
+/// Runs tasks. Each `launch` is answered by one `Exited`, whatever happens.
+pub trait Host: Send {
+    /// Starts a task; does not block.
+    fn launch(&mut self, lease: &LeaseId, task: Task);
+    /// Signals its process group, at once or as soon as there is one.
+    fn stop(&mut self, lease: &LeaseId, signal: StopSignal, why: &Why);
+    /// The attempt is over.
+    fn forget(&mut self, lease: &LeaseId);
+}
+
+/// A process group is gone.
+#[derive(Debug)]
+pub struct Exited {
+    /// Whose.
+    pub lease: LeaseId,
+    /// How.
+    pub exit: Exit,
+}
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// Another worker runs there.
+    #[error("failed to take the directory {0}: another worker uses it; give each worker a --dir of its own")]
+    Busy(PathBuf),
+    /// The disk, or a process that does not die.
+    #[error("failed to prepare the directory {dir}: {cause}")]
+    Io {
+        /// The worker's directory.
+        dir: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+}
+
+/// What all attempts share.
+pub(crate) struct Shared {
+    pub(crate) config: WorkerConfig,
+    pub(crate) agent_address: String,
+    pub(crate) plane: Arc<dyn ControlPlane>,
+    pub(crate) table: Arc<TaskTable>,
+    pub(crate) bundles: Bundles,
+    pub(crate) shipper: LogShipper,
+    pub(crate) notes_folder: PathBuf,
+    tasks_folder: PathBuf,
+}
+
+impl Shared {
+    /// By the epoch alone: it is unique, and names from users are never paths.
+    pub(crate) fn attempt_folder(&self, lease: &LeaseId) -> PathBuf {
+        self.tasks_folder.join(lease.epoch.to_string())
+    }
+
+    /// Removes the folders of all but the newest finished attempts.
+    fn prune(&self, running: &BTreeMap<LeaseId, Arc<Control>>) {
+        let entries = fs::read_dir(&self.tasks_folder).into_iter().flatten().flatten();
+        let mut epochs: Vec<u64> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        epochs.retain(|epoch| !running.keys().any(|lease| lease.epoch == *epoch));
+        epochs.sort_unstable();
+        for epoch in epochs.iter().take(epochs.len().saturating_sub(TASK_DIRS_KEPT)) {
+            // What cannot be removed now is tried again after the next task.
+            let _ = fs::remove_dir_all(self.tasks_folder.join(epoch.to_string()));
+        }
+    }
+}
+
+/// Runs real processes, below the worker's directory.
+pub struct ProcessHost {
+    shared: Arc<Shared>,
+    running: BTreeMap<LeaseId, Arc<Control>>,
+    exits: Sender<Exited>,
+    logger: Logger,
+    /// Held as long as the host lives.
+    _lock: fs::File,
+}
+
+impl ProcessHost {
+    /// Takes the directory, and kills what a predecessor left in it. `agent_address` is told to the tasks.
+    pub fn new(
+        config: WorkerConfig,
+        agent_address: String,
+        plane: Arc<dyn ControlPlane>,
+        table: Arc<TaskTable>,
+        exits: Sender<Exited>,
+        logger: &Logger,
+    ) -> Result<Self, HostError> {
+        let mut config = config;
+        let failed = |cause| HostError::Io { dir: config.dir.clone(), cause };
+        fs::create_dir_all(&config.dir).map_err(failed)?;
+        // Tasks run elsewhere: every path that they are told must be whole.
+        let dir = config.dir.canonicalize().map_err(failed)?;
+        let lock = fs::File::create(dir.join("lock")).map_err(failed)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(HostError::Busy(config.dir));
+        }
+        let folders = [dir.join("run"), dir.join("tasks")];
+        for folder in &folders {
+            fs::create_dir_all(folder).map_err(failed)?;
+        }
+        let [notes_folder, tasks_folder] = folders;
+        let killed = leftovers::kill_all(&notes_folder).map_err(failed)?;
+        if killed > 0 {
+            warn!(logger, "processes of an earlier worker were killed"; "count" => killed);
+        }
+        let bundles = Bundles::new(dir.join("bundles")).map_err(failed)?;
+        let shipper = LogShipper::start(plane.clone(), logger).map_err(failed)?;
+        config.dir = dir;
+        let shared = Shared { config, agent_address, plane, table, bundles, shipper, notes_folder, tasks_folder };
+        let logger = logger.clone();
+        Ok(Self { shared: Arc::new(shared), running: BTreeMap::new(), exits, logger, _lock: lock })
+    }
+}
+
+impl Host for ProcessHost {
+    fn launch(&mut self, lease: &LeaseId, task: Task) {
+        let control = Arc::new(Control::default());
+        self.running.insert(lease.clone(), control.clone());
+        let (shared, exits, lease) = (self.shared.clone(), self.exits.clone(), lease.clone());
+        let id = lease.clone();
+        let started = std::thread::Builder::new().name(format!("task-{}", lease.epoch)).spawn(move || {
+            let exit = process::run(&shared, &lease, &task, &control);
+            // Nobody listens: the worker is ending.
+            let _ = exits.send(Exited { lease, exit });
+        });
+        if let Err(error) = started {
+            let reason = format!("failed to start a thread for the task: {error}");
+            let exit = Exit { code: crate::plan::exit_code::TRY_AGAIN, reason, result_data: String::new() };
+            let _ = self.exits.send(Exited { lease: id, exit });
+        }
+    }
+
+    fn stop(&mut self, lease: &LeaseId, signal: StopSignal, why: &Why) {
+        info!(self.logger, "task is stopped"; "task_id" => &lease.task_id, "epoch" => lease.epoch,
+            "signal" => ?signal, "why" => %why);
+        let context = self.shared.table.find(lease);
+        match (why, context) {
+            (Why::Fenced | Why::Revoked, Some(context)) => context.fence(),
+            (Why::Cancelled | Why::Drained | Why::TimedOut(_), Some(context)) => context.ask_to_stop(&why.to_string()),
+            (_, None) => {}
+        }
+        if let Some(control) = self.running.get(lease) {
+            control.stop(signal);
+        }
+    }
+
+    fn forget(&mut self, lease: &LeaseId) {
+        self.shared.table.remove(lease);
+        self.running.remove(lease);
+        self.shared.prune(&self.running);
+    }
+}
+
+impl Drop for ProcessHost {
+    fn drop(&mut self) {
+        for control in self.running.values() {
+            control.stop(StopSignal::Kill);
+        }
+    }
+}
+
+/// 128 random bits as hexadecimal digits.
+pub fn random_token() -> String {
+    format!("{:016x}{:016x}", random_u64(), random_u64())
+}
+
+/// Random bits from the kernel.
+pub fn random_u64() -> u64 {
+    use std::io::Read;
+    let mut bytes = [0; 8];
+    let read = fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
+    read.expect("every Linux has /dev/urandom");
+    u64::from_le_bytes(bytes)
+}

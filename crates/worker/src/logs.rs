@@ -1,0 +1,130 @@
+//! Logs of attempts: written to the attempt's folder, and sent to the control plane piece by piece while it runs. An aid, not a promise.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use raftgrid_proto::v1::AppendLogRequest;
+use slog::{debug, o, Logger};
+
+use crate::clock::boottime_ms;
+use crate::executor::LeaseId;
+use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_BYTES_MAX, LOG_INTERVAL_MS, LOG_LINGER_MS};
+use crate::plane::ControlPlane;
+use crate::table::lock;
+
+/// stdout and stderr of one attempt, in the order in which they were read.
+pub(crate) struct AttemptLog {
+    file: Mutex<File>,
+    reader: File,
+    written: AtomicU64,
+    /// CLOCK_BOOTTIME at the end of the attempt; 0: it runs.
+    ended_at: AtomicU64,
+}
+
+impl AttemptLog {
+    pub(crate) fn create(path: &Path) -> std::io::Result<Self> {
+        let file = File::create(path)?;
+        let reader = File::open(path)?;
+        Ok(Self { file: Mutex::new(file), reader, written: AtomicU64::new(0), ended_at: AtomicU64::new(0) })
+    }
+
+    /// Appends; beyond `LOG_BYTES_MAX`, or on a full disk, the rest is dropped: the task goes on.
+    pub(crate) fn append(&self, data: &[u8]) {
+        let mut file = lock(&self.file);
+        let written = self.written.load(Ordering::SeqCst);
+        let room = usize::try_from(LOG_BYTES_MAX.saturating_sub(written)).unwrap_or(usize::MAX);
+        let data = &data[..data.len().min(room)];
+        if file.write_all(data).is_ok() {
+            self.written.store(written + data.len() as u64, Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn end(&self) {
+        self.ended_at.store(boottime_ms().max(1), Ordering::SeqCst);
+    }
+
+    fn piece(&self, offset: u64) -> Vec<u8> {
+        let left = self.written.load(Ordering::SeqCst).saturating_sub(offset);
+        let mut data = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(LOG_BATCH_BYTES_MAX)];
+        match self.reader.read_exact_at(&mut data, offset) {
+            Ok(()) => data,
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+struct Active {
+    lease: LeaseId,
+    log: Arc<AttemptLog>,
+    sent: u64,
+}
+
+/// Sends the logs of all attempts from one thread.
+pub(crate) struct LogShipper {
+    active: Arc<Mutex<Vec<Active>>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl LogShipper {
+    pub(crate) fn start(plane: Arc<dyn ControlPlane>, logger: &Logger) -> std::io::Result<Self> {
+        let shipper = Self { active: Arc::new(Mutex::new(Vec::new())), stop: Arc::new(AtomicBool::new(false)) };
+        let (active, stop) = (shipper.active.clone(), shipper.stop.clone());
+        let logger = logger.new(o!("part" => "logs"));
+        std::thread::Builder::new().name("logs".to_owned()).spawn(move || {
+            while !stop.load(Ordering::SeqCst) {
+                // The calls are made without the lock: a new attempt must not wait for them.
+                let batch = std::mem::take(&mut *lock(&active));
+                let kept: Vec<Active> =
+                    batch.into_iter().filter_map(|one| ship(one, plane.as_ref(), &logger)).collect();
+                lock(&active).extend(kept);
+                std::thread::sleep(Duration::from_millis(LOG_INTERVAL_MS));
+            }
+        })?;
+        Ok(shipper)
+    }
+
+    pub(crate) fn add(&self, lease: LeaseId, log: Arc<AttemptLog>) {
+        lock(&self.active).push(Active { lease, log, sent: 0 });
+    }
+}
+
+impl Drop for LogShipper {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Sends what is new. None: nothing more is to be sent of it.
+fn ship(mut one: Active, plane: &dyn ControlPlane, logger: &Logger) -> Option<Active> {
+    // Read first: what is written before the end is then seen below.
+    let ended_at = one.log.ended_at.load(Ordering::SeqCst);
+    loop {
+        let data = one.log.piece(one.sent);
+        if data.is_empty() {
+            return (ended_at == 0).then_some(one);
+        }
+        let length = data.len() as u64;
+        let mut request = AppendLogRequest::new();
+        request.set_task_id(one.lease.task_id.clone());
+        request.set_lease_epoch(one.lease.epoch);
+        request.set_offset(one.sent);
+        request.set_data(data);
+        match plane.append_log(&request) {
+            // A replica that has other pieces says where it wants us to go on; never backwards for ever.
+            Ok(response) => one.sent = response.get_next_offset().max(one.sent + length),
+            Err(error) if error.retryable() => {
+                let given_up = ended_at != 0 && boottime_ms() > ended_at + LOG_LINGER_MS;
+                return (!given_up).then_some(one);
+            }
+            Err(error) => {
+                debug!(logger, "log is not sent any more"; "task_id" => &one.lease.task_id, "error" => %error);
+                return None;
+            }
+        }
+    }
+}
