@@ -73,7 +73,7 @@ test: check venv ## Everything that must hold: check, unit tests, Python tests, 
 	$(call say,Rust tests: units first then whole clusters of processes)
 	cargo test --release $(LOCKED) --workspace
 	$(call say,Benches compile and run once)
-	cargo bench $(LOCKED) --workspace --benches -- --test
+	cargo bench $(LOCKED) -p raftgrid-benches -- --test
 	@printf '\n== all tests passed\n'
 
 demo: build venv ## Train a model three times while replicas and workers are killed; the results must be equal
@@ -83,7 +83,7 @@ run: build venv ## A cluster in the foreground: three replicas, three workers; C
 	@'$(BIN)/gridctl' dev up --python '$(PYTHON)'
 
 bench: system-deps ## Measure (docs/benchmarks.md)
-	cargo bench $(LOCKED) --workspace --benches
+	cargo bench $(LOCKED) -p raftgrid-benches
 
 deny: ## Licences and advisories of dependencies; installs cargo-deny if it is missing
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny

@@ -1,8 +1,10 @@
 //! A control-plane replica: options, construction, signals.
 
+mod forwarding;
 mod options;
 mod plan;
 mod start;
+mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,7 +45,7 @@ fn main() -> ExitCode {
         print!("{}", settings.print());
         return ExitCode::SUCCESS;
     }
-    match run(&settings) {
+    match run(&options, &settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line: the cause behind each step.
@@ -53,19 +55,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(settings: &Settings) -> Result<()> {
+fn run(options: &Options, settings: &Settings) -> Result<()> {
     let plan = plan::plan(settings)?;
     let logger = logger(settings)?;
+    if options.gossip_addr.is_some() || options.gossip_seeds.is_some() {
+        info!(logger, "gossip is not built yet, its flags are ignored");
+    }
     die_whole(&logger);
     let (shutdown, ended) = bounded(1);
     on_signals(shutdown.clone())?;
-    let worker = worker_plan(settings, &plan)?;
+    let worker = worker::plan(settings, &plan)?;
     let running = start::start(plan, &logger, shutdown)?;
-    let worker = worker.map(|config| config.start(&logger)).transpose()?;
+    let worker = worker.map(|worker| worker.start(&logger)).transpose()?;
     // The sender lives as long as the signal thread.
     let _ = ended.recv();
     info!(logger, "stopping");
-    drop(worker);
+    if let Some(worker) = worker {
+        worker.stop();
+    }
     running.stop();
     Ok(())
 }

@@ -8,7 +8,7 @@ use structopt::StructOpt;
 /// A raftgrid control-plane replica.
 #[derive(Debug, StructOpt)]
 #[structopt(name = "controld", rename_all = "kebab-case", setting = structopt::clap::AppSettings::AllArgsOverrideSelf)]
-pub struct Options {
+pub(crate) struct Options {
     /// Settings file: TOML, or JSON by its ending. The environment (RAFTGRID_…) and flags win over it.
     #[structopt(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -70,7 +70,7 @@ const fn key(name: &'static str, default: &'static str, aliases: &'static [&'sta
 }
 
 /// Every key of the settings file. The aliases are those of the JSON node files that existing clusters have.
-pub const KEYS: &[Key] = &[
+pub(crate) const KEYS: &[Key] = &[
     key("node_id", "", &[]),
     key("cluster_name", "raftgrid", &[]),
     key("data_dir", "", &[]),
@@ -101,7 +101,7 @@ pub const KEYS: &[Key] = &[
 
 impl Options {
     /// (key, value) of every flag that was given.
-    pub fn flags(&self) -> Vec<(&'static str, Option<String>)> {
+    pub(crate) fn flags(&self) -> Vec<(&'static str, Option<String>)> {
         let switch = |given: bool| given.then(|| "true".to_owned());
         vec![
             ("node_id", self.node_id.clone()),

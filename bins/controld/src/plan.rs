@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 /// Everything that `start` needs.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// This replica.
     pub node: NodeId,
     /// Found or join.
@@ -33,7 +33,7 @@ pub struct Plan {
 }
 
 /// Makes the plan, or says which setting is wrong.
-pub fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
+pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
     let node = node_id(settings)?;
     let cluster_name: String = settings.need("cluster_name", "cluster-name")?;
     let data_dir: PathBuf = settings.need::<String>("data_dir", "data-dir")?.into();
@@ -43,7 +43,10 @@ pub fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
     let bootstrap: bool = settings.parse("bootstrap")?.unwrap_or(false);
     let this = member(node, &raft_addr, &client_addr);
     if members.is_empty() && !join && !bootstrap {
-        return Err(SettingsError::Missing { key: "peers".to_owned(), flag: "peers (or --bootstrap, or --join)".to_owned() });
+        return Err(SettingsError::Missing {
+            key: "peers".to_owned(),
+            flag: "peers (or --bootstrap, or --join)".to_owned(),
+        });
     }
     if bootstrap {
         members = vec![this.clone()];
@@ -58,7 +61,10 @@ pub fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
     }
     let cluster_id = cluster_id(&cluster_name, &members);
     let boot = if join {
-        BootMode::Join { cluster_id: settings.get("cluster_id").map_or(cluster_id.clone(), str::to_owned), node_id: node }
+        BootMode::Join {
+            cluster_id: settings.get("cluster_id").map_or(cluster_id.clone(), str::to_owned),
+            node_id: node,
+        }
     } else {
         BootMode::Found {
             cluster_id: cluster_id.clone(),
@@ -117,7 +123,8 @@ fn peers(settings: &Settings) -> Result<Vec<MemberRow>, SettingsError> {
         let row = match item.split_once('=') {
             Some((id, addresses)) => {
                 let id: NodeId = id.parse().map_err(|_| bad("the part before `=` is the replica's number"))?;
-                let (raft, client) = addresses.split_once('/').ok_or_else(|| bad("write ID=RAFT_HOST:PORT/CLIENT_HOST:PORT"))?;
+                let (raft, client) =
+                    addresses.split_once('/').ok_or_else(|| bad("write ID=RAFT_HOST:PORT/CLIENT_HOST:PORT"))?;
                 member(id, raft, client)
             }
             None => {
@@ -202,7 +209,7 @@ fn patience(
 }
 
 /// Whether an address can be resolved now; a name that cannot is better refused at the start.
-pub fn resolves(address: &str) -> bool {
+pub(crate) fn resolves(address: &str) -> bool {
     use std::net::ToSocketAddrs;
     address.parse::<SocketAddr>().is_ok() || address.to_socket_addrs().is_ok_and(|mut found| found.next().is_some())
 }
@@ -214,7 +221,8 @@ mod tests {
 
     fn planned(flags: &[(&'static str, &str)]) -> Result<Plan, String> {
         let flags: Vec<_> = flags.iter().map(|(key, value)| (*key, Some((*value).to_owned()))).collect();
-        let settings = Settings::load(KEYS, None, "NONE_", std::iter::empty(), &flags).map_err(|error| error.to_string())?;
+        let settings =
+            Settings::load(KEYS, None, "NONE_", std::iter::empty(), &flags).map_err(|error| error.to_string())?;
         plan(&settings).map_err(|error| error.to_string())
     }
 

@@ -9,7 +9,7 @@ use crossbeam::channel::Sender;
 use raftgrid_api::{ApiConfig, Ports, Services};
 use raftgrid_manifest::MACHINE_VERSION;
 use raftgrid_peer::{
-    AddressBook, Forwarding, Identity, PeerClients, PeerService, PeerTransport, RaftSeat, ShelfSnapshots, TransportConfig,
+    AddressBook, Identity, PeerClients, PeerService, PeerTransport, RaftSeat, ShelfSnapshots, TransportConfig,
 };
 use raftgrid_replica::clock::SystemClock;
 use raftgrid_replica::{Replica, ReplicaCluster, ReplicaConfig};
@@ -18,20 +18,21 @@ use raftgrid_store::{Booted, Store};
 use raftgrid_store_rocks::RocksDisk;
 use slog::{info, Logger};
 
+use crate::forwarding::ForwardedHere;
 use crate::plan::{resolves, Plan};
 
 /// Longest time for which one snapshot is sent.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// A running replica with its ports. Dropped in the order of its fields: ports first.
-pub struct Running {
+pub(crate) struct Running {
     servers: Vec<Server>,
     replica: Arc<Replica>,
 }
 
 impl Running {
     /// Closes the ports, then ends the replica.
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         for server in &mut self.servers {
             server.cancel_all_calls();
         }
@@ -41,14 +42,19 @@ impl Running {
 }
 
 /// Opens the store, starts the replica and its services.
-pub fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result<Running> {
+pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result<Running> {
     for member in &plan.members {
         if !resolves(&member.raft_address) {
-            anyhow::bail!("failed to use peer {}: {} is no address; check --peers", member.node_id, member.raft_address);
+            anyhow::bail!(
+                "failed to use peer {}: {} is no address; check --peers",
+                member.node_id,
+                member.raft_address
+            );
         }
     }
-    std::fs::create_dir_all(&plan.data_dir)
-        .with_context(|| format!("failed to create {}; give --data-dir a place that can be written", plan.data_dir.display()))?;
+    std::fs::create_dir_all(&plan.data_dir).with_context(|| {
+        format!("failed to create {}; give --data-dir a place that can be written", plan.data_dir.display())
+    })?;
     let booted = Store::open(RocksDisk::new(), &plan.data_dir, plan.boot.clone())?;
     for name in &booted.report.removed {
         info!(logger, "leftover removed"; "name" => name);
@@ -79,7 +85,10 @@ pub fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result<Runnin
         replica: replica.clone(),
         cluster_id: identity.cluster_id.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        shutdown: Box::new(move || drop(shutdown.try_send(()))),
+        shutdown: Box::new(move || {
+            // One is enough.
+            let _ = shutdown.try_send(());
+        }),
     });
     let ports = Arc::new(Ports {
         commands: replica.clone(),
@@ -91,7 +100,7 @@ pub fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result<Runnin
     });
     let log_dir = plan.data_dir.join("task-logs");
     let services = Services::new(ApiConfig { node_id: plan.node, log_dir, logger: logger.clone() }, ports)?;
-    let forwarding = Forwarding { api: services.forwarded(), proposals: replica.proposals().clone() };
+    let forwarding = ForwardedHere { api: services.forwarded(), proposals: replica.proposals().clone() };
     let service = PeerService::new(identity, seat, snapshots, replica.clone(), forwarding, logger.clone());
     let mut raft_services = services.agents();
     raft_services.push(service.build());

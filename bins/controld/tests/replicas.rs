@@ -66,7 +66,8 @@ fn everything_acknowledged_is_there_after_all_replicas_are_killed_at_once() {
 fn a_follower_that_was_away_returns_by_the_log_and_by_a_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("short-log.toml");
-    std::fs::write(&config, "[raft]\nlog_tail_entries = 20\nsnapshot_threshold = 50\nsnapshot_interval = '200ms'\n").unwrap();
+    std::fs::write(&config, "[raft]\nlog_tail_entries = 20\nsnapshot_threshold = 50\nsnapshot_interval = '200ms'\n")
+        .unwrap();
     let mut cluster = Cluster::start(3, &["--config", config.to_str().unwrap()]);
     let leader = cluster.leader();
     let away = (leader + 1) % 3;
@@ -164,7 +165,12 @@ fn a_start_that_cannot_work_ends_with_one_line_that_names_the_cause_and_loses_no
 
     cluster.kill_replica(0);
     let mut other_node = cluster.command(1);
-    other_node.arg("--data-dir").arg(cluster.data_dir(0)).args(["--client-addr", "127.0.0.1:0", "--raft-addr", "127.0.0.1:0"]);
+    other_node.arg("--data-dir").arg(cluster.data_dir(0)).args([
+        "--client-addr",
+        "127.0.0.1:0",
+        "--raft-addr",
+        "127.0.0.1:0",
+    ]);
     refused(&cluster, "other-node", &mut other_node, &["controld-1", "node"]);
 
     let mut other_cluster = cluster.command(0);

@@ -51,7 +51,13 @@ fn with_workers(count: usize) -> Cluster {
 fn the_model_is_the_same_to_the_last_bit_with_one_and_three_workers() {
     let cluster = with_workers(3);
     for (name, workers) in [("three", "3"), ("one", "1")] {
-        train(&cluster, name, "line.py", &["--shards", "4", "--workers", workers, "--rounds", "12", "--verify", "0.1"], &[]);
+        train(
+            &cluster,
+            name,
+            "line.py",
+            &["--shards", "4", "--workers", workers, "--rounds", "12", "--verify", "0.1"],
+            &[],
+        );
         wait_done(&cluster, name);
     }
     let (three, one) = (audit(&cluster, "three"), audit(&cluster, "one"));
@@ -65,7 +71,13 @@ fn the_model_is_the_same_to_the_last_bit_with_one_and_three_workers() {
 #[test]
 fn a_gradient_that_depends_on_the_attempt_ends_with_reproducible_no_and_names_the_shard() {
     let cluster = with_workers(2);
-    train(&cluster, "attempt", "attempt.py", &["--shards", "3", "--workers", "2", "--rounds", "4", "--verify", "1.0"], &[]);
+    train(
+        &cluster,
+        "attempt",
+        "attempt.py",
+        &["--shards", "3", "--workers", "2", "--rounds", "4", "--verify", "1.0"],
+        &[],
+    );
     wait_done(&cluster, "attempt");
     let audit = audit(&cluster, "attempt");
     assert_eq!(audit["reproducible"], "no", "{audit}");
@@ -131,7 +143,8 @@ fn a_client_that_speaks_only_the_old_messages_completes_a_task_and_a_round() {
     let cluster = Cluster::start(3, &[]);
     let client = cluster.client();
     let upload = Upload { name: String::new(), kind: "model".to_owned() };
-    let model = client.put_artifact(&upload, &mut Cursor::new(small_model()), &mut |_, _| ()).expect("a model is stored");
+    let model =
+        client.put_artifact(&upload, &mut Cursor::new(small_model()), &mut |_, _| ()).expect("a model is stored");
     let mut optimizer = Optimizer::new();
     optimizer.set_algorithm("sgd".to_owned());
     optimizer.set_learning_rate(0.5);

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::PROBE_PAUSE;
 
-/// Environment variable that every process of a dev cluster carries (its absolute directory), and so does whatever they start.
-pub(crate) const MARK: &str = "RAFTGRID_DEV_DIR";
+/// Environment variable that every process of a dev cluster carries (its absolute directory), and so does whatever they start: workerd keeps
+/// RAFTGRID_ variables from its tasks, so it is not one.
+pub(crate) const MARK: &str = "GRIDCTL_DEV_DIR";
 
 /// One process, past confusion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

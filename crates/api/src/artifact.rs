@@ -94,8 +94,8 @@ async fn stat(core: Arc<Core>, _: Context, request: StatArtifactRequest) -> Answ
     validate::name("artifact", request.get_artifact())?;
     let view = read(&core, Consistency::LINEARIZABLE).await?;
     let mut response = StatArtifactResponse::new();
-    if let Some(row) = views::artifact(&*view.rows, request.get_artifact())? {
-        response.set_artifact(info(row));
+    if let Some(info) = views::artifact(&*view.rows, request.get_artifact())? {
+        response.set_artifact(info);
         response.set_found(true);
     }
     Ok(response)
@@ -103,26 +103,9 @@ async fn stat(core: Arc<Core>, _: Context, request: StatArtifactRequest) -> Answ
 
 async fn list(core: Arc<Core>, _: Context, request: ListArtifactsRequest) -> Answer<ListArtifactsResponse> {
     let view = read(&core, Consistency::LINEARIZABLE).await?;
-    let (rows, next) = views::artifacts(&*view.rows, validate::page(request.get_limit()), request.get_page_token())?;
+    let (artifacts, next) = views::artifacts(&*view.rows, validate::page(request.get_limit()), request.get_page_token())?;
     let mut response = ListArtifactsResponse::new();
-    response.set_artifacts(rows.into_iter().map(info).collect());
+    response.set_artifacts(artifacts.into());
     response.set_next_page_token(next);
     Ok(response)
-}
-
-fn info(mut row: ArtifactRow) -> ArtifactInfo {
-    let state = match row.get_state() {
-        ArtifactState::ARTIFACT_BEGUN => "begun",
-        ArtifactState::ARTIFACT_COMMITTED => "committed",
-        ArtifactState::ARTIFACT_DELETING => "deleting",
-    };
-    let mut info = ArtifactInfo::new();
-    info.set_artifact_id(row.get_artifact_id().to_string());
-    info.set_name(row.take_name());
-    info.set_kind(row.take_kind());
-    info.set_total_bytes(row.get_total_bytes());
-    info.set_digest(row.take_digest());
-    info.set_holders(row.get_receipts().iter().map(Receipt::get_node_id).collect());
-    info.set_state(state.to_owned());
-    info
 }

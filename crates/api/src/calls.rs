@@ -67,7 +67,7 @@ impl Surface {
         let path = rpc.method.name;
         let (core, local) = (self.core.clone(), handler.clone());
         self.handlers = self.handlers.unary(rpc, move |ctx: RpcContext<'_>, request: Req, sink: UnarySink<Resp>| {
-            let (core, local, context) = (core.clone(), local.clone(), Context::of(&ctx));
+            let (core, local, context) = (core.clone(), local.clone(), Context::of(&core, &ctx));
             ctx.spawn(async move {
                 let mut kept = request.clone();
                 let answer = match local(core.clone(), context.clone(), request).await {
@@ -112,7 +112,7 @@ impl Surface {
         self.handlers = self.handlers.client_streaming(
             rpc,
             move |ctx: RpcContext<'_>, stream: RequestStream<Req>, sink: ClientStreamingSink<Resp>| {
-                let (core, handler, context) = (core.clone(), handler.clone(), Context::of(&ctx));
+                let (core, handler, context) = (core.clone(), handler.clone(), Context::of(&core, &ctx));
                 ctx.spawn(async move {
                     // The stream is kept until the answer is out: dropping it early cancels the call and the client never learns why.
                     let (_stream, answer) = handler(core.clone(), context, Incoming(stream)).await;
@@ -141,7 +141,7 @@ impl Surface {
         self.handlers = self.handlers.server_streaming(
             rpc,
             move |ctx: RpcContext<'_>, request: Req, sink: ServerStreamingSink<Resp>| {
-                let (core, handler, context) = (core.clone(), handler.clone(), Context::of(&ctx));
+                let (core, handler, context) = (core.clone(), handler.clone(), Context::of(&core, &ctx));
                 ctx.spawn(async move {
                     let (sink, answer) = handler(core.clone(), context, request, Outgoing::new(sink)).await;
                     if let Err(error) = sink.end(answer.map_err(|failure| shown(&core, failure))).await {

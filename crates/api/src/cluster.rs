@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use raftgrid_proto::v1::*;
+use raftgrid_replica::ports::{MemberChange, MemberVerb};
 use raftgrid_rpc::methods;
 
 use crate::calls::{ask, pause, read, Surface};
 use crate::context::{Context, Core};
 use crate::failure::{invalid, Answer};
 use crate::limits;
-use crate::ports::{MemberChange, MemberVerb};
 use crate::validate;
 
 pub(crate) fn register(surface: Surface) -> Surface {

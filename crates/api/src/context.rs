@@ -6,6 +6,7 @@ use grpcio::RpcContext;
 use raftgrid_replica::ports::Caller;
 use slog::Logger;
 
+use crate::callers::Callers;
 use crate::limits;
 use crate::log_book::LogBook;
 use crate::pool::{Gate, Pool};
@@ -22,13 +23,15 @@ pub(crate) struct Context {
     pub(crate) caller: Caller,
     /// From the metadata, "" if not given.
     pub(crate) task_id: String,
-    /// From the metadata, "" if not given.
+    /// From the metadata, or the node that spoke on this connection before; "" if neither is known.
     pub(crate) node_id: String,
+    /// The other end of the connection; "" for a forwarded call.
+    pub(crate) connection: String,
 }
 
 impl Context {
-    pub(crate) fn of(ctx: &RpcContext<'_>) -> Self {
-        let mut context = Self::default();
+    pub(crate) fn of(core: &Core, ctx: &RpcContext<'_>) -> Self {
+        let mut context = Self { connection: ctx.peer(), ..Self::default() };
         for (key, value) in ctx.request_headers().iter() {
             let field = match key {
                 TASK_KEY => &mut context.task_id,
@@ -38,6 +41,9 @@ impl Context {
             if value.len() <= limits::NAME_BYTES_MAX {
                 *field = String::from_utf8_lossy(value).into_owned();
             }
+        }
+        if context.node_id.is_empty() {
+            context.node_id = core.callers.node_of(&context.connection);
         }
         context
     }
@@ -60,6 +66,7 @@ pub(crate) struct Core {
     pub(crate) log_calls: Gate,
     pub(crate) forwarding: Gate,
     pub(crate) watches: Gate,
+    pub(crate) callers: Callers,
 }
 
 impl Core {
@@ -76,6 +83,7 @@ impl Core {
             log_calls: Gate::new("log calls", limits::LOG_CALLS_MAX),
             forwarding: Gate::new("forwarded calls", limits::FORWARDS_MAX),
             watches: Gate::new("watches", limits::WATCHES_MAX),
+            callers: Callers::default(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Never here: a decision about a task, job or round; blocking work on a gRPC thread (it goes to `pool`).
 
 mod artifact;
+mod callers;
 mod calls;
 mod cluster;
 mod context;
@@ -28,5 +29,5 @@ mod views;
 mod watch;
 
 pub use forward::Forwarded;
-pub use ports::{Cluster, MemberChange, MemberVerb, Ports};
+pub use ports::Ports;
 pub use services::{ApiConfig, ApiError, Services};

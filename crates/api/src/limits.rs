@@ -44,6 +44,8 @@ pub const DATA_QUEUE_MAX: usize = UPLOADS_MAX + DOWNLOADS_MAX + LOG_CALLS_MAX;
 pub const FORWARD_THREADS: usize = 32;
 /// Forwarded calls at once, waiting ones included.
 pub const FORWARDS_MAX: usize = 512;
+/// Connections of nodes without leases that are remembered.
+pub const CALLERS_MAX: usize = 16_384;
 
 /// Watches at once, follows of logs included.
 pub const WATCHES_MAX: usize = 4_096;

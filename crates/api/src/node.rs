@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use raftgrid_manifest::report_digest;
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::methods;
 
@@ -26,8 +27,11 @@ pub(crate) fn register(surface: Surface) -> Surface {
         .unary(&methods::DEREGISTER, deregister)
 }
 
-async fn heartbeat(core: Arc<Core>, _: Context, request: HeartbeatRequest) -> Answer<HeartbeatResponse> {
+async fn heartbeat(core: Arc<Core>, context: Context, request: HeartbeatRequest) -> Answer<HeartbeatResponse> {
     validate::name("node_id", request.get_node_id())?;
+    if request.get_boot_nonce() == 0 {
+        core.callers.note(&context, request.get_node_id());
+    }
     let mut response = ask(|done| core.ports.leader.heartbeat(request, done)).await?;
     if response.get_leader_address().is_empty() {
         response.set_leader_address(core.ports.cluster.leader().get_address().to_owned());
@@ -39,8 +43,11 @@ async fn heartbeat(core: Arc<Core>, _: Context, request: HeartbeatRequest) -> An
     Ok(response)
 }
 
-async fn poll(core: Arc<Core>, _: Context, mut request: PollTaskRequest) -> Answer<PollTaskResponse> {
+async fn poll(core: Arc<Core>, context: Context, mut request: PollTaskRequest) -> Answer<PollTaskResponse> {
     validate::name("node_id", request.get_node_id())?;
+    if request.get_incarnation() == 0 {
+        core.callers.note(&context, request.get_node_id());
+    }
     request.wait_ms = request.wait_ms.min(limits::POLL_WAIT_MS_MAX);
     request.max_tasks = request.max_tasks.clamp(1, limits::POLL_TASKS_MAX);
     ask(|done| core.ports.leader.poll_task(request, done)).await
@@ -52,14 +59,14 @@ async fn report(core: Arc<Core>, context: Context, mut request: ReportTaskResult
     validate::size("result_data", request.get_result_data().len(), limits::RESULT_DATA_BYTES_MAX)?;
     validate::size("reason", request.get_reason().len(), limits::REASON_BYTES_MAX)?;
     if request.get_digest().is_empty() {
-        let digest = views::report_digest(request.get_final_status(), request.get_result_data());
-        request.set_digest(digest.to_vec());
+        request.set_digest(report_digest(request.get_final_status(), request.get_result_data()));
     }
+    let node_id = reporter(&core, &context, &request).await?;
     // backoff_ms stays 0 here: the leader draws it when it proposes.
     let kind = Command_oneof_kind::report_result(ReportResult {
         task_id: request.take_task_id(),
         epoch: request.get_lease_epoch(),
-        node_id: context.node_id.clone(),
+        node_id,
         final_status: request.get_final_status(),
         result_data: request.take_result_data(),
         exit_code: request.get_exit_code(),
@@ -76,6 +83,17 @@ async fn report(core: Arc<Core>, context: Context, mut request: ReportTaskResult
         _ => ReportOutcome::REPORT_ACCEPTED,
     });
     Ok(response)
+}
+
+/// Who reports. A client with leases need not say; one without is the node that spoke on this connection before. If none has (it
+/// reconnected, or reports through a tool), it is taken for the node that has the task: then only the task's state stands in its way.
+async fn reporter(core: &Arc<Core>, context: &Context, request: &ReportTaskResultRequest) -> Answer<String> {
+    if request.get_lease_epoch() != 0 || !context.node_id.is_empty() {
+        return Ok(context.node_id.clone());
+    }
+    let view = read(core, Consistency::LOCAL).await?;
+    let row = views::task(&*view.rows, request.get_task_id())?;
+    Ok(row.map(|row| row.get_task().get_assigned_node_id().to_owned()).unwrap_or_default())
 }
 
 async fn start(core: Arc<Core>, context: Context, request: StartTaskRequest) -> Answer<StartTaskResponse> {
@@ -113,9 +131,9 @@ async fn drain(core: Arc<Core>, context: Context, request: DrainNodeRequest) -> 
     });
     let reply = propose(&core, &context, "", kind).await?;
     let view = read_at(&core, reply.get_position()).await?;
-    let row = views::node(&*view.rows, request.get_node_id())?.ok_or_else(|| not_found("node", request.get_node_id()))?;
+    let node = views::node(&*view.rows, request.get_node_id())?.ok_or_else(|| not_found("node", request.get_node_id()))?;
     let mut response = DrainNodeResponse::new();
-    response.node = row.node;
+    response.set_node(node);
     Ok(response)
 }
 

@@ -6,7 +6,7 @@ use raftgrid_proto::v1::*;
 use raftgrid_rpc::methods;
 use uuid::Uuid;
 
-use crate::calls::{ask, propose, read, read_at, Surface};
+use crate::calls::{propose, read, read_at, Surface};
 use crate::context::{Context, Core};
 use crate::failure::{invalid, not_found, Answer};
 use crate::{limits, logs, validate, views, watch};
@@ -123,70 +123,7 @@ async fn change(
 async fn explain(core: Arc<Core>, _: Context, request: ExplainTaskRequest) -> Answer<ExplainTaskResponse> {
     validate::name("task_id", request.get_task_id())?;
     let view = read(&core, Consistency::LINEARIZABLE).await?;
-    let row = views::task(&*view.rows, request.get_task_id())?
-        .ok_or_else(|| not_found("task", request.get_task_id()))?;
-    let nodes = ask(|done| core.ports.leader.nodes(done)).await?;
-    let mut response = ExplainTaskResponse::new();
-    response.set_task_id(request.get_task_id().to_owned());
-    response.set_summary(summary(&row));
-    if row.get_task().get_status() == TaskStatus::PENDING {
-        let mut reasons: Vec<String> = Vec::new();
-        if nodes.is_empty() {
-            reasons.push("no node has registered; start a workerd".to_owned());
-        }
-        for node in &nodes {
-            let why = views::refusal(&*view.rows, &row, node)?.unwrap_or_else(|| "would be taken".to_owned());
-            reasons.push(format!("node {}: {why}", node.get_node_id()));
-        }
-        response.set_reasons(reasons.into());
-    }
-    Ok(response)
-}
-
-fn summary(row: &TaskRow) -> String {
-    let task = row.get_task();
-    let state = match task.get_status() {
-        TaskStatus::PENDING => format!("pending ({})", phase(task.get_phase())),
-        TaskStatus::ASSIGNED => format!("assigned to {}", task.get_assigned_node_id()),
-        TaskStatus::RUNNING => format!("running on {} ({})", task.get_assigned_node_id(), phase(task.get_phase())),
-        TaskStatus::COMPLETED => "completed".to_owned(),
-        TaskStatus::FAILED => format!("failed ({})", phase(task.get_phase())),
-    };
-    let detail = match task.get_status() {
-        TaskStatus::FAILED => task.get_failure_reason(),
-        TaskStatus::PENDING | TaskStatus::ASSIGNED | TaskStatus::RUNNING | TaskStatus::COMPLETED => task.get_pending_reason(),
-    };
-    let attempt = match task.get_attempt() {
-        0 => String::new(),
-        attempt => format!(", attempt {attempt}"),
-    };
-    if detail.is_empty() {
-        format!("{state}{attempt}")
-    } else {
-        format!("{state}{attempt}: {detail}")
-    }
-}
-
-fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::PHASE_QUEUED => "queued",
-        Phase::PHASE_BLOCKED => "blocked",
-        Phase::PHASE_BACKOFF => "waiting before the next attempt",
-        Phase::PHASE_SUSPENDED => "suspended",
-        Phase::PHASE_LEASED => "leased",
-        Phase::PHASE_STAGING => "staging",
-        Phase::PHASE_ACTIVE => "active",
-        Phase::PHASE_STOPPING => "stopping",
-        Phase::PHASE_ORPHANED => "orphaned",
-        Phase::PHASE_SUCCEEDED => "succeeded",
-        Phase::PHASE_ERROR => "error",
-        Phase::PHASE_RETRIES_EXHAUSTED => "retries exhausted",
-        Phase::PHASE_CANCELLED => "cancelled",
-        Phase::PHASE_DEADLINE => "deadline passed",
-        Phase::PHASE_LOST => "lost",
-        Phase::PHASE_DEPENDENCY_FAILED => "a dependency failed",
-        Phase::PHASE_REJECTED => "rejected",
-    }
+    views::explain(&*view.rows, request.get_task_id())?.ok_or_else(|| not_found("task", request.get_task_id()))
 }
 
 /// COMPLETED or FAILED.

@@ -86,11 +86,20 @@ async fn watch_job(core: &Arc<Core>, request: &WatchJobRequest, sink: &mut Outgo
         };
         absent = Absence::default();
         let first = match next_round {
-            Some(round) => round,
+            Some(round) => Some(round),
             None => views::first_round_after(&*view.rows, &row, sent)?,
         };
-        let rounds = views::committed_rounds(&*view.rows, &row, first, limits::WATCH_ROUNDS_MAX)?;
-        next_round = Some(rounds.last().map_or(first, |last| last.get_round() + 1));
+        let rounds = match first {
+            Some(first) => views::committed_rounds(&*view.rows, &row, first, limits::WATCH_ROUNDS_MAX)?.map(|it| (first, it)),
+            None => None,
+        };
+        let Some((first, rounds)) = rounds else {
+            let mut message = WatchJobResponse::new();
+            message.set_compacted(true);
+            message.set_position(row.get_job().get_revision());
+            return sink.send(message).await;
+        };
+        next_round = Some(first + rounds.len() as u64);
         let more = rounds.len() == limits::WATCH_ROUNDS_MAX;
         let messages = messages(row.get_job(), &rounds, sent, more);
         for message in messages {

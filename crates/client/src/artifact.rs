@@ -1,22 +1,19 @@
 //! Bytes up and down, verified, and resumed on another endpoint.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{SeekFrom, Write};
 
 use futures::executor::block_on;
-use futures::{SinkExt, TryStreamExt};
+use futures::TryStreamExt;
 use raftgrid_proto::v1::{ArtifactChunk, GetArtifactRequest, PutArtifactChunk, PutArtifactResponse};
-use raftgrid_rpc::chunk::{ChunkError, Verifier, CHUNK_BYTES_MAX};
-use raftgrid_rpc::grpcio::{CallOption, WriteFlags};
+use raftgrid_rpc::chunk::{ChunkError, Verifier};
+use raftgrid_rpc::grpcio::CallOption;
 use raftgrid_rpc::methods::{GET_ARTIFACT, PUT_ARTIFACT};
 use sha2::{Digest, Sha256};
 
 use crate::call::{request_id, Client};
 use crate::error::ClientError;
 use crate::limits::ARTIFACT_BYTES_MAX;
-
-/// What an upload needs: a stream that can be started again.
-pub trait ReadSeek: Read + Seek {}
-impl<T: Read + Seek> ReadSeek for T {}
+use crate::stream::{read_chunk, ReadSeek};
 
 /// How an uploaded artifact is filed.
 #[derive(Clone, Debug, Default)]
@@ -55,31 +52,7 @@ impl Client {
         head.set_digest(digest.to_vec());
         head.set_request_id(request_id());
         self.attempts(self.config().stream_timeout, |endpoint, left| {
-            source.seek(SeekFrom::Start(0))?;
-            let option = CallOption::default().timeout(left);
-            let (mut sender, receiver) = self
-                .bulk_stub(endpoint)
-                .client_streaming(&PUT_ARTIFACT.method, option)
-                .map_err(|error| ClientError::of(endpoint, error))?;
-            let mut chunk = head.clone();
-            let mut offset = 0;
-            loop {
-                let data = read_chunk(source)?;
-                let length = data.len() as u64;
-                chunk.set_offset(offset);
-                chunk.set_crc32c(crc32c::crc32c(&data));
-                chunk.set_data(data);
-                let sent = block_on(sender.send((std::mem::take(&mut chunk), WriteFlags::default())));
-                offset += length;
-                progress(offset, total_bytes);
-                // A server that refuses ends the call; its reason is in the answer, not in the send.
-                if sent.is_err() || offset >= total_bytes || length == 0 {
-                    break;
-                }
-            }
-            // An error of close has its cause in the answer too.
-            let _ = block_on(sender.close());
-            block_on(receiver).map_err(|error| ClientError::of(endpoint, error))
+            self.stream_up(endpoint, &PUT_ARTIFACT, head.clone(), fill_put, source, left, progress)
         })
     }
 
@@ -122,6 +95,12 @@ impl Client {
     }
 }
 
+fn fill_put(chunk: &mut PutArtifactChunk, offset: u64, crc32c: u32, data: Vec<u8>) {
+    chunk.set_offset(offset);
+    chunk.set_crc32c(crc32c);
+    chunk.set_data(data);
+}
+
 /// Checks a chunk and writes it. The head is taken from the first one.
 fn take_chunk(
     chunk: &ArtifactChunk,
@@ -154,13 +133,6 @@ fn measure(source: &mut dyn ReadSeek) -> Result<(u64, [u8; 32]), ClientError> {
         total_bytes += data.len() as u64;
         hash.update(&data);
     }
-}
-
-/// The next chunk, full unless the end is nearer; empty at the end.
-fn read_chunk(source: &mut dyn ReadSeek) -> Result<Vec<u8>, ClientError> {
-    let mut data = Vec::with_capacity(CHUNK_BYTES_MAX);
-    source.take(CHUNK_BYTES_MAX as u64).read_to_end(&mut data)?;
-    Ok(data)
 }
 
 #[cfg(test)]

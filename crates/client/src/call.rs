@@ -78,6 +78,11 @@ impl Client {
         lock(&self.inner.endpoints).prefer(address);
     }
 
+    /// The same, but only if it is one of the endpoints: a name that a server has for itself may not be in reach from here.
+    pub fn prefer_known(&self, address: &str) {
+        lock(&self.inner.endpoints).prefer_known(address);
+    }
+
     /// More replicas, as a server named them.
     pub fn learn(&self, addresses: &[String]) {
         let mut endpoints = lock(&self.inner.endpoints);

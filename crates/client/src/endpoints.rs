@@ -46,6 +46,11 @@ impl Endpoints {
     /// Prefers `address`; learns it if it is new.
     pub(crate) fn prefer(&mut self, address: &str) {
         self.learn(address);
+        self.prefer_known(address);
+    }
+
+    /// Prefers `address` if it is on the list.
+    pub(crate) fn prefer_known(&mut self, address: &str) {
         if let Some(index) = self.list.iter().position(|known| known == address) {
             self.preferred = index;
         }

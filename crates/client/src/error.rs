@@ -46,7 +46,7 @@ pub enum ClientError {
     /// PERMISSION_DENIED or UNAUTHENTICATED.
     #[error("failed: not allowed: {0}")]
     Denied(String),
-    /// INTERNAL, UNKNOWN, DATA_LOSS: a person must look at the server's log.
+    /// INTERNAL or UNKNOWN: a person must look at the server's log.
     #[error("failed: the server reports: {0}; look at its log")]
     Internal(String),
     /// The server took the request and said no.
@@ -100,6 +100,8 @@ impl ClientError {
         match status.code() {
             // A server that stops cancels what it serves; nobody of ours cancels and then looks at the result.
             RpcStatusCode::UNAVAILABLE | RpcStatusCode::CANCELLED => Self::unavailable(endpoint, message),
+            // Bytes that changed on the way or on one replica's disk: the stream is sent, or asked of another one, again.
+            RpcStatusCode::DATA_LOSS => Self::unavailable(endpoint, format!("damaged bytes: {message}")),
             RpcStatusCode::DEADLINE_EXCEEDED => Self::Deadline(message),
             RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::OUT_OF_RANGE => Self::Invalid(message),
             RpcStatusCode::NOT_FOUND => Self::NotFound(message),
@@ -142,6 +144,7 @@ mod tests {
             RpcStatusCode::DEADLINE_EXCEEDED,
             RpcStatusCode::CANCELLED,
             RpcStatusCode::RESOURCE_EXHAUSTED,
+            RpcStatusCode::DATA_LOSS,
         ] {
             assert!(of(code).retryable(), "{code}");
         }

@@ -16,11 +16,14 @@ mod error;
 mod job;
 pub mod limits;
 mod logs;
+mod ml;
+mod stream;
 mod task;
 mod watch;
 
-pub use artifact::{ArtifactHead, ReadSeek, Upload};
+pub use artifact::{ArtifactHead, Upload};
 pub use call::{request_id, Client};
 pub use config::ClientConfig;
 pub use error::ClientError;
+pub use stream::ReadSeek;
 pub use watch::JobWatch;

@@ -95,7 +95,10 @@ impl Liveness {
 
     /// Unix seconds (cluster time) at which this leader last heard of each node.
     pub(crate) fn last_heard(&self) -> impl Iterator<Item = (&str, i64)> {
-        self.contacts.iter().filter(|(_, contact)| contact.heard).map(|(id, contact)| (id.as_str(), contact.heard_unix_s))
+        self.contacts
+            .iter()
+            .filter(|(_, contact)| contact.heard)
+            .map(|(id, contact)| (id.as_str(), contact.heard_unix_s))
     }
 
     /// A beat arrived.
@@ -164,7 +167,11 @@ impl Liveness {
             };
             if known && confirmed {
                 // A node that was registered by this very beat is heard now.
-                if !self.contacts.get(&pending.beat.node_id).is_some_and(|contact| contact.last >= pending.arrived && contact.heard) {
+                if !self
+                    .contacts
+                    .get(&pending.beat.node_id)
+                    .is_some_and(|contact| contact.last >= pending.arrived && contact.heard)
+                {
                     self.hear(pending.arrived, config, clock, &pending.beat);
                 }
                 let answer = self.answer(config, view, leases, outbox, &pending);

@@ -214,10 +214,7 @@ fn load_key(node: &Node) -> u64 {
 }
 
 fn assign(row: &TaskRow, node_id: &str) -> Command_oneof_kind {
-    let assignment = Assignment {
-        task_id: row.get_task().task_id.clone(),
-        node_id: node_id.to_owned(),
-        ..Assignment::default()
-    };
+    let assignment =
+        Assignment { task_id: row.get_task().task_id.clone(), node_id: node_id.to_owned(), ..Assignment::default() };
     Command_oneof_kind::assign(Assign { assignments: RepeatedField::from_vec(vec![assignment]), ..Assign::default() })
 }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use protobuf::RepeatedField;
 use raftgrid_proto::v1::{
-    Command_oneof_kind, JobPhase, LeaseShards, NodeStatus, Phase, RoundLease, RoundPhase, RoundRow, ShardLease, TaskRow,
-    TrainSpec,
+    Command_oneof_kind, JobPhase, LeaseShards, NodeStatus, Phase, RoundLease, RoundPhase, RoundRow, ShardLease,
+    TaskRow, TrainSpec,
 };
 use sha2::{Digest, Sha256};
 
@@ -160,13 +160,7 @@ fn command(job: &JobView, round: u64, mut leases: Vec<ShardLease>) -> Option<Com
 }
 
 /// Trainers of the job that may be given work, in order of sequence, with no work counted yet.
-fn trainers<'a>(
-    now: Millis,
-    config: &Config,
-    view: &'a View,
-    liveness: &Liveness,
-    job: u64,
-) -> Vec<Trainer<'a>> {
+fn trainers<'a>(now: Millis, config: &Config, view: &'a View, liveness: &Liveness, job: u64) -> Vec<Trainer<'a>> {
     view.tasks_of_job(job)
         .filter(|(_, row)| row.open_epoch != 0 && row.ready && row.get_task().phase != Phase::PHASE_STOPPING)
         .filter(|(_, row)| on_healthy_node(now, config, view, liveness, row))
@@ -189,7 +183,8 @@ fn on_healthy_node(now: Millis, config: &Config, view: &View, liveness: &Livenes
 fn reject(job: &JobView, round: u64, shard: u32) -> Command_oneof_kind {
     let refused = job.given.get(&shard).and_then(|given| given.refused.last());
     let (node_id, reason) = refused.map(|one| (one.node_id.as_str(), one.reason.as_str())).unwrap_or_default();
-    let reason = format!("round {round} shard {shard} was refused on {node_id} ({reason}), and no other trainer is in reach");
+    let reason =
+        format!("round {round} shard {shard} was refused on {node_id} ({reason}), and no other trainer is in reach");
     fail(&job.row.get_job().job_id, JobPhase::JOB_REJECTED, &reason)
 }
 
@@ -253,15 +248,18 @@ fn lease_first(job: &JobView, round: &RoundRow, trainers: &mut [Trainer<'_>], sh
 
 /// Was the pair ever leased to this very attempt?
 fn had(round: &RoundRow, trainer: &Trainer<'_>, shard: u32) -> bool {
-    round.leases.iter().map(RoundLease::get_lease).any(|lease| {
-        lease.shard == shard && lease.task_id == trainer.task_id && lease.epoch == trainer.epoch
-    })
+    round
+        .leases
+        .iter()
+        .map(RoundLease::get_lease)
+        .any(|lease| lease.shard == shard && lease.task_id == trainer.task_id && lease.epoch == trainer.epoch)
 }
 
 /// Was the pair computed twice, or is a second computation under way?
 fn has_second(job: &JobView, round: &RoundRow, live: &[&ShardLease], shard: u32) -> bool {
     let compared = job.given.get(&shard).is_some_and(|given| given.compared > 0);
-    let answered = round.leases.iter().any(|lease| lease.answered && lease.get_lease().verify && lease.get_lease().shard == shard);
+    let answered =
+        round.leases.iter().any(|lease| lease.answered && lease.get_lease().verify && lease.get_lease().shard == shard);
     compared || answered || live.iter().any(|lease| lease.verify && lease.shard == shard)
 }
 
@@ -272,7 +270,10 @@ fn lease(
     verify: bool,
     may: impl Fn(&Trainer<'_>) -> bool,
 ) -> Option<ShardLease> {
-    let trainer = trainers.iter_mut().filter(|trainer| may(trainer)).min_by_key(|trainer| (trainer.unfinished, trainer.sequence))?;
+    let trainer = trainers
+        .iter_mut()
+        .filter(|trainer| may(trainer))
+        .min_by_key(|trainer| (trainer.unfinished, trainer.sequence))?;
     trainer.unfinished += 1;
     Some(ShardLease {
         shard,

@@ -127,8 +127,12 @@ fn keys_of(rows: &dyn Rows, table: Table) -> Result<BTreeSet<Vec<u8>>, RowsError
 fn check_indexes(rows: &dyn Rows, tasks: &[TaskRow], broken: &mut Vec<String>) -> Result<(), RowsError> {
     let mut wanted: BTreeMap<Table, BTreeSet<Vec<u8>>> = BTreeMap::new();
     let tables = [Table::TaskById, Table::TaskByStatus, Table::TaskByNode, Table::TaskByJob];
-    tables.iter().for_each(|table| drop(wanted.insert(*table, BTreeSet::new())));
-    let mut want = |table, key| drop(wanted.entry(table).or_default().insert(key));
+    for table in tables {
+        wanted.insert(table, BTreeSet::new());
+    }
+    let mut want = |table, key| {
+        wanted.entry(table).or_default().insert(key);
+    };
     for row in tasks {
         let task = row.get_task();
         want(Table::TaskById, task.task_id.clone().into_bytes());

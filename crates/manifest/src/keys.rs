@@ -3,29 +3,33 @@
 use raftgrid_proto::v1::TaskStatus;
 
 /// Key of the only row of `Meta` and of `Digest`.
-pub(crate) const ONLY: &[u8] = &[0];
+pub const ONLY: &[u8] = &[0];
 
-pub(crate) fn number(value: u64) -> Vec<u8> {
+/// A number as a key, big-endian.
+pub fn number(value: u64) -> Vec<u8> {
     value.to_be_bytes().to_vec()
 }
 
 /// A number that ends a key or is a value; None if the bytes are too short.
-pub(crate) fn last_number(bytes: &[u8]) -> Option<u64> {
+pub fn last_number(bytes: &[u8]) -> Option<u64> {
     let tail: [u8; 8] = bytes.get(bytes.len().checked_sub(8)?..)?.try_into().ok()?;
     Some(u64::from_be_bytes(tail))
 }
 
-pub(crate) fn pair(first: u64, second: u64) -> Vec<u8> {
+/// Two numbers as a key.
+pub fn pair(first: u64, second: u64) -> Vec<u8> {
     [first.to_be_bytes(), second.to_be_bytes()].concat()
 }
 
-pub(crate) fn task_by_status(status: TaskStatus, sequence: u64) -> Vec<u8> {
+/// Key in `TaskByStatus`.
+pub fn task_by_status(status: TaskStatus, sequence: u64) -> Vec<u8> {
     let mut key = task_status(status);
     key.extend_from_slice(&sequence.to_be_bytes());
     key
 }
 
-pub(crate) fn task_status(status: TaskStatus) -> Vec<u8> {
+/// Prefix of a status in `TaskByStatus`.
+pub fn task_status(status: TaskStatus) -> Vec<u8> {
     let code: u8 = match status {
         TaskStatus::PENDING => 0,
         TaskStatus::ASSIGNED => 1,
@@ -36,30 +40,34 @@ pub(crate) fn task_status(status: TaskStatus) -> Vec<u8> {
     vec![code]
 }
 
-pub(crate) fn node(node_id: &str) -> Vec<u8> {
+/// The node.
+pub fn node(node_id: &str) -> Vec<u8> {
     node_id.as_bytes().to_vec()
 }
 
 /// Prefix of a node's leases. The length goes first: no node id is a prefix of another's keys.
-pub(crate) fn node_tasks(node_id: &str) -> Vec<u8> {
+pub fn node_tasks(node_id: &str) -> Vec<u8> {
     let mut key = (node_id.len() as u16).to_be_bytes().to_vec();
     key.extend_from_slice(node_id.as_bytes());
     key
 }
 
-pub(crate) fn task_by_node(node_id: &str, sequence: u64) -> Vec<u8> {
+/// Key in `TaskByNode`.
+pub fn task_by_node(node_id: &str, sequence: u64) -> Vec<u8> {
     let mut key = node_tasks(node_id);
     key.extend_from_slice(&sequence.to_be_bytes());
     key
 }
 
-pub(crate) fn contribution(job_sequence: u64, round: u64, shard: u32) -> Vec<u8> {
+/// What the ledger says of a (round, shard).
+pub fn contribution(job_sequence: u64, round: u64, shard: u32) -> Vec<u8> {
     let mut key = pair(job_sequence, round);
     key.extend_from_slice(&shard.to_be_bytes());
     key
 }
 
-pub(crate) fn request(principal: &str, request_id: &str) -> Vec<u8> {
+/// The remembered request under this key.
+pub fn request(principal: &str, request_id: &str) -> Vec<u8> {
     let mut key = (principal.len() as u32).to_be_bytes().to_vec();
     key.extend_from_slice(principal.as_bytes());
     key.extend_from_slice(request_id.as_bytes());
@@ -67,7 +75,7 @@ pub(crate) fn request(principal: &str, request_id: &str) -> Vec<u8> {
 }
 
 /// The first key after all keys that begin with `prefix`; empty (the end of the table) if there is none.
-pub(crate) fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {

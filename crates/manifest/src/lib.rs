@@ -12,7 +12,7 @@ mod digest;
 mod error;
 mod facade;
 mod invariants;
-mod keys;
+pub mod keys;
 mod ledger;
 mod machine;
 mod make;

@@ -18,9 +18,6 @@ use crate::hello::Identity;
 use crate::limits;
 use crate::wire::{decode, of};
 
-/// Forwarded proposals go under this path; it is no public method.
-pub(crate) const PROPOSE_PATH: &str = "raftgrid/propose";
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Use {
     /// Small calls.

@@ -42,9 +42,6 @@ pub const FRAGMENT_TIME_MIN: Duration = Duration::from_secs(10);
 /// Slowest transfer that is waited for, in bytes per second.
 pub const FRAGMENT_BYTES_PER_SECOND_MIN: u64 = 1024 * 1024;
 
-/// Forwarded proposals carry at most this many commands.
-pub const FORWARDED_COMMANDS_MAX: usize = 4_096;
-
 const _: () = assert!(FRAME_BYTES_MAX + MESSAGE_BYTES_MAX <= raftgrid_rpc::channel::MESSAGE_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX < OUTBOX_BYTES_MAX);
 const _: () = assert!(FRAME_MESSAGES_MAX < OUTBOX_MESSAGES_MAX);

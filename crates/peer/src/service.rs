@@ -12,57 +12,71 @@ use futures::{SinkExt, TryStreamExt};
 use grpcio::{
     ClientStreamingSink, RequestStream, RpcContext, RpcStatus, RpcStatusCode, ServerStreamingSink, UnarySink,
 };
-use protobuf::Message as _;
 use raftgrid_driver::Message;
 use raftgrid_proto::v1::*;
-use raftgrid_replica::ports::{Bytes, CallError, Commands};
+use raftgrid_replica::ports::{Bytes, CallError, Callback};
+use raftgrid_replica::PROPOSE_PATH;
 use raftgrid_rpc::methods;
 use raftgrid_rpc::serve::Handlers;
 use raftgrid_rpc::status::status;
 use slog::{debug, info, warn, Logger};
 
-use crate::clients::PROPOSE_PATH;
 use crate::hello::{Doorkeeper, Identity};
 use crate::raft::RaftSeat;
 use crate::snapshots::SnapshotFiles;
 use crate::wire::{broken, encode};
 use crate::{fragments, limits, snapshot_receive};
 
-/// Serves a forwarded unary call: (full method path, principal, encoded request) → encoded answer. It must not block.
-pub type Forwarding = Arc<dyn Fn(&str, &str, Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send>> + Send + Sync>;
+/// Serves what followers forward. Neither call blocks.
+pub trait Forwarding: Send + Sync {
+    /// An encoded CommandBatch: proposes it here or nowhere (`NotLeader`), and answers length-delimited CommandReply.
+    fn propose(&self, batch: Vec<u8>, done: Callback<Vec<u8>>);
+    /// A public unary call: full method path, whose request it is, encoded request. What it answers is passed on as it is.
+    fn call(&self, method: &str, principal: &str, request: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send>>;
+}
 
 /// What the service hands things to.
 #[derive(Clone)]
+struct Parts {
+    identity: Identity,
+    seat: RaftSeat,
+    snapshots: Arc<dyn SnapshotFiles>,
+    bytes: Arc<dyn Bytes>,
+    forwarding: Arc<dyn Forwarding>,
+    logger: Logger,
+}
+
+/// The service of a replica for the others.
 pub struct PeerService {
-    /// This replica.
-    pub identity: Identity,
-    /// Where Raft messages go.
-    pub seat: RaftSeat,
-    /// Where snapshots are staged.
-    pub snapshots: Arc<dyn SnapshotFiles>,
-    /// Where fragments are kept.
-    pub bytes: Arc<dyn Bytes>,
-    /// Who takes forwarded proposals.
-    pub commands: Arc<dyn Commands>,
-    /// Who serves forwarded public calls.
-    pub forwarding: Forwarding,
-    /// The process's logger.
-    pub logger: Logger,
+    parts: Parts,
 }
 
 #[derive(Clone)]
 struct Served {
-    parts: PeerService,
+    parts: Parts,
     door: Arc<Doorkeeper>,
     snapshots: Arc<AtomicUsize>,
     fragments: Arc<AtomicUsize>,
 }
 
 impl PeerService {
+    /// Raft messages go to whoever sits in `seat`, snapshots are staged in `snapshots`, fragments kept in `bytes`.
+    pub fn new(
+        identity: Identity,
+        seat: RaftSeat,
+        snapshots: Arc<dyn SnapshotFiles>,
+        bytes: Arc<dyn Bytes>,
+        forwarding: impl Forwarding + 'static,
+        logger: Logger,
+    ) -> Self {
+        Self { parts: Parts { identity, seat, snapshots, bytes, forwarding: Arc::new(forwarding), logger } }
+    }
+
     /// The service, for a server.
     pub fn build(self) -> grpcio::Service {
-        let door = Arc::new(Doorkeeper::new(self.identity.clone(), self.logger.clone()));
-        let served = Served { parts: self, door, snapshots: Arc::default(), fragments: Arc::default() };
+        let parts = self.parts;
+        let door = Arc::new(Doorkeeper::new(parts.identity.clone(), parts.logger.clone()));
+        let served = Served { parts, door, snapshots: Arc::default(), fragments: Arc::default() };
         let (raft, snapshot, put) = (served.clone(), served.clone(), served.clone());
         let (get, forward) = (served.clone(), served);
         Handlers::new()
@@ -227,7 +241,7 @@ impl Served {
         ctx.spawn(async move {
             let mut response = ForwardResponse::new();
             if method == PROPOSE_PATH {
-                match served.propose(&body).await {
+                match served.propose(body).await {
                     Ok(replies) => response.set_response(replies),
                     Err(error) => {
                         let (code, text) = encode(error);
@@ -236,7 +250,7 @@ impl Served {
                     }
                 }
             } else {
-                response.set_response((served.parts.forwarding)(&method, &principal, body).await);
+                response.set_response(served.parts.forwarding.call(&method, &principal, body).await);
             }
             if let Err(error) = sink.success(response).await {
                 debug!(served.parts.logger, "forwarded answer not delivered"; "error" => %error);
@@ -244,24 +258,12 @@ impl Served {
         });
     }
 
-    /// A follower's proposals: a CommandBatch in, length-delimited CommandReply out.
-    async fn propose(&self, body: &[u8]) -> Result<Vec<u8>, CallError> {
-        let mut batch = CommandBatch::parse_from_bytes(body).map_err(|error| CallError::Invalid(error.to_string()))?;
-        if batch.get_commands().len() > limits::FORWARDED_COMMANDS_MAX {
-            return Err(CallError::Invalid(format!("more than {} commands", limits::FORWARDED_COMMANDS_MAX)));
-        }
+    async fn propose(&self, batch: Vec<u8>) -> Result<Vec<u8>, CallError> {
         let (sender, receiver) = oneshot::channel();
         let done = Box::new(move |outcome| {
             let _ = sender.send(outcome);
         });
-        self.parts.commands.propose(batch.take_commands().into_vec(), done);
-        let replies = receiver.await.unwrap_or(Err(CallError::Unknown))?;
-        let mut encoded = Vec::new();
-        for reply in replies {
-            reply
-                .write_length_delimited_to_vec(&mut encoded)
-                .map_err(|error| CallError::Internal(format!("failed to encode a reply: {error}")))?;
-        }
-        Ok(encoded)
+        self.parts.forwarding.propose(batch, done);
+        receiver.await.unwrap_or(Err(CallError::Unknown))
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use raftgrid_control::Input;
-use raftgrid_manifest::{read, round_inputs_hash, RoundInputs};
+use raftgrid_manifest::{round_inputs_hash, views, RoundInputs};
 use raftgrid_proto::v1::{CommitModel, ContributionRow, JobRow, RoundRow};
 use slog::{warn, Logger};
 
@@ -16,7 +16,7 @@ use crate::pool::Pool;
 use crate::ports::CallError;
 
 /// Sums rounds on threads of its own.
-pub struct Aggregator {
+pub(crate) struct Aggregator {
     /// Bytes.
     pub artifacts: Arc<Artifacts>,
     /// Models that are in memory.
@@ -29,7 +29,7 @@ pub struct Aggregator {
 
 impl Aggregator {
     /// Starts; the outcome goes to `inbox`.
-    pub fn start(self: &Arc<Self>, job_id: String, round: u64, inbox: LeaderInbox) {
+    pub(crate) fn start(self: &Arc<Self>, job_id: String, round: u64, inbox: LeaderInbox) {
         let Some(slot) = self.pool.slot() else {
             return inbox.input(Input::Aggregated {
                 job_id,
@@ -50,11 +50,11 @@ impl Aggregator {
     fn sum(&self, job_id: &str, round: u64) -> Result<CommitModel, CallError> {
         let (rows, _) = self.artifacts.views.view();
         let missing = |what: &str| CallError::NotFound(format!("{what} of job {job_id}, round {round} does not exist"));
-        let job = read::job_by_id(rows.as_ref(), job_id).map_err(rows_failed)?.ok_or_else(|| missing("the row"))?;
-        let sealed = read::round(rows.as_ref(), job.sequence, round)
+        let job = views::job_row(rows.as_ref(), job_id).map_err(rows_failed)?.ok_or_else(|| missing("the row"))?;
+        let sealed = views::round_of(rows.as_ref(), job.sequence, round)
             .map_err(rows_failed)?
             .ok_or_else(|| missing("the round"))?;
-        let ledger: Vec<ContributionRow> = read::contributions(rows.as_ref(), job.sequence, round)
+        let ledger: Vec<ContributionRow> = views::contributions(rows.as_ref(), job_id, round)
             .map_err(rows_failed)?
             .into_iter()
             .filter(|row| !row.digest.is_empty())

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use raftgrid_blob::{placement, BlobError, FragmentReader, FragmentStore, FragmentWriter};
 use raftgrid_driver::RaftHandle;
-use raftgrid_manifest::read;
+use raftgrid_manifest::views;
 use raftgrid_proto::v1::{ArtifactRow, ArtifactState, BeginArtifact, Command, Command_oneof_kind, Outcome, Receipt};
 use slog::{warn, Logger};
 
-use crate::clock::Clock;
 use crate::limits::UPLOAD_EXPIRES_MS;
 use crate::polls::rows_failed;
 use crate::ports::{CallError, Download, Peers};
@@ -19,7 +18,7 @@ use crate::views::Views;
 const COPY: u32 = 0;
 
 /// Bytes of one replica.
-pub struct Artifacts {
+pub(crate) struct Artifacts {
     /// This replica.
     pub node: u64,
     /// Its files.
@@ -32,15 +31,13 @@ pub struct Artifacts {
     pub views: Arc<dyn Views>,
     /// Writes.
     pub proposals: Arc<Proposals>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
     /// Log.
     pub logger: Logger,
 }
 
 /// What an artifact is; see `BeginArtifact`.
 #[derive(Clone, Debug, Default)]
-pub struct Description {
+pub(crate) struct Description {
     /// Name or "".
     pub name: String,
     /// bundle, model, state, gradient, checkpoint, file.
@@ -53,7 +50,7 @@ pub struct Description {
 
 /// Durable copies of an artifact that was begun: what its commit carries.
 #[derive(Clone, Debug)]
-pub struct Placed {
+pub(crate) struct Placed {
     /// The artifact.
     pub artifact_id: u64,
     /// SHA-256.
@@ -65,7 +62,7 @@ pub struct Placed {
 }
 
 /// A blob error as an answer.
-pub fn blob_failed(error: BlobError) -> CallError {
+pub(crate) fn blob_failed(error: BlobError) -> CallError {
     match error {
         BlobError::Io { ref cause, .. } if cause.kind() == std::io::ErrorKind::StorageFull => {
             CallError::Exhausted(error.to_string())
@@ -79,14 +76,14 @@ pub fn blob_failed(error: BlobError) -> CallError {
 impl Artifacts {
     /// Begins an artifact and makes its copies durable: here and on enough others that the failures which the group survives leave one.
     /// `written` is finished. Blocks.
-    pub fn place(
+    pub(crate) fn place(
         &self,
         description: &Description,
         written: FragmentWriter,
         digest: [u8; 32],
     ) -> Result<Placed, CallError> {
         let total_bytes = written.total_bytes();
-        let conf = self.handle.status().conf;
+        let conf = self.handle.status().conf.clone();
         let copies = placement::copies(conf.voters.len());
         let salt = u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], 0, 0, 0, 0]);
         let candidates = placement::candidates(self.node, &conf.voters, salt);
@@ -141,7 +138,7 @@ impl Artifacts {
         begin.set_digest(digest.to_vec());
         begin.set_placement(candidates.iter().copied().take(copies).collect());
         let (rows, _) = self.views.view();
-        let cluster_time = read::meta(rows.as_ref()).map_err(rows_failed)?.cluster_time_ms;
+        let cluster_time = views::meta(rows.as_ref()).map_err(rows_failed)?.cluster_time_ms;
         begin.set_expires_ms(cluster_time + UPLOAD_EXPIRES_MS);
         let mut command = Command::new();
         command.set_principal(description.principal.clone());
@@ -154,7 +151,7 @@ impl Artifacts {
     }
 
     /// Opens a committed artifact: from this disk, else fetched from a holder and kept. Blocks.
-    pub fn open(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
+    pub(crate) fn open(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
         let digest: [u8; 32] = row
             .digest
             .as_slice()
@@ -189,21 +186,21 @@ impl Artifacts {
     }
 
     /// The row of a committed artifact.
-    pub fn committed(&self, artifact_id: u64) -> Result<ArtifactRow, CallError> {
+    pub(crate) fn committed(&self, artifact_id: u64) -> Result<ArtifactRow, CallError> {
         let (rows, _) = self.views.view();
-        match read::artifact(rows.as_ref(), artifact_id).map_err(rows_failed)? {
+        match views::artifact_row(rows.as_ref(), artifact_id).map_err(rows_failed)? {
             Some(row) if row.state == ArtifactState::ARTIFACT_COMMITTED => Ok(row),
             _ => Err(CallError::NotFound(format!("artifact {artifact_id} does not exist"))),
         }
     }
 
     /// All bytes of a committed artifact, verified. Blocks.
-    pub fn read(&self, artifact_id: u64) -> Result<Vec<u8>, CallError> {
+    pub(crate) fn read(&self, artifact_id: u64) -> Result<Vec<u8>, CallError> {
         self.open(&self.committed(artifact_id)?)?.read_all().map_err(blob_failed)
     }
 
     /// A new artifact of bytes in memory, placed. Blocks.
-    pub fn place_bytes(&self, description: &Description, bytes: &[u8]) -> Result<Placed, CallError> {
+    pub(crate) fn place_bytes(&self, description: &Description, bytes: &[u8]) -> Result<Placed, CallError> {
         let mut writer = self.files.create().map_err(blob_failed)?;
         writer.write(bytes).map_err(blob_failed)?;
         let digest = writer.finish(None, None).map_err(blob_failed)?;
@@ -220,7 +217,7 @@ fn receipt(node: u64, digest: [u8; 32]) -> Receipt {
 }
 
 /// A fragment on this disk as a download.
-pub struct OnDisk(pub FragmentReader);
+pub(crate) struct OnDisk(pub FragmentReader);
 
 impl Download for OnDisk {
     fn total_bytes(&self) -> u64 {

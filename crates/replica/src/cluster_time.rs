@@ -4,7 +4,7 @@
 //! never set by a wall clock that jumped.
 
 /// Difference between cluster time and wall clock above which a person must look.
-pub const ALARM_MS: u64 = 60_000;
+pub(crate) const ALARM_MS: u64 = 60_000;
 
 /// The leader's running estimate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

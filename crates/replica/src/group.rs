@@ -53,10 +53,10 @@ impl Cluster for ReplicaCluster {
         state.set_first_index(status.first);
         state.set_flushed_index(self.replica.flushed_index());
         state.set_version(self.version.clone());
-        if let Ok(digest) = views::get_digest(view.rows.as_ref()) {
+        if let Ok(digest) = views::digest(view.rows.as_ref()) {
             state.set_state_digest(digest.to_vec());
         }
-        if let Ok(meta) = views::get_meta(view.rows.as_ref()) {
+        if let Ok(meta) = views::meta(view.rows.as_ref()) {
             state.set_machine_version(meta.machine_version);
         }
         state

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{bounded, Receiver, Sender};
 use protobuf::Message;
 use raftgrid_blob::FragmentStore;
-use raftgrid_manifest::{read, Table};
+use raftgrid_manifest::{views, Table};
 use raftgrid_proto::v1::{ArtifactRow, ArtifactState};
 use slog::{warn, Logger};
 
@@ -14,7 +14,7 @@ use crate::ring::{Ring, Since};
 use crate::views::Views;
 
 /// What the thread works with.
-pub struct Janitor {
+pub(crate) struct Janitor {
     /// Files.
     pub files: FragmentStore,
     /// Changes.
@@ -26,10 +26,10 @@ pub struct Janitor {
 }
 
 /// Ends the thread when it is dropped.
-pub struct JanitorStop(#[allow(dead_code, reason = "the thread ends when this sender is gone")] Sender<()>);
+pub(crate) struct JanitorStop(#[allow(dead_code, reason = "the thread ends when this sender is gone")] Sender<()>);
 
 /// Starts the thread.
-pub fn start(janitor: Janitor) -> (JanitorStop, JoinHandle<()>) {
+pub(crate) fn start(janitor: Janitor) -> (JanitorStop, JoinHandle<()>) {
     let (wake, woken) = bounded(1);
     let (stop, stopped) = bounded(0);
     janitor.ring.tap(Box::new(move || {
@@ -88,7 +88,7 @@ impl Janitor {
         let (rows, position) = self.views.view();
         for artifact_id in on_disk {
             // An id above the applied position is an upload whose begin this replica has not applied yet.
-            let gone = match read::artifact(rows.as_ref(), artifact_id) {
+            let gone = match views::artifact_row(rows.as_ref(), artifact_id) {
                 Ok(Some(row)) => row.state == ArtifactState::ARTIFACT_DELETING,
                 Ok(None) => artifact_id < position,
                 Err(_) => false,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender, TrySendError};
 use raftgrid_control::{Action, Beat, BeatAnswer, Config, Control, Input};
 use raftgrid_driver::{RaftHandle, Role};
-use raftgrid_manifest::{read, Rows};
+use raftgrid_manifest::{views, Rows};
 use raftgrid_proto::v1::{
     Command, Command_oneof_kind, HeartbeatRequest, HeartbeatResponse, Lease, MemberRow, PutMember,
 };
@@ -31,7 +31,7 @@ const ASK_AGAIN_MS: u64 = 1_000;
 const TAKE_OVER_AGAIN_MS: u64 = 20;
 
 /// What wakes the thread.
-pub enum Event {
+pub(crate) enum Event {
     /// Role, term or leader changed, or something was applied.
     Look,
     /// A heartbeat and who waits for its answer.
@@ -53,19 +53,19 @@ pub enum Event {
 
 /// Sends events to the thread.
 #[derive(Clone)]
-pub struct LeaderInbox {
+pub(crate) struct LeaderInbox {
     events: Sender<Event>,
 }
 
 impl LeaderInbox {
     /// Something may have changed. Never blocks; one pending look is enough.
-    pub fn look(&self) {
+    pub(crate) fn look(&self) {
         // A full inbox wakes the thread anyway.
         let _ = self.events.try_send(Event::Look);
     }
 
     /// A heartbeat.
-    pub fn beat(&self, request: HeartbeatRequest, done: Callback<HeartbeatResponse>) {
+    pub(crate) fn beat(&self, request: HeartbeatRequest, done: Callback<HeartbeatResponse>) {
         match self.events.try_send(Event::Beat(Box::new(request), done)) {
             Ok(()) => {}
             Err(TrySendError::Full(Event::Beat(_, done)) | TrySendError::Disconnected(Event::Beat(_, done))) => {
@@ -76,19 +76,19 @@ impl LeaderInbox {
     }
 
     /// Blocks until there is room; from the replica's own threads only.
-    pub fn input(&self, input: Input) {
+    pub(crate) fn input(&self, input: Input) {
         // A stopped thread needs no input.
         let _ = self.events.send(Event::Input(input));
     }
 
     /// Ends the thread.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let _ = self.events.send(Event::Stop);
     }
 }
 
 /// What the thread works with.
-pub struct LeaderLoop {
+pub(crate) struct LeaderLoop {
     /// Settings of the loops.
     pub config: Config,
     /// Addresses of the founders; the first leader records them.
@@ -110,13 +110,13 @@ pub struct LeaderLoop {
 }
 
 /// Opens the inbox.
-pub fn inbox() -> (LeaderInbox, Receiver<Event>) {
+pub(crate) fn inbox() -> (LeaderInbox, Receiver<Event>) {
     let (events, queue) = bounded(LEADER_INBOX_MAX);
     (LeaderInbox { events }, queue)
 }
 
 /// Starts the thread.
-pub fn start(context: LeaderLoop, inbox: LeaderInbox, queue: Receiver<Event>) -> JoinHandle<()> {
+pub(crate) fn start(context: LeaderLoop, inbox: LeaderInbox, queue: Receiver<Event>) -> JoinHandle<()> {
     std::thread::Builder::new()
         .name("leader".to_owned())
         .spawn(move || {
@@ -223,7 +223,7 @@ impl Shell {
     fn take_over(&mut self) {
         let now = self.context.clock.monotonic_ms();
         let (rows, position) = self.context.views.view();
-        if let Ok(meta) = read::meta(rows.as_ref()) {
+        if let Ok(meta) = views::meta(rows.as_ref()) {
             let mut time =
                 self.context.proposals.cluster_time.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             time.seen(meta.cluster_time_ms, now);
@@ -246,7 +246,7 @@ impl Shell {
 
     /// Addresses of founders that are not in the tables yet.
     fn record_members(&self, rows: &dyn Rows) {
-        let Ok(known) = read::members(rows) else { return };
+        let Ok(known) = views::members(rows) else { return };
         let missing: Vec<Command> = self
             .context
             .members

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use raftgrid_driver::{Committed, ConfState, Index, Snapshot, StateMachine, Term};
-use raftgrid_manifest::{apply, read, Change, Rows, Table};
+use raftgrid_manifest::{apply, views, Change, Rows, Table};
 use raftgrid_store::{Checkpointer, Disk, StateTables, TablesReader};
 use slog::{crit, Logger};
 
@@ -18,7 +18,7 @@ use crate::ring::Ring;
 use crate::views::{end_of_entry, Views};
 
 /// The tables and who hears of their changes.
-pub struct Machine<D: Disk> {
+pub(crate) struct Machine<D: Disk> {
     tables: StateTables<D>,
     checkpointer: Checkpointer<D>,
     /// One thread, `snapshot`: checkpoints are made there while apply goes on.
@@ -32,7 +32,7 @@ pub struct Machine<D: Disk> {
 
 impl<D: Disk> Machine<D> {
     /// Over tables that were opened.
-    pub fn new(
+    pub(crate) fn new(
         tables: StateTables<D>,
         ring: Ring,
         clock: Arc<dyn Clock>,
@@ -63,7 +63,7 @@ impl<D: Disk> Machine<D> {
         }
         let proposals = self.proposals.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(proposals) = proposals else { return };
-        if let Ok(meta) = read::meta(&self.tables) {
+        if let Ok(meta) = views::meta(&self.tables) {
             let mut time = proposals.cluster_time.lock().unwrap_or_else(PoisonError::into_inner);
             time.seen(meta.cluster_time_ms, self.clock.monotonic_ms());
         }
@@ -129,7 +129,7 @@ impl<D: Disk> StateMachine for Machine<D> {
 }
 
 /// Views of the tables for everybody else.
-pub struct TableViews<D: Disk> {
+pub(crate) struct TableViews<D: Disk> {
     /// Follows an install.
     pub tables: TablesReader<D>,
     /// Log.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use raftgrid_manifest::{read, Rows};
+use raftgrid_manifest::{views, Rows};
 use raftgrid_proto::v1::{JobPhase, JobRow};
 
 use crate::artifacts::{Artifacts, OnDisk};
@@ -12,7 +12,7 @@ use crate::polls::rows_failed;
 use crate::ports::{CallError, Download, ModelQuery};
 
 /// Models of one replica.
-pub struct Models {
+pub(crate) struct Models {
     /// Bytes.
     pub artifacts: Arc<Artifacts>,
     /// By artifact id, rising: the highest are the newest.
@@ -21,7 +21,7 @@ pub struct Models {
 
 impl Models {
     /// All bytes of a model; kept in memory for a while. Blocks.
-    pub fn bytes(&self, artifact_id: u64) -> Result<Arc<Vec<u8>>, CallError> {
+    pub(crate) fn bytes(&self, artifact_id: u64) -> Result<Arc<Vec<u8>>, CallError> {
         if let Some(found) = self.lock().get(&artifact_id) {
             return Ok(found.clone());
         }
@@ -44,7 +44,7 @@ impl Models {
     }
 
     /// Opens a model for streaming: (version, bytes). Blocks.
-    pub fn open(&self, query: &ModelQuery) -> Result<(u64, Box<dyn Download>), CallError> {
+    pub(crate) fn open(&self, query: &ModelQuery) -> Result<(u64, Box<dyn Download>), CallError> {
         let (rows, _) = self.artifacts.views.view();
         let job = job_of(rows.as_ref(), query)?;
         if !job.get_job().has_model {
@@ -55,7 +55,7 @@ impl Models {
         let artifact_id = if version == newest {
             job.get_job().model_artifact.parse().unwrap_or(0)
         } else {
-            read::round(rows.as_ref(), job.sequence, version)
+            views::round_of(rows.as_ref(), job.sequence, version)
                 .map_err(rows_failed)?
                 .map_or(0, |round| round.model_artifact)
         };
@@ -74,22 +74,27 @@ impl Models {
 }
 
 /// The job that a caller means: by name, by its task, or else the only train job that is running.
-pub fn job_of(rows: &dyn Rows, query: &ModelQuery) -> Result<JobRow, CallError> {
+pub(crate) fn job_of(rows: &dyn Rows, query: &ModelQuery) -> Result<JobRow, CallError> {
     let mut job_id = query.job_id.clone();
     if job_id.is_empty() && !query.task_id.is_empty() {
-        job_id = read::task_by_id(rows, &query.task_id)
+        job_id = views::task_row(rows, &query.task_id)
             .map_err(rows_failed)?
             .map_or_else(String::new, |row| row.get_task().job_id.clone());
     }
     if !job_id.is_empty() {
-        let found = read::job_by_id(rows, &job_id).map_err(rows_failed)?;
+        let found = views::job_row(rows, &job_id).map_err(rows_failed)?;
         return found.ok_or_else(|| CallError::NotFound(format!("job {job_id} does not exist")));
     }
-    let running: Vec<JobRow> = read::live_jobs(rows)
-        .map_err(rows_failed)?
-        .into_iter()
-        .filter(|row| row.get_job().get_spec().field_type == "train" && row.get_job().phase == JobPhase::JOB_RUNNING)
-        .collect();
+    let mut running = Vec::new();
+    let is_running =
+        |row: &JobRow| row.get_job().get_spec().field_type == "train" && row.get_job().phase == JobPhase::JOB_RUNNING;
+    views::job_rows(rows, |row| {
+        if is_running(&row) {
+            running.push(row);
+        }
+        true
+    })
+    .map_err(rows_failed)?;
     match <[JobRow; 1]>::try_from(running) {
         Ok([job]) => Ok(job),
         Err(several) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use raftgrid_blob::FragmentStore;
 use raftgrid_driver::{Observer, RaftHandle, ReadError, Runner, Status, Transport};
-use raftgrid_manifest::{read, views};
+use raftgrid_manifest::views;
 use raftgrid_proto::v1::{
     Command, CommandReply, HeartbeatRequest, HeartbeatResponse, MemberRow, NextShardsRequest, NextShardsResponse, Node,
     PollTaskRequest, PollTaskResponse,
@@ -130,7 +130,6 @@ impl Replica {
             handle: handle.clone(),
             views: views.clone(),
             proposals: proposals.clone(),
-            clock: clock.clone(),
             logger: logger.clone(),
         });
         let models = Arc::new(Models { artifacts: artifacts.clone(), cache: Mutex::default() });
@@ -223,7 +222,7 @@ impl Replica {
     /// Members as recorded.
     pub fn members(&self) -> Result<Vec<MemberRow>, CallError> {
         let (rows, _) = self.views.view();
-        read::members(rows.as_ref()).map_err(rows_failed)
+        views::members(rows.as_ref()).map_err(rows_failed)
     }
 
     /// Rows as applied here, with the position that they hold at least.

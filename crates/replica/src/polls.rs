@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use raftgrid_driver::{RaftHandle, Role};
-use raftgrid_manifest::{keys, read, Rows, RowsError, Table};
+use raftgrid_manifest::{keys, views, Rows, RowsError, Table};
 use raftgrid_proto::v1::{
     Command, Command_oneof_kind, JobPhase, JobRow, NextShardsRequest, NextShardsResponse, PollTaskRequest,
     PollTaskResponse, RoundRow, ShardStep, Task, TaskRow, TaskStatus, TrainerReady,
@@ -22,7 +22,7 @@ use crate::ring::{Interest, Ring};
 use crate::views::Views;
 
 /// Serves both polls.
-pub struct Polls {
+pub(crate) struct Polls {
     /// Rows.
     pub views: Arc<dyn Views>,
     /// Changes.
@@ -38,13 +38,13 @@ pub struct Polls {
 }
 
 /// The tables could not be read.
-pub fn rows_failed(error: RowsError) -> CallError {
+pub(crate) fn rows_failed(error: RowsError) -> CallError {
     CallError::Internal(error.to_string())
 }
 
 impl Polls {
     /// Tasks assigned to the node; see `ports::Leader`.
-    pub fn poll_task(self: &Arc<Self>, request: PollTaskRequest, done: Callback<PollTaskResponse>) {
+    pub(crate) fn poll_task(self: &Arc<Self>, request: PollTaskRequest, done: Callback<PollTaskResponse>) {
         let deadline = self.clock.monotonic_ms() + u64::from(request.wait_ms.min(POLL_WAIT_MS_MAX));
         self.poll_task_until(request, deadline, done);
     }
@@ -84,7 +84,7 @@ impl Polls {
     fn assigned(&self, rows: &dyn Rows, request: &PollTaskRequest) -> Result<Vec<Task>, CallError> {
         let now = self.clock.monotonic_ms();
         let most = usize::try_from(request.max_tasks).unwrap_or(1).clamp(1, POLL_TASKS_MAX);
-        let found = read::tasks_of_node(rows, &request.node_id).map_err(rows_failed)?;
+        let found = views::tasks_of_node(rows, &request.node_id).map_err(rows_failed)?;
         let mut handed_out = self.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
         handed_out.retain(|_, at| now.saturating_sub(*at) < HAND_OUT_AGAIN_MS);
         let mut tasks = Vec::new();
@@ -105,7 +105,7 @@ impl Polls {
     }
 
     /// Shards leased to the trainer; see `ports::Leader`.
-    pub fn next_shards(self: &Arc<Self>, request: NextShardsRequest, done: Callback<NextShardsResponse>) {
+    pub(crate) fn next_shards(self: &Arc<Self>, request: NextShardsRequest, done: Callback<NextShardsResponse>) {
         let deadline = self.clock.monotonic_ms() + u64::from(request.wait_ms.min(POLL_WAIT_MS_MAX));
         self.next_shards_until(request, deadline, done);
     }
@@ -135,7 +135,7 @@ impl Polls {
     }
 
     fn look_for_shards(&self, rows: &dyn Rows, position: u64, request: &NextShardsRequest) -> Result<Found, CallError> {
-        let task = read::task_by_id(rows, &request.task_id).map_err(rows_failed)?;
+        let task = views::task_row(rows, &request.task_id).map_err(rows_failed)?;
         let open = task.as_ref().is_some_and(|row| row.open_epoch == request.lease_epoch);
         if !open && request.lease_epoch > position {
             // This replica has not applied the assignment yet.
@@ -148,7 +148,7 @@ impl Polls {
             )));
         };
         let job_id = task.get_task().job_id.clone();
-        let Some(job) = read::job_by_id(rows, &job_id).map_err(rows_failed)? else {
+        let Some(job) = views::job_row(rows, &job_id).map_err(rows_failed)? else {
             return Err(CallError::NotFound(format!("job {job_id} does not exist")));
         };
         if !task.ready {
@@ -170,12 +170,12 @@ impl Polls {
 
 impl Polls {
     /// A client without leases was given a model: its gradient goes to that round and to no newer one. Blocks.
-    pub fn remember_model(&self, query: &ModelQuery, version: u64) -> Result<(), CallError> {
+    pub(crate) fn remember_model(&self, query: &ModelQuery, version: u64) -> Result<(), CallError> {
         let (rows, _) = self.views.view();
         let task = if query.task_id.is_empty() {
             // The stream names no worker: the open trainer of the job, if there is only one.
             let job = job_of(rows.as_ref(), query)?;
-            let open: Vec<TaskRow> = read::tasks_of_job(rows.as_ref(), job.sequence)
+            let open: Vec<TaskRow> = views::tasks_of_job(rows.as_ref(), job.sequence)
                 .map_err(rows_failed)?
                 .into_iter()
                 .filter(|row| row.open_epoch != 0)
@@ -183,7 +183,7 @@ impl Polls {
                 .collect();
             <[TaskRow; 1]>::try_from(open).ok().map(|[row]| row)
         } else {
-            read::task_by_id(rows.as_ref(), &query.task_id).map_err(rows_failed)?
+            views::task_row(rows.as_ref(), &query.task_id).map_err(rows_failed)?
         };
         drop(rows);
         let Some(task) = task.filter(|row| row.open_epoch != 0) else { return Ok(()) };
@@ -222,7 +222,7 @@ fn shards_of(rows: &dyn Rows, task: &TaskRow, row: &JobRow, request: &NextShards
     response.set_finished(!matches!(job.phase, JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED));
     let newest = job.rounds_committed;
     for round in newest.saturating_sub(1)..=newest {
-        let Some(round) = read::round(rows, row.sequence, round).map_err(rows_failed)? else { continue };
+        let Some(round) = views::round_of(rows, row.sequence, round).map_err(rows_failed)? else { continue };
         for lease in leases_of(&round, task, request.lease_epoch) {
             let mut step = ShardStep::new();
             step.set_round(round.round);

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use raftgrid_manifest::Rows;
 use raftgrid_proto::v1::{
-    Ack, Command, CommandReply, HeartbeatRequest, HeartbeatResponse, NextShardsRequest, NextShardsResponse, Node,
-    Optimizer, PollTaskRequest, PollTaskResponse, StateResponse, StatsResponse,
+    Ack, Command, CommandReply, HeartbeatRequest, HeartbeatResponse, LeaderResponse, MembersResponse,
+    NextShardsRequest, NextShardsResponse, Node, Optimizer, PollTaskRequest, PollTaskResponse, StateResponse,
+    StatsResponse,
 };
 
 /// Called once with the outcome.

@@ -131,7 +131,7 @@ fn refused(error: ProposeError) -> CallError {
 }
 
 /// Replies of one batch as they travel: each behind its length.
-pub fn encode_replies(replies: &[CommandReply]) -> Vec<u8> {
+pub(crate) fn encode_replies(replies: &[CommandReply]) -> Vec<u8> {
     let mut out = Vec::new();
     for reply in replies {
         reply.write_length_delimited_to_vec(&mut out).expect("a reply can be encoded into memory");
@@ -140,7 +140,7 @@ pub fn encode_replies(replies: &[CommandReply]) -> Vec<u8> {
 }
 
 /// The reverse of `encode_replies`.
-pub fn decode_replies(bytes: &[u8]) -> Result<Vec<CommandReply>, CallError> {
+pub(crate) fn decode_replies(bytes: &[u8]) -> Result<Vec<CommandReply>, CallError> {
     let mut input = CodedInputStream::from_bytes(bytes);
     let mut replies = Vec::new();
     let failed = |error| CallError::Internal(format!("failed to decode the reply of a command: {error}"));

@@ -13,7 +13,7 @@ use crate::timer::{Ticket, Timer};
 
 /// Changes of one entry.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub(crate) struct Event {
     /// Position of the entry's last command.
     pub position: u64,
     /// Its changes, final values.
@@ -21,7 +21,7 @@ pub struct Event {
 }
 
 /// Rows whose change wakes a waiter: a table and how the key starts. None: any change.
-pub type Interest = Vec<(Table, Vec<u8>)>;
+pub(crate) type Interest = Vec<(Table, Vec<u8>)>;
 
 type Woken = Box<dyn FnOnce(u64) + Send>;
 
@@ -44,7 +44,7 @@ struct State {
 }
 
 /// What happened since a position.
-pub enum Since {
+pub(crate) enum Since {
     /// Everything, in order.
     Events(Vec<Event>),
     /// The ring no longer reaches back so far: start from the tables.
@@ -53,30 +53,25 @@ pub enum Since {
 
 /// The ring of one replica.
 #[derive(Clone)]
-pub struct Ring {
+pub(crate) struct Ring {
     state: Arc<Mutex<State>>,
     timer: Timer,
 }
 
 impl Ring {
     /// Empty, standing at the position of the tables.
-    pub fn new(position: u64, timer: Timer) -> Self {
+    pub(crate) fn new(position: u64, timer: Timer) -> Self {
         let state = State { dropped: position, last: position, ..State::default() };
         Self { state: Arc::new(Mutex::new(state)), timer }
     }
 
-    /// Newest position.
-    pub fn last(&self) -> u64 {
-        self.lock().last
-    }
-
     /// `tap` is called after each publication; it must only set a flag or send to a channel.
-    pub fn tap(&self, tap: Box<dyn Fn() + Send>) {
+    pub(crate) fn tap(&self, tap: Box<dyn Fn() + Send>) {
         self.lock().taps.push(tap);
     }
 
     /// Called from apply, in order.
-    pub fn publish(&self, position: u64, changes: Vec<Change>) {
+    pub(crate) fn publish(&self, position: u64, changes: Vec<Change>) {
         let mut state = self.lock();
         assert!(position >= state.last, "apply goes forward: {position} after {}", state.last);
         state.last = position;
@@ -102,7 +97,7 @@ impl Ring {
     }
 
     /// The tables were replaced by an installed snapshot: everybody starts again.
-    pub fn reset(&self, position: u64) {
+    pub(crate) fn reset(&self, position: u64) {
         let mut state = self.lock();
         state.events.clear();
         state.changes = 0;
@@ -117,7 +112,7 @@ impl Ring {
     }
 
     /// Everything after `position`.
-    pub fn since(&self, position: u64) -> Since {
+    pub(crate) fn since(&self, position: u64) -> Since {
         let state = self.lock();
         if position < state.dropped {
             return Since::Compacted;
@@ -126,7 +121,7 @@ impl Ring {
     }
 
     /// Calls `woken` once: at the first change after `position` that touches `interest`, or after `timeout`.
-    pub fn changed_after(&self, position: u64, interest: Option<Interest>, timeout: Duration, woken: Woken) {
+    pub(crate) fn changed_after(&self, position: u64, interest: Option<Interest>, timeout: Duration, woken: Woken) {
         let mut state = self.lock();
         let missed = position < state.dropped
             || state

@@ -16,17 +16,17 @@ struct Queue {
 
 /// The timer of a replica.
 #[derive(Clone)]
-pub struct Timer {
+pub(crate) struct Timer {
     shared: Arc<(Mutex<Queue>, Condvar)>,
 }
 
 /// Names a callback that may be cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(Instant, u64);
+pub(crate) struct Ticket(Instant, u64);
 
 impl Timer {
     /// Starts the thread.
-    pub fn start() -> (Self, JoinHandle<()>) {
+    pub(crate) fn start() -> (Self, JoinHandle<()>) {
         let shared: Arc<(Mutex<Queue>, Condvar)> = Arc::default();
         let timer = Self { shared: shared.clone() };
         let thread = std::thread::Builder::new()
@@ -37,7 +37,7 @@ impl Timer {
     }
 
     /// Calls `callback` after `delay`.
-    pub fn after(&self, delay: Duration, callback: Callback) -> Ticket {
+    pub(crate) fn after(&self, delay: Duration, callback: Callback) -> Ticket {
         let (queue, wake) = &*self.shared;
         let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
         let ticket = (Instant::now() + delay, queue.next);
@@ -48,13 +48,13 @@ impl Timer {
     }
 
     /// Forgets a callback that has not been called.
-    pub fn cancel(&self, ticket: Ticket) {
+    pub(crate) fn cancel(&self, ticket: Ticket) {
         let mut queue = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         queue.due.remove(&(ticket.0, ticket.1));
     }
 
     /// Ends the thread; callbacks that are not due are dropped.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let (queue, wake) = &*self.shared;
         queue.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
         wake.notify_one();

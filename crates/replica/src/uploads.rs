@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam::channel::bounded;
 use raftgrid_blob::FragmentWriter;
-use raftgrid_manifest::{read, Rows, Table};
+use raftgrid_manifest::{views, Rows, Table};
 use raftgrid_proto::v1::{
     Ack, AckOutcome, Command, CommandReply, Command_oneof_kind, CommitArtifact, CommitGradient, CommitModel, JobRow,
     Outcome, RejectGradient, RoundPhase, TaskRow,
@@ -28,7 +28,7 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// What uploads work with.
 #[derive(Clone)]
-pub struct Uploads {
+pub(crate) struct Uploads {
     /// Bytes.
     pub artifacts: Arc<Artifacts>,
     /// Models to check against.
@@ -41,7 +41,7 @@ pub struct Uploads {
 
 impl Uploads {
     /// Starts an upload; see `ports::Bytes`.
-    pub fn begin(
+    pub(crate) fn begin(
         &self,
         caller: &Caller,
         purpose: Purpose,
@@ -137,8 +137,9 @@ impl Uploads {
             Err(refused) => return Ok(*refused),
         };
         let known =
-            read::contribution(rows.as_ref(), target.job.sequence, target.round, target.shard).map_err(rows_failed)?;
-        let model = read::round(rows.as_ref(), target.job.sequence, target.round).map_err(rows_failed)?;
+            views::contributions(rows.as_ref(), &target.job.get_job().job_id, target.round).map_err(rows_failed)?;
+        let known = known.into_iter().find(|row| row.shard == target.shard);
+        let model = views::round_of(rows.as_ref(), target.job.sequence, target.round).map_err(rows_failed)?;
         drop(rows);
         let in_ledger = known.is_some_and(|row| !row.digest.is_empty());
         let placed = if in_ledger {
@@ -174,7 +175,7 @@ impl Uploads {
             let behind = if old_client {
                 awaits_lease(rows.as_ref(), meta)?
             } else {
-                let job = read::job_by_id(rows.as_ref(), &meta.job_id).map_err(rows_failed)?;
+                let job = views::job_row(rows.as_ref(), &meta.job_id).map_err(rows_failed)?;
                 let committed = job.map_or(0, |row| row.get_job().rounds_committed);
                 meta.lease_epoch > position || meta.round > committed
             };
@@ -182,12 +183,22 @@ impl Uploads {
                 return Ok(rows);
             }
             let (sender, changed) = bounded(1);
-            let woken = Box::new(move |at| drop(sender.send(at)));
-            self.ring.changed_after(position, Some(vec![(Table::Round, Vec::new()), (Table::Task, Vec::new())]), CATCH_UP, woken);
+            let woken = Box::new(move |at| {
+                // Whoever waited too long is gone.
+                let _ = sender.send(at);
+            });
+            self.ring.changed_after(
+                position,
+                Some(vec![(Table::Round, Vec::new()), (Table::Task, Vec::new())]),
+                CATCH_UP,
+                woken,
+            );
             match changed.recv() {
                 Ok(at) if at > position => {}
                 _ if old_client => return Ok(rows),
-                _ => return Err(CallError::Unavailable("this replica is behind the one that gave the lease".to_owned())),
+                _ => {
+                    return Err(CallError::Unavailable("this replica is behind the one that gave the lease".to_owned()))
+                }
             }
         }
     }
@@ -248,7 +259,7 @@ impl Uploads {
     fn job_for_model(&self, meta: &InitModelMeta, _digest: [u8; 32]) -> Result<JobRow, CallError> {
         loop {
             let (rows, position) = self.artifacts.views.view();
-            let job = read::job_by_id(rows.as_ref(), &meta.job_id).map_err(rows_failed)?;
+            let job = views::job_row(rows.as_ref(), &meta.job_id).map_err(rows_failed)?;
             let behind = job.is_none() && meta.lease_epoch > position;
             if let Some(job) = job {
                 if job.get_job().has_model || job.init_task == meta.task_id {
@@ -259,7 +270,10 @@ impl Uploads {
             }
             drop(rows);
             let (sender, changed) = bounded(1);
-            let woken = Box::new(move |at| drop(sender.send(at)));
+            let woken = Box::new(move |at| {
+                // Whoever waited too long is gone.
+                let _ = sender.send(at);
+            });
             self.ring.changed_after(position, Some(vec![(Table::Job, Vec::new())]), MODEL_WAIT, woken);
             match changed.recv() {
                 Ok(at) if at > position => {}
@@ -323,9 +337,9 @@ fn resolve(rows: &dyn Rows, meta: &GradientMeta) -> Result<Result<Target, Box<Ac
             meta.task_id, meta.lease_epoch
         ))
     };
-    let task = read::task_by_id(rows, &meta.task_id).map_err(rows_failed)?.ok_or_else(stale)?;
+    let task = views::task_row(rows, &meta.task_id).map_err(rows_failed)?.ok_or_else(stale)?;
     let job_id = task.get_task().job_id.clone();
-    let job = read::job_by_id(rows, &job_id).map_err(rows_failed)?.ok_or_else(stale)?;
+    let job = views::job_row(rows, &job_id).map_err(rows_failed)?.ok_or_else(stale)?;
     // Whether the epoch is still open is decided where the command is applied.
     Ok(Ok(Target { epoch: meta.lease_epoch, round: meta.round, shard: meta.shard, job, task }))
 }
@@ -333,7 +347,7 @@ fn resolve(rows: &dyn Rows, meta: &GradientMeta) -> Result<Result<Target, Box<Ac
 /// A client without leases: its node's trainer, the round of the model that it was given, its first shard there without an answer.
 fn resolve_old_client(rows: &dyn Rows, meta: &GradientMeta) -> Result<Result<Target, Box<Ack>>, CallError> {
     let refused = |outcome, reason: String| Ok(Err(Box::new(refusal(outcome, reason))));
-    let trainers: Vec<TaskRow> = read::tasks_of_node(rows, &meta.worker_id)
+    let trainers: Vec<TaskRow> = views::tasks_of_node(rows, &meta.worker_id)
         .map_err(rows_failed)?
         .into_iter()
         .filter(|row| row.open_epoch != 0 && !row.get_task().job_id.is_empty())
@@ -346,11 +360,11 @@ fn resolve_old_client(rows: &dyn Rows, meta: &GradientMeta) -> Result<Result<Tar
         return refused(AckOutcome::ACK_STALE, "this worker was given no model".to_owned());
     }
     let job_id = task.get_task().job_id.clone();
-    let Some(job) = read::job_by_id(rows, &job_id).map_err(rows_failed)? else {
+    let Some(job) = views::job_row(rows, &job_id).map_err(rows_failed)? else {
         return refused(AckOutcome::ACK_STALE, format!("job {job_id} does not exist"));
     };
     let round = task.model_given_version;
-    let Some(row) = read::round(rows, job.sequence, round).map_err(rows_failed)? else {
+    let Some(row) = views::round_of(rows, job.sequence, round).map_err(rows_failed)? else {
         return refused(AckOutcome::ACK_STALE, format!("round {round} is no longer kept"));
     };
     let mine: Vec<(u32, bool)> = row
@@ -369,12 +383,12 @@ fn resolve_old_client(rows: &dyn Rows, meta: &GradientMeta) -> Result<Result<Tar
 
 /// Whether a client without leases was given a model of the open round and has no shard of it yet.
 fn awaits_lease(rows: &dyn Rows, meta: &GradientMeta) -> Result<bool, CallError> {
-    for task in read::tasks_of_node(rows, &meta.worker_id).map_err(rows_failed)? {
+    for task in views::tasks_of_node(rows, &meta.worker_id).map_err(rows_failed)? {
         if !task.model_given || task.open_epoch == 0 {
             continue;
         }
-        let Some(job) = read::job(rows, task.job_sequence).map_err(rows_failed)? else { continue };
-        let round = read::round(rows, job.sequence, task.model_given_version).map_err(rows_failed)?;
+        let Some(job) = views::job_row_by_sequence(rows, task.job_sequence).map_err(rows_failed)? else { continue };
+        let round = views::round_of(rows, job.sequence, task.model_given_version).map_err(rows_failed)?;
         let open = round.filter(|row| row.phase == RoundPhase::ROUND_OPEN);
         if open.is_some_and(|row| row.leases.iter().all(|lease| lease.get_lease().epoch != task.open_epoch)) {
             return Ok(true);
@@ -384,7 +398,7 @@ fn awaits_lease(rows: &dyn Rows, meta: &GradientMeta) -> Result<bool, CallError>
 }
 
 fn first_model_compared(rows: &dyn Rows, job: &JobRow, digest: [u8; 32]) -> Result<Ack, CallError> {
-    let first = match read::round(rows, job.sequence, 0).map_err(rows_failed)? {
+    let first = match views::round_of(rows, job.sequence, 0).map_err(rows_failed)? {
         Some(round) => round.input_model_digest,
         None if job.get_job().model_version == 0 => job.get_job().model_digest.clone(),
         // Round 0 is no longer kept: there is nothing to compare with.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use raftgrid_manifest::Rows;
 
 /// Position that stands for everything in the entry with this index.
-pub fn end_of_entry(index: u64) -> u64 {
+pub(crate) fn end_of_entry(index: u64) -> u64 {
     (index << 16) | 0xffff
 }
 
 /// Gives consistent views of the state tables; cheap.
-pub trait Views: Send + Sync {
+pub(crate) trait Views: Send + Sync {
     /// Rows that hold at least everything up to the position given with them.
     fn view(&self) -> (Arc<dyn Rows + Send + Sync>, u64);
 }

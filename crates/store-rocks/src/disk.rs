@@ -27,6 +27,13 @@ impl RocksDisk {
     pub fn new() -> Self {
         Self { cache: Cache::new_lru_cache(BLOCK_CACHE_BYTES) }
     }
+
+    /// Opens a tables' database for looking only.
+    fn look(&self, path: &Path) -> DiskResult<DB> {
+        // RocksDB makes a directory that is not there, even for a reader.
+        fs::metadata(path).map_err(file("open", path))?;
+        DB::open_for_read_only(&options::look(&self.cache), path, false).map_err(rocks("open", path))
+    }
 }
 
 impl Default for RocksDisk {
@@ -161,12 +168,12 @@ impl Disk for RocksDisk {
     }
 
     fn peek_state(&self, path: &Path, keys: &[&[u8]]) -> DiskResult<Vec<Option<Vec<u8>>>> {
-        let db = DB::open_for_read_only(&options::look(&self.cache), path, false).map_err(rocks("open", path))?;
+        let db = self.look(path)?;
         keys.iter().map(|key| db.get(key).map_err(rocks("read", path))).collect()
     }
 
     fn verify_state(&self, path: &Path) -> DiskResult<()> {
-        let db = DB::open_for_read_only(&options::look(&self.cache), path, false).map_err(rocks("open", path))?;
+        let db = self.look(path)?;
         let mut read = ReadOptions::default();
         read.set_verify_checksums(true);
         // A whole state must not push out the blocks in use.

@@ -192,7 +192,7 @@ fn three_snapshots_are_kept_and_one_that_is_being_sent_stays() {
     assert_eq!(checkpointer.make().unwrap(), first, "nothing was applied since");
     let sending = booted.snapshots.open(&first.name).unwrap();
     for index in 2..=6 {
-        apply_to(&mut booted.tables, index, 1);
+        advance(&mut booted, index, 1);
         checkpointer.make().unwrap();
     }
     let kept: Vec<_> = booted.snapshots.list().iter().map(|snapshot| snapshot.meta.index).collect();

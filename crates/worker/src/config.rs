@@ -55,7 +55,7 @@ impl WorkerConfig {
     /// Scales the waits as `--preset` does: local, lan or wan. False: no such preset.
     pub fn preset(&mut self, name: &str) -> bool {
         let (stop_grace_ms, poll_wait_ms) = match name {
-            "local" => (3_000, 5_000),
+            "local" => (3_000, 2_000),
             "lan" => (15_000, 10_000),
             "wan" => (15_000, 10_000),
             _ => return false,

@@ -86,50 +86,67 @@ impl Shared {
     }
 }
 
+/// A worker's directory, taken: no other worker uses it, and nothing of a predecessor runs any more.
+pub struct WorkerDir {
+    path: PathBuf,
+    /// Held as long as the directory is used.
+    _lock: fs::File,
+}
+
+impl WorkerDir {
+    /// Takes the directory, making it if it is not there, and kills what a predecessor left.
+    pub fn take(dir: &std::path::Path, logger: &Logger) -> Result<Self, HostError> {
+        let failed = |cause| HostError::Io { dir: dir.to_owned(), cause };
+        fs::create_dir_all(dir).map_err(failed)?;
+        // Tasks run elsewhere: every path that they are told must be whole.
+        let path = dir.canonicalize().map_err(failed)?;
+        let lock = fs::File::create(path.join("lock")).map_err(failed)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(HostError::Busy(dir.to_owned()));
+        }
+        for folder in ["run", "tasks"] {
+            fs::create_dir_all(path.join(folder)).map_err(failed)?;
+        }
+        let killed = leftovers::kill_all(&path.join("run")).map_err(failed)?;
+        if killed > 0 {
+            warn!(logger, "processes of an earlier worker were killed"; "count" => killed);
+        }
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// A folder or file in it.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
 /// Runs real processes, below the worker's directory.
 pub struct ProcessHost {
     shared: Arc<Shared>,
     running: BTreeMap<LeaseId, Arc<Control>>,
     exits: Sender<Exited>,
     logger: Logger,
-    /// Held as long as the host lives.
-    _lock: fs::File,
+    _dir: WorkerDir,
 }
 
 impl ProcessHost {
-    /// Takes the directory, and kills what a predecessor left in it. `agent_address` is told to the tasks.
+    /// A host below `dir`. `agent_address` is told to the tasks.
     pub fn new(
         config: WorkerConfig,
+        dir: WorkerDir,
         agent_address: String,
         plane: Arc<dyn ControlPlane>,
         table: Arc<TaskTable>,
         exits: Sender<Exited>,
         logger: &Logger,
     ) -> Result<Self, HostError> {
-        let mut config = config;
         let failed = |cause| HostError::Io { dir: config.dir.clone(), cause };
-        fs::create_dir_all(&config.dir).map_err(failed)?;
-        // Tasks run elsewhere: every path that they are told must be whole.
-        let dir = config.dir.canonicalize().map_err(failed)?;
-        let lock = fs::File::create(dir.join("lock")).map_err(failed)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(HostError::Busy(config.dir));
-        }
-        let folders = [dir.join("run"), dir.join("tasks")];
-        for folder in &folders {
-            fs::create_dir_all(folder).map_err(failed)?;
-        }
-        let [notes_folder, tasks_folder] = folders;
-        let killed = leftovers::kill_all(&notes_folder).map_err(failed)?;
-        if killed > 0 {
-            warn!(logger, "processes of an earlier worker were killed"; "count" => killed);
-        }
+        let (notes_folder, tasks_folder) = (dir.join("run"), dir.join("tasks"));
         let bundles = Bundles::new(dir.join("bundles")).map_err(failed)?;
         let shipper = LogShipper::start(plane.clone(), logger).map_err(failed)?;
-        config.dir = dir;
         let shared = Shared { config, agent_address, plane, table, bundles, shipper, notes_folder, tasks_folder };
         let logger = logger.clone();
-        Ok(Self { shared: Arc::new(shared), running: BTreeMap::new(), exits, logger, _lock: lock })
+        Ok(Self { shared: Arc::new(shared), running: BTreeMap::new(), exits, logger, _dir: dir })
     }
 }
 

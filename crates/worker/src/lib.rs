@@ -29,6 +29,7 @@ pub mod table;
 
 pub use config::WorkerConfig;
 pub use executor::LeaseId;
+pub use host::{HostError, WorkerDir};
 pub use plane::{ControlPlane, Fetch, PlaneError, ReadSeek};
 pub use runtime::{Worker, WorkerEnd};
 pub use table::{TaskContext, TaskTable};

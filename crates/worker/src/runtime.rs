@@ -12,7 +12,7 @@ use slog::{debug, error, info, o, warn, Logger};
 use crate::clock::boottime_ms;
 use crate::config::WorkerConfig;
 use crate::executor::{Answer, Executor, Input, LeaseId, Output, Report, Settings};
-use crate::host::{random_u64, Exited, Host, HostError, ProcessHost};
+use crate::host::{random_u64, Exited, Host, HostError, ProcessHost, WorkerDir};
 use crate::limits::{CALL_THREADS, CALL_TIMEOUT_MS, EVENTS_MAX, LEASE_TTL_DEFAULT_MS};
 use crate::node::{describe, Usage};
 use crate::plane::{ControlPlane, PlaneError};
@@ -27,7 +27,7 @@ pub enum WorkerEnd {
     Failed(String),
 }
 
-/// A running worker.
+/// A running worker. Dropping it drains it and waits for its end.
 pub struct Worker {
     inputs: Sender<Input>,
     thread: Option<JoinHandle<WorkerEnd>>,
@@ -54,10 +54,11 @@ struct Lines {
 }
 
 impl Worker {
-    /// Prepares the machine (kills what a predecessor left), then registers and takes tasks. `agent_address` is told to the tasks as
+    /// Registers and takes tasks. `dir` was taken before: nothing of a predecessor runs. `agent_address` is told to the tasks as
     /// RAFTGRID_AGENT.
     pub fn start(
         config: WorkerConfig,
+        dir: WorkerDir,
         agent_address: String,
         plane: Arc<dyn ControlPlane>,
         table: Arc<TaskTable>,
@@ -65,7 +66,7 @@ impl Worker {
     ) -> Result<Self, HostError> {
         let logger = logger.new(o!("node_id" => config.node_id.clone()));
         let (exits_in, exits) = unbounded();
-        let host = ProcessHost::new(config.clone(), agent_address, plane.clone(), table.clone(), exits_in, &logger)?;
+        let host = ProcessHost::new(config.clone(), dir, agent_address, plane.clone(), table.clone(), exits_in, &logger)?;
         Self::start_with_host(config, plane, table, Box::new(host), exits, &logger)
     }
 
@@ -109,6 +110,16 @@ impl Worker {
             Some(Ok(end)) => end,
             Some(Err(_)) => WorkerEnd::Failed("the worker's thread panicked; see its log".to_owned()),
             None => WorkerEnd::Drained,
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.drain();
+        if let Some(thread) = self.thread.take() {
+            // A panic was told by its hook.
+            let _ = thread.join();
         }
     }
 }

@@ -117,9 +117,15 @@ impl TaskTable {
         lock(&self.by_token).insert(token, context);
     }
 
-    /// The attempt is over: its token is worth nothing.
+    /// The attempt is over: its token is worth nothing, and calls of its process that are still under way end.
     pub fn remove(&self, lease: &LeaseId) {
-        lock(&self.by_token).retain(|_, context| context.lease() != *lease);
+        lock(&self.by_token).retain(|_, context| {
+            let over = context.lease() == *lease;
+            if over {
+                context.fence();
+            }
+            !over
+        });
     }
 
     /// The attempt's context.

@@ -181,21 +181,26 @@ impl Cluster {
     }
 
     pub fn client(&self) -> Client {
-        Client::new(ClientConfig { timeout: PATIENCE, ..ClientConfig::new(self.endpoints()) }).expect("endpoints are well-formed")
+        Client::new(ClientConfig { timeout: PATIENCE, ..ClientConfig::new(self.endpoints()) })
+            .expect("endpoints are well-formed")
     }
 
     pub fn state(&self, at: usize) -> Option<StateResponse> {
-        let client = Client::new(ClientConfig::new([self.replicas[at].client.clone()])).expect("endpoints are well-formed");
+        let client =
+            Client::new(ClientConfig::new([self.replicas[at].client.clone()])).expect("endpoints are well-formed");
         client.cluster_state(&self.replicas[at].client).ok()
     }
 
     /// Place of the replica that leads, once one does and the running majority agrees.
     pub fn leader(&self) -> usize {
         wait_for("a leader", || {
-            let running: Vec<usize> = (0..self.replicas.len()).filter(|at| self.replicas[*at].process.is_some()).collect();
-            let leads = running.iter().copied().find(|at| self.state(*at).is_some_and(|state| state.role == "leader"))?;
+            let running: Vec<usize> =
+                (0..self.replicas.len()).filter(|at| self.replicas[*at].process.is_some()).collect();
+            let leads =
+                running.iter().copied().find(|at| self.state(*at).is_some_and(|state| state.role == "leader"))?;
             let node = self.replicas[leads].node;
-            let agree = running.iter().filter(|at| self.state(**at).is_some_and(|state| state.leader_id == node)).count();
+            let agree =
+                running.iter().filter(|at| self.state(**at).is_some_and(|state| state.leader_id == node)).count();
             (agree * 2 > running.len()).then_some(leads)
         })
     }
@@ -252,6 +257,10 @@ impl Cluster {
 pub fn python() -> String {
     std::env::var("RAFTGRID_PYTHON").unwrap_or_else(|_| {
         let own = checkout().join(".venv/bin/python");
-        if own.is_file() { own.display().to_string() } else { "python3".to_owned() }
+        if own.is_file() {
+            own.display().to_string()
+        } else {
+            "python3".to_owned()
+        }
     })
 }

@@ -78,8 +78,13 @@ fn tasks_end_by_deadline_queue_ttl_run_timeout_and_start_timeout() {
     assert_eq!(decisions(&world.step(vec![])), vec![]);
     world.now += 1_000;
     let actions = world.step(vec![]);
-    let ended: Vec<_> = cancels(&actions).into_iter().map(|cancel| (cancel.task_id, cancel.reason, cancel.confirmed)).collect();
-    let expected = [("task-1", "deadline passed", true), ("task-2", "queue_ttl passed", true), ("task-3", "run_timeout passed", false)];
+    let ended: Vec<_> =
+        cancels(&actions).into_iter().map(|cancel| (cancel.task_id, cancel.reason, cancel.confirmed)).collect();
+    let expected = [
+        ("task-1", "deadline passed", true),
+        ("task-2", "queue_ttl passed", true),
+        ("task-3", "run_timeout passed", false),
+    ];
     assert_eq!(ended, expected.map(|(task, why, confirmed)| (task.to_owned(), why.to_owned(), confirmed)));
     assert_eq!(expired(&actions), vec![("task-4".to_owned(), 1_001)]);
 }
@@ -114,7 +119,10 @@ fn tasks_left_by_a_job_that_failed_are_cancelled_at_once() {
         job.open_tasks = 2;
         world.job(&job);
         let ended = cancels(&world.step(vec![]));
-        assert_eq!(ended.iter().map(|cancel| cancel.task_id.clone()).collect::<Vec<_>>(), [trainer_id(0), trainer_id(1)]);
+        assert_eq!(
+            ended.iter().map(|cancel| cancel.task_id.clone()).collect::<Vec<_>>(),
+            [trainer_id(0), trainer_id(1)]
+        );
     }
 }
 

@@ -93,7 +93,11 @@ fn a_lease_is_not_renewed_without_the_quorums_confirmation() {
     }
     assert_eq!(expiries, vec![("task-1".to_owned(), 1_000)], "the beats of a deposed leader renew nothing");
     let actions = world.at(seen + ttl() + ttl() / 3);
-    assert_eq!(answer(&actions, *unanswered.last().expect("beats were sent")), Some(None), "UNAVAILABLE after a third of the TTL");
+    assert_eq!(
+        answer(&actions, *unanswered.last().expect("beats were sent")),
+        Some(None),
+        "UNAVAILABLE after a third of the TTL"
+    );
 }
 
 #[test]
@@ -105,8 +109,8 @@ fn a_lease_whose_expiry_is_under_way_is_not_promised() {
     world.now += ttl();
     let actions = world.step(vec![]);
     assert_eq!(expired(&actions).len(), 1);
-    let answer = world.beat(beat_holding("node-0", &[("task-1", 1_000)]));
-    assert_eq!(answer.not_renewed, vec![("task-1".to_owned(), 1_000)]);
+    let first = world.beat(beat_holding("node-0", &[("task-1", 1_000)]));
+    assert_eq!(first.not_renewed, vec![("task-1".to_owned(), 1_000)]);
     // The expiry came to nothing: after its pause the next beat renews.
     world.step(vec![Input::Proposed { tag: tags(&actions)[0], replies: None }]);
     world.now += 100;
@@ -135,7 +139,14 @@ fn held_epochs_are_revoked_stopping_or_not_renewed_as_the_rows_say() {
     stopping.stop_requested_ms = CLUSTER_MS + 1_000_000;
     world.task(stopping);
     world.step(vec![]);
-    let held = [("task-1", 1_000), ("task-2", 1_400), ("task-3", 1_600), ("task-4", 1_700), ("task-5", 1_800), ("task-6", 5_000)];
+    let held = [
+        ("task-1", 1_000),
+        ("task-2", 1_400),
+        ("task-3", 1_600),
+        ("task-4", 1_700),
+        ("task-5", 1_800),
+        ("task-6", 5_000),
+    ];
     let answer = world.beat(beat_holding("node-0", &held));
     let pairs = |list: &[(&str, u64)]| list.iter().map(|(id, epoch)| ((*id).to_owned(), *epoch)).collect::<Vec<_>>();
     assert_eq!(answer.revoked, pairs(&[("task-2", 1_400), ("task-3", 1_600), ("task-4", 1_700)]));

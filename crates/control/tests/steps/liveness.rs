@@ -23,7 +23,10 @@ fn an_unknown_node_is_answered_only_when_its_row_shows_the_incarnation() {
     inputs.push(Input::QuorumConfirmed { ticket });
     let actions = world.step(inputs);
     let [Kind::register_node(register)] = &decisions(&actions)[..] else { panic!("one registration, not {actions:?}") };
-    assert_eq!((register.boot_nonce, register.get_node().get_node_id(), register.get_node().get_region()), (7, "node-0", "eu"));
+    assert_eq!(
+        (register.boot_nonce, register.get_node().get_node_id(), register.get_node().get_region()),
+        (7, "node-0", "eu")
+    );
     assert_eq!(answer(&actions, ticket), None);
     world.node("node-0");
     let actions = world.step(vec![accepted(tags(&actions)[0], 1)]);

@@ -1,7 +1,7 @@
 //! Sealed rounds: summed once, committed with the next round's leases.
 
 use raftgrid_control::{Action, Input};
-use raftgrid_proto::v1::{Command_oneof_kind as Kind, CommandReply, CommitModel, JobPhase, Outcome, RoundPhase};
+use raftgrid_proto::v1::{CommandReply, Command_oneof_kind as Kind, CommitModel, JobPhase, Outcome, RoundPhase};
 
 use crate::world::*;
 
@@ -23,7 +23,8 @@ fn sums(actions: &[Action]) -> Vec<(String, u64)> {
 }
 
 fn aggregated(round: u64) -> Input {
-    let commit = CommitModel { job_id: "digits".into(), version: round + 1, model_artifact: 9, ..CommitModel::default() };
+    let commit =
+        CommitModel { job_id: "digits".into(), version: round + 1, model_artifact: 9, ..CommitModel::default() };
     Input::Aggregated { job_id: "digits".into(), round, result: Ok(Box::new(commit)) }
 }
 

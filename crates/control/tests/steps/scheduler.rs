@@ -2,7 +2,7 @@
 
 use raftgrid_control::{Action, Beat, Input};
 use raftgrid_manifest::Table;
-use raftgrid_proto::v1::{Command_oneof_kind as Kind, CommandReply, NodeStatus, Outcome, Phase, TaskStatus};
+use raftgrid_proto::v1::{CommandReply, Command_oneof_kind as Kind, NodeStatus, Outcome, Phase, TaskStatus};
 
 use crate::world::*;
 

@@ -154,7 +154,10 @@ pub(crate) fn task_row(sequence: u64, task: Task) -> TaskRow {
 }
 
 pub(crate) fn pending(sequence: u64) -> TaskRow {
-    task_row(sequence, Task { task_id: format!("task-{sequence}"), spec: Some(TaskSpec::default()).into(), ..Task::default() })
+    task_row(
+        sequence,
+        Task { task_id: format!("task-{sequence}"), spec: Some(TaskSpec::default()).into(), ..Task::default() },
+    )
 }
 
 /// Task `sequence`, id task-<sequence>, running on the node under the epoch.

@@ -307,6 +307,12 @@ impl<L: LogStore> Core<L> {
         !self.unpersisted.is_empty()
     }
 
+    /// (matched, next) of a follower.
+    #[cfg(test)]
+    pub(crate) fn progress_of(&self, node: NodeId) -> Option<(Index, Index)> {
+        self.node.raft.prs().get(node).map(|progress| (progress.matched, progress.next_idx))
+    }
+
     fn role(&self) -> Role {
         match self.node.raft.state {
             StateRole::Follower => Role::Follower,

@@ -187,6 +187,16 @@ impl MemoryDisk {
         Snapshot { meta: snapshot.meta.clone(), name }
     }
 
+    /// Stages empty tables that stand at `meta`, as if they had come from another replica.
+    pub fn stage_tables(&self, meta: &SnapshotMeta) -> Snapshot {
+        let mut inner = self.lock();
+        inner.names += 1;
+        let name = format!("staged-{}-{}", meta.index, inner.names);
+        let tables = Tables { applied: meta.index, term: meta.term, conf: meta.conf.clone(), ..Tables::default() };
+        inner.checkpoints.insert(name.clone(), tables);
+        Snapshot { meta: meta.clone(), name }
+    }
+
     /// The newest mark that was synced by a `MemorySyncer`.
     pub fn mark(&self) -> SyncMark {
         self.lock().mark

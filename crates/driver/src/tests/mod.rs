@@ -1,5 +1,10 @@
 //! Tests of the core, alone and in a simulated group, and of the threads.
 
+mod alone;
+mod hostile;
+mod membership;
 mod pack;
 mod random;
 mod sim;
+mod threads;
+mod traps;

@@ -508,7 +508,7 @@ impl Sim {
         ticket
     }
 
-    pub(super) fn tables(&self, node: NodeId) -> &Tables {
+    pub(super) fn tables(&self, node: NodeId) -> std::sync::MutexGuard<'_, Tables> {
         self.nodes[&node].live.as_ref().expect("alive").machine.tables()
     }
 

@@ -173,11 +173,14 @@ pub(crate) fn delete(machine: &mut Machine<'_>, command: &DeleteArtifact) -> Han
     }
 }
 
+/// While a job goes on, its ledger's bytes go by its retention only.
 fn refuse_in_use(machine: &Machine<'_>, row: &ArtifactRow) -> Result<(), Fault> {
     let Some(job_row) = read::job_by_id(&machine.rows, &row.job_id)? else { return Ok(()) };
-    let (job, id) = (job_row.get_job(), row.artifact_id.to_string());
-    if !job_end::is_over(job.phase) && (id == job.model_artifact || id == job.state_artifact) {
-        return Err(precondition(format!("artifact {id} is the newest model or state of job {}", job.job_id)));
+    let job = job_row.get_job();
+    let ledgers = matches!(row.kind.as_str(), "gradient" | "model" | "state");
+    if ledgers && row.state == ArtifactState::ARTIFACT_COMMITTED && !job_end::is_over(job.phase) {
+        let why = format!("artifact {} belongs to the ledger of job {}, which is not over", row.artifact_id, job.job_id);
+        return Err(precondition(why));
     }
     Ok(())
 }

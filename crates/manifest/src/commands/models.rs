@@ -122,6 +122,7 @@ fn commit_next(machine: &mut Machine<'_>, command: &CommitModel, job_row: JobRow
     round.model_digest = command.model_digest.clone();
     round.metrics_json = command.metrics_json.clone();
     round.committed_at_ms = machine.now_ms();
+    round.committed_position = machine.position.get();
     rounds::put(machine, job_row.sequence, &round);
     advance(machine, command, job_row, &round, (&model, &state))?;
     Ok(CommandReply { id: model.artifact_id.to_string(), number: model.artifact_id, ..machine.ok() })

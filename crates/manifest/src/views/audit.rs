@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use protobuf::RepeatedField;
 use raftgrid_proto::v1::{
-    AuditJobResponse, Contribution, ContributionRow, JobRow, RefusedResult, RoundPhase, RoundRow,
+    ArtifactState, AuditJobResponse, Contribution, ContributionRow, JobRow, RefusedResult, RoundPhase, RoundRow,
 };
 
 use crate::keys;
@@ -22,6 +22,8 @@ struct Walk {
     /// Committed rounds that are kept whole.
     rounds: u64,
     accepted: u64,
+    /// Accepted, but the bytes are gone that should still be kept.
+    gone: u64,
     duplicated: u64,
     /// The first mismatch, in words.
     mismatch: Option<String>,
@@ -50,7 +52,7 @@ pub fn audit(
         rounds_committed: job.rounds_committed,
         expected,
         accepted,
-        lost: expected.saturating_sub(accepted),
+        lost: expected.saturating_sub(accepted) + walk.gone,
         duplicated: walk.duplicated,
         refused_duplicates: job.duplicates,
         stale: job.stale,
@@ -92,6 +94,11 @@ fn walk(rows: &dyn Rows, job_row: &JobRow, with_contributions: bool) -> Result<W
             walk.accepted += 1;
             // The key makes a second row for one shard impossible; the same bytes counted for two shards would show here.
             walk.duplicated += u64::from(!artifacts.insert(row.artifact_id));
+            if number >= job_row.retained_from_round {
+                let kept = read::artifact(rows, row.artifact_id)?;
+                let kept = kept.is_some_and(|row| row.state == ArtifactState::ARTIFACT_COMMITTED);
+                walk.gone += u64::from(!kept);
+            }
         }
         match read::round(rows, job_row.sequence, number)? {
             Some(round) => chain = link(job_row, &round, &contributions, chain, &mut walk.verified),

@@ -1,0 +1,119 @@
+//! A stream of chunks from Python, taken in whole and verified before any of it goes up: what a process that dies in the middle sent is
+//! seen by nobody.
+
+use std::io::Write;
+
+use futures::executor::block_on;
+use futures::TryStreamExt;
+use grpcio::{RequestStream, RpcStatus, RpcStatusCode};
+use protobuf::Message;
+use raftgrid_proto::v1::{Ack, GradientChunk, InitModelChunk};
+use raftgrid_rpc::chunk::{ChunkError, Verifier};
+use raftgrid_rpc::status::{invalid, status};
+use raftgrid_worker::{ControlPlane, PlaneError, ReadSeek, TaskContext};
+
+use crate::limits::BODY_BYTES_MAX;
+use crate::spool::{Spool, Spools};
+
+/// The two kinds of chunk that go up.
+pub(crate) trait UpChunk: Message {
+    /// (offset, crc32c, data), taken out of the chunk.
+    fn take_piece(&mut self) -> (u64, u32, Vec<u8>);
+    /// (total bytes, SHA-256) as announced; 0 and "" if not.
+    fn announced(&self) -> (u64, &[u8]);
+    /// Whose it is, and what it is: from the task, not from what the process says.
+    fn describe(&mut self, task: &TaskContext, total_bytes: u64, digest: [u8; 32]);
+    /// What the process says of whose it is: (job, task).
+    fn claims(&self) -> (&str, &str);
+    /// One attempt to send it up.
+    fn send(&self, plane: &dyn ControlPlane, body: &mut dyn ReadSeek) -> Result<Ack, PlaneError>;
+}
+
+macro_rules! up_chunk {
+    ($type:ty, $send:ident $(, $own:expr)?) => {
+        impl UpChunk for $type {
+            fn take_piece(&mut self) -> (u64, u32, Vec<u8>) {
+                (self.get_offset(), self.get_crc32c(), self.take_data())
+            }
+            fn announced(&self) -> (u64, &[u8]) {
+                (self.get_total_bytes(), self.get_digest())
+            }
+            fn describe(&mut self, task: &TaskContext, total_bytes: u64, digest: [u8; 32]) {
+                self.set_job_id(task.job_id.clone());
+                self.set_task_id(task.task_id.clone());
+                self.set_lease_epoch(task.epoch);
+                self.set_total_bytes(total_bytes);
+                self.set_digest(digest.to_vec());
+                $(($own)(self, task);)?
+            }
+            fn claims(&self) -> (&str, &str) {
+                (self.get_job_id(), self.get_task_id())
+            }
+            fn send(&self, plane: &dyn ControlPlane, body: &mut dyn ReadSeek) -> Result<Ack, PlaneError> {
+                plane.$send(self, body)
+            }
+        }
+    };
+}
+
+up_chunk!(GradientChunk, send_gradients, |chunk: &mut GradientChunk, task: &TaskContext| {
+    chunk.set_worker_id(task.node_id.clone());
+});
+up_chunk!(InitModelChunk, init_model);
+
+/// What came: the first chunk without its data, and the body.
+pub(crate) struct Received<Chunk> {
+    pub(crate) head: Chunk,
+    pub(crate) body: Spool,
+}
+
+/// Takes the whole stream in. Blocks; not on a completion thread.
+pub(crate) fn receive<Chunk: UpChunk>(
+    stream: &mut RequestStream<Chunk>,
+    task: &TaskContext,
+    spools: &Spools,
+) -> Result<Received<Chunk>, RpcStatus> {
+    let broken = |error: grpcio::Error| status(RpcStatusCode::CANCELLED, format!("the stream broke: {error}"));
+    let Some(mut head) = block_on(stream.try_next()).map_err(broken)? else {
+        return Err(invalid("stream", "it is empty"));
+    };
+    let (job, named) = head.claims();
+    if (!job.is_empty() && job != task.job_id) || (!named.is_empty() && named != task.task_id) {
+        let why = format!("{job}/{named} is not the task of this token, which is {}/{}", task.job_id, task.task_id);
+        return Err(invalid("task_id", why));
+    }
+    let (total_bytes, digest) = (head.announced().0, head.announced().1.to_vec());
+    if total_bytes > BODY_BYTES_MAX {
+        return Err(of_chunk(&ChunkError::TooLong(BODY_BYTES_MAX)));
+    }
+    let mut verifier = Verifier::new(if total_bytes == 0 { BODY_BYTES_MAX } else { total_bytes });
+    let mut body = spools.begin(total_bytes);
+    let mut piece = head.take_piece();
+    loop {
+        let (offset, crc32c, data) = piece;
+        verifier.chunk(offset, &data, Some(crc32c)).map_err(|error| of_chunk(&error))?;
+        body.write_all(&data)
+            .map_err(|error| status(RpcStatusCode::RESOURCE_EXHAUSTED, format!("failed to spool: {error}")))?;
+        match block_on(stream.try_next()).map_err(broken)? {
+            Some(mut chunk) => piece = chunk.take_piece(),
+            None => break,
+        }
+    }
+    let received = verifier.received();
+    let announced = (!digest.is_empty()).then_some(digest.as_slice());
+    let found = verifier
+        .finish((total_bytes > 0).then_some(total_bytes), announced)
+        .map_err(|error| of_chunk(&error))?;
+    head.describe(task, received, found);
+    Ok(Received { head, body })
+}
+
+/// Bytes that changed may be sent again (ABORTED); a wrong offset or too many bytes are the sender's mistake.
+fn of_chunk(error: &ChunkError) -> RpcStatus {
+    let code = match error {
+        ChunkError::Checksum(_) | ChunkError::Digest | ChunkError::Short { .. } => RpcStatusCode::ABORTED,
+        ChunkError::Offset { .. } => RpcStatusCode::INVALID_ARGUMENT,
+        ChunkError::TooLong(_) => RpcStatusCode::OUT_OF_RANGE,
+    };
+    status(code, error.to_string())
+}

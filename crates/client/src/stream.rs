@@ -1,0 +1,66 @@
+//! One attempt to send a body in chunks: the first chunk describes the whole.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::time::Duration;
+
+use futures::executor::block_on;
+use futures::SinkExt;
+use protobuf::Message;
+use raftgrid_rpc::chunk::CHUNK_BYTES_MAX;
+use raftgrid_rpc::grpcio::{CallOption, WriteFlags};
+use raftgrid_rpc::methods::Rpc;
+
+use crate::call::Client;
+use crate::error::ClientError;
+
+/// What an upload needs: a stream that can be started again.
+pub trait ReadSeek: Read + Seek {}
+impl<T: Read + Seek + ?Sized> ReadSeek for T {}
+
+impl Client {
+    /// Sends `head` with the first chunk of `source`, then the rest, and waits for the answer. `fill(chunk, offset, crc32c, data)` puts
+    /// the data in; `progress(done bytes, 0)` is called after each chunk.
+    #[allow(clippy::too_many_arguments)] // one attempt of a stream has that many parts, and two callers
+    pub(crate) fn stream_up<Chunk: Message, Resp: Message + Unpin>(
+        &self,
+        endpoint: &str,
+        rpc: &Rpc<Chunk, Resp>,
+        head: Chunk,
+        fill: fn(&mut Chunk, u64, u32, Vec<u8>),
+        source: &mut dyn ReadSeek,
+        timeout: Duration,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Resp, ClientError> {
+        let total_bytes = source.seek(SeekFrom::End(0))?;
+        source.seek(SeekFrom::Start(0))?;
+        let (mut sender, receiver) = self
+            .bulk_stub(endpoint)
+            .client_streaming(&rpc.method, CallOption::default().timeout(timeout))
+            .map_err(|error| ClientError::of(endpoint, error))?;
+        let mut chunk = head;
+        let mut offset = 0;
+        loop {
+            let data = read_chunk(source)?;
+            let length = data.len() as u64;
+            let crc32c = crc32c::crc32c(&data);
+            fill(&mut chunk, offset, crc32c, data);
+            let sent = block_on(sender.send((std::mem::replace(&mut chunk, Chunk::new()), WriteFlags::default())));
+            offset += length;
+            progress(offset, total_bytes);
+            // A server that refuses ends the call; its reason is in the answer, not in the send.
+            if sent.is_err() || offset >= total_bytes || length == 0 {
+                break;
+            }
+        }
+        // An error of close has its cause in the answer too.
+        let _ = block_on(sender.close());
+        block_on(receiver).map_err(|error| ClientError::of(endpoint, error))
+    }
+}
+
+/// The next chunk, full unless the end is nearer; empty at the end.
+pub(crate) fn read_chunk(source: &mut dyn ReadSeek) -> Result<Vec<u8>, ClientError> {
+    let mut data = Vec::with_capacity(CHUNK_BYTES_MAX);
+    source.take(CHUNK_BYTES_MAX as u64).read_to_end(&mut data)?;
+    Ok(data)
+}
