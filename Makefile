@@ -16,8 +16,6 @@ export CARGO_TARGET_DIR
 BIN := $(CARGO_TARGET_DIR)/release
 VENV := $(CURDIR)/.venv
 PYTHON := $(VENV)/bin/python
-# Process-level tests and the demo run Python tasks with this interpreter.
-export RAFTGRID_PYTHON := $(PYTHON)
 # CI never changes Cargo.lock.
 LOCKED := $(if $(CI),--locked,)
 

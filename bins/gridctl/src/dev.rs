@@ -99,7 +99,7 @@ pub(crate) fn start(directory: &Path, args: &DevUp, interrupt: &Interrupt) -> Re
     plan.check()?;
     let _lock = Lock::take(directory)?;
     let mut state = match DevState::load(directory)? {
-        Some(state) => resume(directory, state, args)?,
+        Some(state) => resume(directory, state, args, &plan)?,
         None => launch::lay_out(directory, &plan)?,
     };
     let begin = Instant::now();
@@ -116,7 +116,7 @@ pub(crate) fn start(directory: &Path, args: &DevUp, interrupt: &Interrupt) -> Re
 }
 
 /// Holds a cluster that exists against what is asked for.
-fn resume(directory: &Path, state: DevState, args: &DevUp) -> Result<DevState> {
+fn resume(directory: &Path, mut state: DevState, args: &DevUp, plan: &Plan) -> Result<DevState> {
     let here = directory.display();
     if state.nodes.iter().any(Node::alive) || !family(directory, &[]).is_empty() {
         let cause = format!("the cluster of {here} is up already");
@@ -130,6 +130,9 @@ fn resume(directory: &Path, state: DevState, args: &DevUp) -> Result<DevState> {
             cause,
             format!("gridctl dev up without --peers and --workers, another --dir, or rm -r {here}"),
         ));
+    }
+    if args.python.is_some() {
+        launch::set_python(&mut state, &plan.python);
     }
     Ok(state)
 }

@@ -168,6 +168,16 @@ fn set_arguments(directory: &Path, state: &mut DevState, plan: &Plan) {
     }
 }
 
+/// Another interpreter for workers that are to be started again.
+pub(crate) fn set_python(state: &mut DevState, python: &Path) {
+    for node in state.nodes.iter_mut().filter(|node| matches!(node.kind, Kind::Worker)) {
+        let at = node.arguments.iter().position(|word| word == "--python");
+        if let Some(value) = at.and_then(|at| node.arguments.get_mut(at + 1)) {
+            *value = python.display().to_string();
+        }
+    }
+}
+
 /// Starts one node and remembers its process; the caller saves the state.
 pub(crate) fn start(directory: &Path, node: &mut Node) -> Result<()> {
     let failed = |what: &Path, error: std::io::Error| {
@@ -180,7 +190,12 @@ pub(crate) fn start(directory: &Path, node: &mut Node) -> Result<()> {
     fs::create_dir_all(&data).map_err(|error| failed(&data, error))?;
     let log = File::options().create(true).append(true).open(&node.log).map_err(|error| failed(&node.log, error))?;
     let errors = log.try_clone().map_err(|error| failed(&node.log, error))?;
-    let child = Command::new(&node.program)
+    let mut command = Command::new(&node.program);
+    // Settings of the person's shell (endpoints of another cluster, say) are not those of this cluster.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"RAFTGRID_")) {
+        command.env_remove(name);
+    }
+    let child = command
         .args(&node.arguments)
         .env(MARK, directory)
         .stdin(Stdio::null())
@@ -324,6 +339,13 @@ mod tests {
             "--node-id worker-1 --endpoints 127.0.0.1:101,127.0.0.1:102 --dir /d/worker-1 --python /venv/bin/python \
              --slots 2 --preset local"
         );
+        set_python(&mut state, Path::new("/other/python"));
+        assert!(state
+            .node("worker-1")
+            .expect("there")
+            .arguments
+            .join(" ")
+            .contains("--python /other/python --slots 2"));
     }
 
     #[test]

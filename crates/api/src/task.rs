@@ -64,10 +64,7 @@ async fn get(core: Arc<Core>, _: Context, request: GetTaskRequest) -> Answer<Get
 async fn list(core: Arc<Core>, _: Context, request: ListTasksRequest) -> Answer<ListTasksResponse> {
     validate::optional_name("job_id", request.get_job_id())?;
     let view = read(&core, request.get_consistency()).await?;
-    let status = match request.filter {
-        Some(ListTasksRequest_oneof_filter::status_filter(status)) => Some(status),
-        None => None,
-    };
+    let status = request.filter.map(|ListTasksRequest_oneof_filter::status_filter(status)| status);
     let page = views::TaskPage {
         status,
         job_id: request.get_job_id(),

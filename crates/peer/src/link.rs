@@ -56,7 +56,7 @@ impl Link {
             }
             reports.note(&self, &sent);
             match sent {
-                Sent::Sent => {
+                Sent::Done => {
                     pause = limits::RECONNECT_PAUSE_MIN;
                     continue;
                 }
@@ -85,7 +85,7 @@ impl Link {
         frame.set_messages(messages.iter().map(|message| message.to_vec()).collect());
         if block_on(open.sender.send((frame, WriteFlags::default()))).is_ok() {
             *stream = Some(open);
-            return Sent::Sent;
+            return Sent::Done;
         }
         // A peer that refuses says why in the status of the call; one that is gone leaves none.
         open.sender.cancel();
@@ -110,7 +110,7 @@ impl Link {
 }
 
 enum Sent {
-    Sent,
+    Done,
     Broken,
     /// By its word.
     Refused(String),
@@ -127,11 +127,11 @@ struct Reports {
 impl Reports {
     fn note(&mut self, link: &Link, sent: &Sent) {
         match sent {
-            Sent::Sent if self.down && self.refused.is_none() => {
+            Sent::Done if self.down && self.refused.is_none() => {
                 info!(link.logger, "peer is reachable again"; "to" => link.to);
                 self.down = false;
             }
-            Sent::Sent => {}
+            Sent::Done => {}
             Sent::Broken => {
                 if !self.down {
                     info!(link.logger, "peer is not reachable"; "to" => link.to);
@@ -147,7 +147,7 @@ impl Reports {
                 self.down = true;
             }
         }
-        let failed = !matches!(sent, Sent::Sent);
+        let failed = !matches!(sent, Sent::Done);
         if failed && self.told.is_none_or(|told| told.elapsed() >= limits::UNREACHABLE_PAUSE) {
             self.told = Some(Instant::now());
             link.seat.unreachable(link.to);

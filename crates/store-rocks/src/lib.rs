@@ -1,7 +1,7 @@
 //! RocksDB behind the store's `Disk` trait, and the file system beside it.
 //!
-//! The only crate that knows RocksDB. It holds no logic of the store's: it opens, writes, reads, syncs, and says which kind of
-//! failure it met. Options and their reasons: `options.rs`.
+//! The only crate that knows RocksDB. It holds no logic of the store's: it opens, writes, reads, syncs, and says
+//! which kind of failure it met. Options and their reasons: `options.rs`.
 
 mod database;
 mod disk;

@@ -14,7 +14,8 @@ pub const BLOCK_CACHE_BYTES: usize = 24 << 20;
 pub const BACKGROUND_JOBS_MAX: i32 = 2;
 /// Size of a table file.
 pub const TABLE_FILE_BYTES: u64 = 16 << 20;
-/// A background write hands its pages to the disk in steps of this size, so that an fsync of the log never queues behind it.
+/// A background write hands its pages to the disk in steps of this size, so that an fsync of the log never queues
+/// behind it.
 pub const BYTES_PER_SYNC: u64 = 1 << 20;
 /// RocksDB's own log of events, per file.
 pub const EVENT_LOG_BYTES_MAX: usize = 1 << 20;

@@ -43,8 +43,8 @@ fn common(cache: &Cache, filter: bool) -> Options {
 /// The log: written once, read rarely, deleted soon.
 pub(crate) fn log(cache: &Cache) -> Options {
     let mut options = common(cache, false);
-    // A torn record at the very end is a write that was never synced. Any other wrong checksum must refuse to open: the default
-    // mode would silently drop all records behind it (durability rule 7).
+    // A torn record at the very end is a write that was never synced. Any other wrong checksum must refuse to open:
+    // the default mode would silently drop all records behind it (durability rule 7).
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     // A recycled file has old records behind its end, which that mode would take for damage or for data.
     options.set_recycle_log_file_num(0);

@@ -1,9 +1,10 @@
-//! Opens a data directory: founds it, or checks that what is in it belongs together, and removes what a crash left behind.
+//! Opens a data directory: founds it, or checks that what is in it belongs together, and removes what a crash left
+//! behind.
 //!
-//! The order matters. The identity is compared before anything is touched. The log database is opened first of the databases:
-//! its lock keeps a second process out, and it alone says which state directory is the right one. A new directory gets its
-//! tables, then its mark, then the base of its log in one synced batch; until that batch is durable the directory counts as
-//! never started, and the next start begins again.
+//! The order matters. The identity is compared before anything is touched. The log database is opened first of the
+//! databases: its lock keeps a second process out, and it alone says which state directory is the right one. A new
+//! directory gets its tables, then its mark, then the base of its log in one synced batch; until that batch is
+//! durable the directory counts as never started, and the next start begins again.
 
 use std::path::Path;
 
@@ -21,8 +22,8 @@ use crate::mark::{self, Found};
 use crate::shelf::SnapshotShelf;
 use crate::tables::StateTables;
 
-/// How a replica starts. On a directory that was started before, both forms open what is there: the list of founders is then
-/// only looked at through the cluster id, which is derived from it.
+/// How a replica starts. On a directory that was started before, both forms open what is there: the list of founders
+/// is then only looked at through the cluster id, which is derived from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BootMode {
     /// One of the founders of a cluster: it starts with their configuration, the same base as all of them.
@@ -108,8 +109,8 @@ pub struct Booted<D: Disk> {
 pub struct Store;
 
 impl Store {
-    /// Opens `dir`, or makes it. One process at a time: a second one gets `Busy`. After an error nothing was lost and nothing
-    /// is open.
+    /// Opens `dir`, or makes it. One process at a time: a second one gets `Busy`. After an error nothing was lost and
+    /// nothing is open.
     pub fn open<D: Disk>(disk: D, dir: &Path, mode: BootMode) -> Result<Booted<D>, StoreError> {
         let founding = mode.founding()?;
         let layout = Layout::new(dir);
@@ -274,7 +275,8 @@ impl<D: Disk> Boot<D> {
         Ok(())
     }
 
-    /// Rule 4, and the founding rule: the tables stand in the log, and their configuration is the base's or a later one.
+    /// Rule 4, and the founding rule: the tables stand in the log, and their configuration is the base's or a later
+    /// one.
     fn check_tables(&self, window: &Window, tables: &StateTables<D>) -> Result<(), StoreError> {
         let (index, term) = tables.applied();
         let snapshot = window.snapshot();

@@ -26,8 +26,8 @@ impl<D: Disk> Checkpointer<D> {
         Self { shared }
     }
 
-    /// Makes a checkpoint and puts it on the shelf; (index, term, configuration) are read out of it. The newest one on the shelf
-    /// serves again if nothing was applied since. Blocks for a flush: call it on the thread `snapshot`.
+    /// Makes a checkpoint and puts it on the shelf; (index, term, configuration) are read out of it. The newest one
+    /// on the shelf serves again if nothing was applied since. Blocks for a flush: call it on the thread `snapshot`.
     pub fn make(&self) -> Result<Snapshot, StoreError> {
         let Shared { disk, layout, shelf, .. } = &*self.shared;
         let db = self.shared.db();

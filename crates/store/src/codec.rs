@@ -1,4 +1,5 @@
-//! Bytes of the store's own records: little-endian numbers, byte strings with a length before them. Nothing here knows keys.
+//! Bytes of the store's own records: little-endian numbers, byte strings with a length before them. Nothing here
+//! knows keys.
 
 use raftgrid_driver::{ConfState, NodeId, SnapshotMeta};
 
@@ -109,7 +110,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The same configuration with its lists in order: raft-rs gives them in the order of a hash table, and equal ones must compare equal.
+/// The same configuration with its lists in order: raft-rs gives them in the order of a hash table, and equal ones
+/// must compare equal.
 pub(crate) fn normalised(conf: &ConfState) -> ConfState {
     let sorted = |nodes: &[NodeId]| {
         let mut nodes = nodes.to_vec();

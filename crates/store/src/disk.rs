@@ -1,8 +1,9 @@
 //! What the store needs of a medium: a directory tree, and two kinds of database opened in it.
 //!
-//! `RocksDisk` (crate `store-rocks`) is the real one; the simulator brings its own. A call that says "durable" survives a power
-//! cut once it has returned; every other effect may be lost in one, though never in part of a batch and never out of order
-//! within one database. Errors are not retried by the store: a failed write or fsync ends the process (durability rule 6).
+//! `RocksDisk` (crate `store-rocks`) is the real one; the simulator brings its own. A call that says "durable"
+//! survives a power cut once it has returned; every other effect may be lost in one, though never in part of a batch
+//! and never out of order within one database. Errors are not retried by the store: a failed write or fsync ends the
+//! process (durability rule 6).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -110,7 +111,8 @@ pub trait DbRead: Send + Sync + 'static {
     fn scan(&self, from: &[u8], to: &[u8], direction: Direction, visit: Visit<'_>) -> DiskResult<()>;
 }
 
-/// The log's database: a write-ahead log makes visible writes survive the process at once, and a power cut after `sync`.
+/// The log's database: a write-ahead log makes visible writes survive the process at once, and a power cut after
+/// `sync`.
 pub trait LogDb: DbRead {
     /// Makes the batch visible, in one piece.
     fn write(&self, batch: &Batch) -> DiskResult<()>;
@@ -129,13 +131,15 @@ pub trait StateDb: DbRead {
     fn get_persisted(&self, key: &[u8]) -> DiskResult<Option<Vec<u8>>>;
     /// Makes all batches written so far durable: before it returns when `wait`, else in the background.
     fn flush(&self, wait: bool) -> DiskResult<()>;
-    /// Makes a durable copy in `dir`, which must not be there; one consistent cut, not older than the call. May run beside `write`.
+    /// Makes a durable copy in `dir`, which must not be there; one consistent cut, not older than the call. May run
+    /// beside `write`.
     fn checkpoint(&self, dir: &Path) -> DiskResult<()>;
     /// A view of now.
     fn view(self: &Arc<Self>) -> Self::View;
 }
 
-/// A medium. Clones are handles to the same one. Paths are what the caller says; the store gives paths under its own directory.
+/// A medium. Clones are handles to the same one. Paths are what the caller says; the store gives paths under its own
+/// directory.
 pub trait Disk: Clone + Send + Sync + 'static {
     /// The log's database.
     type Log: LogDb;
@@ -169,7 +173,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// A number that was never given before, anywhere; the simulator draws it from its seed.
     fn nonce(&self) -> u128;
 
-    /// Opens the log's database, or makes it; `Locked` when someone has it open, `Corrupted` on any doubt about its content.
+    /// Opens the log's database, or makes it; `Locked` when someone has it open, `Corrupted` on any doubt about its
+    /// content.
     fn open_log(&self, path: &Path) -> DiskResult<Self::Log>;
     /// Opens the tables' database, or makes it.
     fn open_state(&self, path: &Path) -> DiskResult<Self::State>;

@@ -1,4 +1,5 @@
-//! What can go wrong in the store. Each text names the cause and the next step, since it is what the operator gets to read.
+//! What can go wrong in the store. Each text names the cause and the next step, since it is what the operator gets to
+//! read.
 
 use raftgrid_driver::NodeId;
 

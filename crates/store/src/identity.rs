@@ -1,4 +1,5 @@
-//! Who this replica is: written once, before the first contact, and sent with every stream. A wiped disk is a new node.
+//! Who this replica is: written once, before the first contact, and sent with every stream. A wiped disk is a new
+//! node.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

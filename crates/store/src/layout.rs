@@ -103,7 +103,8 @@ pub(crate) fn is_staging(name: &str) -> bool {
     name.strip_prefix(STAGING).is_some_and(is_nonce)
 }
 
-/// Whether a name that came from elsewhere is a plain file name: letters, digits, `.`, `_`, `-`, no leading dot, bounded.
+/// Whether a name that came from elsewhere is a plain file name: letters, digits, `.`, `_`, `-`, no leading dot,
+/// bounded.
 pub fn is_plain_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= FILE_NAME_BYTES_MAX

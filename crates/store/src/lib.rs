@@ -1,9 +1,9 @@
 //! Log, tables, snapshots, boot, install, truncation, identity: all logic, over a narrow `Disk` trait.
 //!
-//! One data directory belongs to one replica. `Store::open` gives its parts: `RaftLog` (the driver's `LogStore`), `StateTables`
-//! (the apply thread's rows), `SnapshotShelf` (what the transport sends and receives). The log is the only promise; the tables are
-//! a cache of its prefix. The store starts no thread and keeps no clock: whoever calls decides where a call runs. Formats:
-//! docs/storage-format.md.
+//! One data directory belongs to one replica. `Store::open` gives its parts: `RaftLog` (the driver's `LogStore`),
+//! `StateTables` (the apply thread's rows), `SnapshotShelf` (what the transport sends and receives). The log is the
+//! only promise; the tables are a cache of its prefix. The store starts no thread and keeps no clock: whoever calls
+//! decides where a call runs. Formats: docs/storage-format.md.
 
 mod boot;
 mod checkpoint;

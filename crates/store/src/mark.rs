@@ -1,10 +1,11 @@
 //! The file `synced`: how far the log must reach after a restart (durability rule 7).
 //!
-//! `raft-sync` overwrites it in place after each fsync of the log, without an fsync of its own. It must never run ahead of the
-//! log, or a healthy replica would be refused. So what is noted is the store's own state as of the start of the fsync, and a
-//! write that *shortens* the log lowers the mark first, durably: raft may cut a log back to a lower index whose last term is
-//! lower as well, and no comparison at boot could tell that from a loss. While such a write is under way, and for any fsync
-//! that began before it ended, the mark is left alone: `generation` counts those writes.
+//! `raft-sync` overwrites it in place after each fsync of the log, without an fsync of its own. It must never run
+//! ahead of the log, or a healthy replica would be refused. So what is noted is the store's own state as of the start
+//! of the fsync, and a write that *shortens* the log lowers the mark first, durably: raft may cut a log back to a
+//! lower index whose last term is lower as well, and no comparison at boot could tell that from a loss. While such a
+//! write is under way, and for any fsync that began before it ended, the mark is left alone: `generation` counts
+//! those writes.
 
 use raftgrid_driver::{Index, SyncMark, Term};
 
@@ -61,8 +62,8 @@ pub(crate) fn read<D: Disk>(disk: &D, layout: &Layout) -> DiskResult<Found> {
     })
 }
 
-/// Makes a mark that claims nothing, durably, so that from the base on the file is always there. It gets its name only when it is
-/// whole: a power cut in between must not leave half a mark, which would count as a loss.
+/// Makes a mark that claims nothing, durably, so that from the base on the file is always there. It gets its name
+/// only when it is whole: a power cut in between must not leave half a mark, which would count as a loss.
 pub(crate) fn create<D: Disk>(disk: &D, layout: &Layout) -> DiskResult<()> {
     let new = layout.synced_new();
     disk.remove_file(&new)?;

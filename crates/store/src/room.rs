@@ -1,7 +1,7 @@
 //! Room on the disk (durability rule 6): a failed write ends the process, so it must not come to that.
 //!
-//! The caller asks each second. Below the low-water mark it takes no more writes; truncation, flush and deletion may have the
-//! ballast. What is refused, and who leads instead, is the replica's decision, not the store's.
+//! The caller asks each second. Below the low-water mark it takes no more writes; truncation, flush and deletion may
+//! have the ballast. What is refused, and who leads instead, is the replica's decision, not the store's.
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! Snapshots: those made here, kept for followers, and those being received.
 //!
-//! A snapshot is a directory under `snapshots/`, whole from the moment it has its name. The newest few are kept; one that a
-//! transfer reads stays until the transfer ends. A received one is built in `staging-…` and becomes `state-…` when it is whole,
-//! verified and durable: only then may its name go into the log (durability rule 5).
+//! A snapshot is a directory under `snapshots/`, whole from the moment it has its name. The newest few are kept; one
+//! that a transfer reads stays until the transfer ends. A received one is built in `staging-…` and becomes `state-…`
+//! when it is whole, verified and durable: only then may its name go into the log (durability rule 5).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -178,7 +178,8 @@ impl<D: Disk> SnapshotShelf<D> {
         Ok(reader)
     }
 
-    /// Begins to receive the snapshot of (index, term). Received states that can no longer be installed are removed first.
+    /// Begins to receive the snapshot of (index, term). Received states that can no longer be installed are removed
+    /// first.
     pub fn stage(&self, index: Index, term: Term) -> Result<Staging<D>, StoreError> {
         self.drop_stale_states()?;
         Staging::begin(self.inner.disk.clone(), self.inner.layout.clone(), index, term)
@@ -203,7 +204,8 @@ impl<D: Disk> SnapshotShelf<D> {
         self.state().applied = applied;
     }
 
-    /// Removes received states at or below the applied index: raft ignores such a snapshot. One above it may be under way.
+    /// Removes received states at or below the applied index: raft ignores such a snapshot. One above it may be under
+    /// way.
     pub(crate) fn drop_stale_states(&self) -> Result<(), StoreError> {
         let (applied, current) = {
             let state = self.state();

@@ -39,7 +39,8 @@ impl<D: Disk> Staging<D> {
         self.received.get(file).copied().unwrap_or(0)
     }
 
-    /// Writes the next chunk of `file`, whose checksum the caller has compared. A chunk that leaves a gap or goes back is refused.
+    /// Writes the next chunk of `file`, whose checksum the caller has compared. A chunk that leaves a gap or goes
+    /// back is refused.
     pub fn write(&mut self, file: &str, offset: u64, data: &[u8]) -> Result<(), StoreError> {
         let refused = |cause: String| Err(StoreError::Staged { cause });
         if !is_plain_name(file) || file == SNAPSHOT_META {
@@ -57,8 +58,8 @@ impl<D: Disk> Staging<D> {
         Ok(())
     }
 
-    /// Checks every block, compares (index, term), makes all of it durable and gives it its name, which then goes into
-    /// `MsgSnapshot`. Blocks for as long as reading the state takes.
+    /// Checks every block, compares (index, term), makes all of it durable and gives it its name, which then goes
+    /// into `MsgSnapshot`. Blocks for as long as reading the state takes.
     pub fn finish(mut self) -> Result<Snapshot, StoreError> {
         let (index, term) = self.announced;
         let damaged = |cause: String| StoreError::Staged { cause };

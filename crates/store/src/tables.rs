@@ -1,8 +1,9 @@
 //! The state tables: a cache of the log's prefix, without a write-ahead log.
 //!
-//! One database with one column family: a row of table `t` stands under `t` as one byte and its key; the byte 0 is the store's
-//! own (applied index and term, configuration). One family has one memtable, so a flush is atomic by construction. Each commit is
-//! one batch with the applied position in it: after a crash the tables stand at some earlier position, and never between two.
+//! One database with one column family: a row of table `t` stands under `t` as one byte and its key; the byte 0 is
+//! the store's own (applied index and term, configuration). One family has one memtable, so a flush is atomic by
+//! construction. Each commit is one batch with the applied position in it: after a crash the tables stand at some
+//! earlier position, and never between two.
 //!
 //! `StateTables` is owned by the apply thread, its only writer. `TablesReader` is for everybody else.
 
@@ -158,8 +159,8 @@ impl<D: Disk> StateTables<D> {
         flushed(&*self.db, &self.shared.layout.root)
     }
 
-    /// Writes the changes of entries up to `applied`, with their configuration if it is a new one: one batch, visible at once,
-    /// durable at some later flush. Asks for that flush when enough has piled up.
+    /// Writes the changes of entries up to `applied`, with their configuration if it is a new one: one batch, visible
+    /// at once, durable at some later flush. Asks for that flush when enough has piled up.
     pub fn commit(
         &mut self,
         changes: &[Change],
@@ -230,8 +231,8 @@ impl<D: Disk> StateTables<D> {
         Checkpointer::new(Arc::clone(&self.shared))
     }
 
-    /// Changes over to the state of an installed snapshot, and drops the old state. The log database must name it already,
-    /// durably. Views of the old state stay good until they are dropped.
+    /// Changes over to the state of an installed snapshot, and drops the old state. The log database must name it
+    /// already, durably. Views of the old state stay good until they are dropped.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
         let (disk, layout) = (&self.shared.disk, &self.shared.layout);
         let broken = |cause: String| StoreError::Broken { action: "change over to a snapshot", cause };

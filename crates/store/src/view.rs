@@ -40,8 +40,9 @@ impl<D: Disk> TablesReader<D> {
     }
 }
 
-/// The tables as of one instant: a snapshot of the database, held open by this and its clones. It sees whole commits only, and
-/// none that came after it was taken. Short-lived by intent: while it lives, old versions of rows are kept on disk.
+/// The tables as of one instant: a snapshot of the database, held open by this and its clones. It sees whole commits
+/// only, and none that came after it was taken. Short-lived by intent: while it lives, old versions of rows are kept
+/// on disk.
 pub struct TablesView<D: Disk> {
     inner: Arc<ViewOf<D>>,
 }

@@ -1,5 +1,5 @@
-//! A snapshot install, and a founding, stopped after each single change of the disk: the next boot finds the old pair of log and
-//! tables or the new pair, and nothing between (durability rule 5).
+//! A snapshot install, and a founding, stopped after each single change of the disk: the next boot finds the old pair
+//! of log and tables or the new pair, and nothing between (durability rule 5).
 
 mod common;
 

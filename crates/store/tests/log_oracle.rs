@@ -111,7 +111,8 @@ impl<M: Machine> Pair<M> {
         let applied = self.booted().tables.applied().0;
         let last = self.oracle.last_index().unwrap();
         let after = last.saturating_sub(back).max(applied.max(self.oracle.first_index().unwrap() - 1));
-        // A new leader's entries replace old ones only in a higher term; what it appends first may be of an older one.
+        // A new leader's entries replace old ones only in a higher term; what it appends first may be of an older
+        // one.
         let term = self.hard_state.term + u64::from(bump || after < last);
         let start_term = if after < last { self.oracle.term(after).unwrap() } else { term };
         let entries: Vec<Entry> = (1..=count)
@@ -141,7 +142,8 @@ impl<M: Machine> Pair<M> {
         self.booted().tables.flush().unwrap();
         assert!(self.booted().tables.flushed().unwrap() >= index);
         self.booted().log.compact(index).unwrap();
-        // MemStorage forgets the term of the truncated index when it forgets the last entry; a snapshot there keeps it.
+        // MemStorage forgets the term of the truncated index when it forgets the last entry; a snapshot there keeps
+        // it.
         if index >= first {
             let term = self.oracle.term(index).unwrap();
             let tail = self.oracle.entries(index + 1, last + 1, None, GetEntriesContext::empty(false));

@@ -1,4 +1,5 @@
-//! The state tables: whole commits only, in views, in snapshots, and after a crash; snapshots on the shelf and on their way.
+//! The state tables: whole commits only, in views, in snapshots, and after a crash; snapshots on the shelf and on
+//! their way.
 
 mod common;
 

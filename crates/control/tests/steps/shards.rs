@@ -28,12 +28,12 @@ fn per_trainer(leases: &[(u64, ShardLease)]) -> BTreeMap<String, Vec<u32>> {
     map
 }
 
-/// Writes the leases into the round's row, as the machine does, and answers the proposal.
-fn grant(world: &mut World, round: u64, actions: &[Action], answered: impl Fn(u32) -> bool) {
+/// Writes the leases into the round's row, as the machine does, answers the proposal, and gives what the step makes of it.
+fn grant(world: &mut World, round: u64, actions: &[Action], answered: impl Fn(u32) -> bool) -> Vec<Action> {
     let leases = shard_leases(actions);
     let rows = leases.iter().map(|(_, lease)| leased(lease, answered(lease.shard))).collect();
     world.round(1, &round_row(round, RoundPhase::ROUND_OPEN, rows));
-    world.step(vec![accepted(tags(actions)[0], 1)]);
+    world.step(vec![accepted(tags(actions)[0], 1)])
 }
 
 #[test]
@@ -73,8 +73,8 @@ fn a_pair_falls_back_when_its_trainers_lease_ends_and_is_leased_to_those_that_li
     let before = per_trainer(&shard_leases(&actions));
     // Trainer 1 has given its first shard and dies over the second.
     let lost = before[&trainer_id(1)].clone();
-    grant(&mut world, 5, &actions, |shard| shard == lost[0]);
     world.contribution(1, &given(5, lost[0], 1, "node-1"));
+    grant(&mut world, 5, &actions, |shard| shard == lost[0]);
     world.step(vec![]);
     let mut row = trainer_row(1, "node-1");
     row.open_epoch = 0;
@@ -204,8 +204,8 @@ fn a_pair_given_while_its_second_trainer_was_missing_is_verified_when_one_comes(
     world.job(&train_job(1.0));
     world.round(1, &round_row(5, RoundPhase::ROUND_OPEN, vec![]));
     let actions = world.step(vec![]);
-    grant(&mut world, 5, &actions, |shard| shard == 0);
     world.contribution(1, &given(5, 0, 0, "node-0"));
+    grant(&mut world, 5, &actions, |shard| shard == 0);
     world.step(vec![]);
     world.live_node("node-1");
     world.task(trainer_row(1, "node-1"));
@@ -267,9 +267,8 @@ fn refused_on(shard: u32, node_id: &str) -> raftgrid_proto::v1::ContributionRow 
 fn a_refused_pair_is_tried_on_another_node() {
     let mut world = open_round(2, 5, 0.0);
     let actions = world.step(vec![]);
-    grant(&mut world, 5, &actions, |shard| shard == 0);
     world.contribution(1, &refused_on(0, "node-0"));
-    let leases = shard_leases(&world.step(vec![]));
+    let leases = shard_leases(&grant(&mut world, 5, &actions, |shard| shard == 0));
     assert_eq!(
         leases.iter().map(|(_, lease)| (lease.shard, lease.task_id.clone())).collect::<Vec<_>>(),
         [(0, trainer_id(1))]
@@ -280,8 +279,8 @@ fn a_refused_pair_is_tried_on_another_node() {
 fn a_pair_refused_where_no_other_trainer_is_in_reach_stops_the_job_after_a_while() {
     let mut world = open_round(1, 5, 0.0);
     let actions = world.step(vec![]);
-    grant(&mut world, 5, &actions, |shard| shard == 0);
     world.contribution(1, &refused_on(0, "node-0"));
+    grant(&mut world, 5, &actions, |shard| shard == 0);
     let begun = world.now;
     let mut rejected = None;
     while rejected.is_none() && world.now < begun + 60_000 {

@@ -1,8 +1,8 @@
 //! The raft log: the only promise. One database, one write batch per Ready, fsyncs shared by many Readies.
 //!
-//! `RaftLog` is owned by the raft thread and is the only writer. `LogReaderImpl` reads from any thread; `SyncerImpl` is moved to
-//! `raft-sync`. Durability rules 1, 3, 5 and 7 of the driver's design are kept here. What must never happen: a write that is
-//! visible in part, a gap in the indices, a mark that runs ahead of the log.
+//! `RaftLog` is owned by the raft thread and is the only writer. `LogReaderImpl` reads from any thread; `SyncerImpl`
+//! is moved to `raft-sync`. Durability rules 1, 3, 5 and 7 of the driver's design are kept here. What must never
+//! happen: a write that is visible in part, a gap in the indices, a mark that runs ahead of the log.
 
 mod open;
 pub(crate) mod records;
@@ -267,8 +267,8 @@ pub struct SyncerImpl<D: Disk> {
 }
 
 impl<D: Disk> Syncer for SyncerImpl<D> {
-    /// The mark that is noted is the log's own state as of the start of the fsync, which is at least what `mark` says;
-    /// of `mark`, the Ready's number is kept.
+    /// The mark that is noted is the log's own state as of the start of the fsync, which is at least what `mark`
+    /// says; of `mark`, the Ready's number is kept.
     fn sync(&mut self, mark: SyncMark) -> Result<(), LogError> {
         let shared = &self.shared;
         // First the ticket, then the state: a write that shortens the log between the two is noticed.

@@ -1,7 +1,7 @@
 //! Keys and records of the log's database. See docs/storage-format.md.
 //!
-//! Entries stand under their index, big-endian, so that order of key is order of index. Beside them stand the *runs*: the first
-//! index of each stretch of equal terms. They let a boot know every term without reading the log.
+//! Entries stand under their index, big-endian, so that order of key is order of index. Beside them stand the *runs*:
+//! the first index of each stretch of equal terms. They let a boot know every term without reading the log.
 
 use bytes::Bytes;
 use raftgrid_driver::{Entry, EntryKind, HardState, Index, SnapshotMeta, Term};

@@ -1,7 +1,8 @@
-//! What of the log is in memory: its bounds, every term, the newest entries. A mirror of what is visible in the database.
+//! What of the log is in memory: its bounds, every term, the newest entries. A mirror of what is visible in the
+//! database.
 //!
-//! Invariants: `first = truncated + 1`; `last >= truncated`; runs start at `first` when the log is not empty, their starts and
-//! terms rise; the cached entries are contiguous and end at `last`.
+//! Invariants: `first = truncated + 1`; `last >= truncated`; runs start at `first` when the log is not empty, their
+//! starts and terms rise; the cached entries are contiguous and end at `last`.
 
 use std::collections::VecDeque;
 
@@ -95,7 +96,8 @@ impl Window {
         Some(out)
     }
 
-    /// Checks a batch and works out what it means for the database. The text of an error names the rule that the caller broke.
+    /// Checks a batch and works out what it means for the database. The text of an error names the rule that the
+    /// caller broke.
     pub(crate) fn plan(&self, batch: &LogBatch) -> Result<Plan, String> {
         let mut plan = Plan::default();
         let mut truncated = self.truncated;

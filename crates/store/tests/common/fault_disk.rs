@@ -1,5 +1,5 @@
-//! Any disk, with a budget of changes: when it is spent, every further change fails and has no effect, as if the machine had
-//! stopped there. Reads go on, so that the test can look.
+//! Any disk, with a budget of changes: when it is spent, every further change fails and has no effect, as if the
+//! machine had stopped there. Reads go on, so that the test can look.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};

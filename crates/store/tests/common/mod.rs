@@ -1,4 +1,5 @@
-//! Machines to test on: one simulated, one real. Both can be stopped at any moment and found again by the next process.
+//! Machines to test on: one simulated, one real. Both can be stopped at any moment and found again by the next
+//! process.
 
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
 
@@ -27,7 +28,8 @@ pub trait Machine: Sized {
     fn new() -> Self;
     fn disk(&self) -> Self::D;
     fn dir(&self) -> PathBuf;
-    /// The machine after it stopped, while this one's process still has everything open. A real disk can only be killed.
+    /// The machine after it stopped, while this one's process still has everything open. A real disk can only be
+    /// killed.
     fn stopped(&self, how: Crash) -> Self;
     /// Ways in which it can stop that are worth a test.
     fn crashes() -> Vec<Crash>;
@@ -166,7 +168,8 @@ pub fn put(table: Table, key: &[u8], value: &[u8]) -> Change {
     Change { table, key: key.to_vec(), value: Some(value.to_vec()) }
 }
 
-/// Puts an entry (index, term) into the log and its row into the tables, with everything between committed at that term.
+/// Puts an entry (index, term) into the log and its row into the tables, with everything between committed at that
+/// term.
 pub fn advance<D: Disk>(booted: &mut Booted<D>, index: Index, term: Term) {
     let first = booted.log.reader().last_index() + 1;
     booted.log.write(append((first..=index).map(|at| (at, term)), term)).unwrap();

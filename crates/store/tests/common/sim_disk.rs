@@ -1,5 +1,6 @@
-//! A disk in memory that forgets what was not made durable: each file and each directory remembers every version since its last
-//! fsync, and a crash picks one of them. A process that is killed loses nothing of the files; a power cut may lose all of it.
+//! A disk in memory that forgets what was not made durable: each file and each directory remembers every version
+//! since its last fsync, and a crash picks one of them. A process that is killed loses nothing of the files; a power
+//! cut may lose all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;

@@ -1,0 +1,112 @@
+//! `gridctl dev` with the real binaries: up, status, kill, restart, down.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A dev cluster that is taken down with its directory, whatever happened.
+struct Dev {
+    folder: tempfile::TempDir,
+}
+
+impl Dev {
+    fn new() -> Self {
+        let controld = Path::new(env!("CARGO_BIN_EXE_gridctl")).with_file_name("controld");
+        assert!(controld.is_file(), "controld is not built; run `cargo build --release --bins` first");
+        Self { folder: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.folder.path().join(".raftgrid-dev")
+    }
+
+    fn run(&self, line: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_gridctl"))
+            .args(line.split(' '))
+            .current_dir(self.folder.path())
+            .env_remove("RAFTGRID_ENDPOINTS")
+            .stdin(Stdio::null())
+            .output()
+            .expect("it starts")
+    }
+
+    /// The JSON of a command that must succeed.
+    fn json(&self, line: &str) -> Value {
+        let output = self.run(&format!("{line} --output json"));
+        assert!(output.status.success(), "{line}: {output:?}");
+        serde_json::from_slice(&output.stdout).expect("it prints JSON")
+    }
+
+    fn fails(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert_eq!(output.status.code(), Some(1), "{line}: {output:?}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    }
+
+    /// Ids of all processes that carry the mark of this cluster and run, children of workers too.
+    fn processes(&self) -> Vec<i32> {
+        let mark = format!("GRIDCTL_DEV_DIR={}", self.directory().display());
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").expect("Linux").flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            if environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
+                found.push(pid);
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // It may be down already.
+        let _status = self.run("dev down");
+    }
+}
+
+#[test]
+fn a_dev_cluster_survives_the_kill_of_its_leader_and_goes_down_without_a_trace() {
+    let dev = Dev::new();
+    let up = dev.json("dev up --peers 3 --workers 1 --detach");
+    assert_eq!(up["endpoints"].as_array().map(Vec::len), Some(3));
+    assert!(dev.processes().len() >= 4);
+    assert_eq!(dev.json("job list"), Value::Array(Vec::new()), "endpoints come from dev.json");
+    let line = dev.fails("dev up --detach");
+    assert!(line.contains("is up already") && line.contains("gridctl dev down"), "{line}");
+
+    let killed = dev.json("dev kill leader");
+    let name = killed["killed"].as_str().expect("a name").to_owned();
+    let pid = i32::try_from(killed["pid"].as_i64().expect("a process id")).expect("a process id");
+    assert!(!dev.processes().contains(&pid));
+    assert!(killed["leader"].is_string() && killed["leader"] != killed["killed"], "{killed}");
+    let status = dev.json("dev status");
+    let node =
+        |name: &str| status["nodes"].as_array().expect("nodes").iter().find(|node| node["name"] == name).cloned();
+    assert_eq!(node(&name).expect("listed")["state"], "down");
+    assert!(dev.fails(&format!("dev kill {name}")).contains("does not run"));
+
+    assert_eq!(dev.json(&format!("dev restart {name}"))["started"], Value::String(name));
+    assert_eq!(dev.json("cluster status").as_array().map(Vec::len), Some(3));
+
+    // A worker that is gone at once leaves its work to `down`.
+    dev.json("dev kill worker-1");
+    dev.json("dev down");
+    assert_eq!(dev.processes(), Vec::<i32>::new());
+    let line = dev.fails("job list --timeout 300ms");
+    assert!(line.contains("no replica at"), "{line}");
+}
+
+#[test]
+fn data_outlives_down_and_another_size_is_refused() {
+    let dev = Dev::new();
+    dev.json("dev up --peers 1 --workers 0 --detach");
+    let task = dev.json("task submit --type matmul --data {\"n\":8,\"seed\":1} --id kept");
+    assert_eq!(task["task"], "kept");
+    dev.json("dev down");
+    let line = dev.fails("dev up --peers 3 --detach");
+    assert!(line.contains("holds a cluster of 1 replicas"), "{line}");
+    dev.json("dev up --detach");
+    assert_eq!(dev.json("task get kept")["status"], "pending");
+}
