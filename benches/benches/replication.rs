@@ -10,8 +10,8 @@ use criterion::{criterion_group, criterion_main, Criterion, Throughput};
 use crossbeam::channel::bounded;
 use raftgrid_benches::founded;
 use raftgrid_driver::{
-    Committed, Config, ConfState, Index, Message, NodeId, Observer, RaftHandle, Role, Runner, Snapshot, StateMachine, Status,
-    Term, Transport,
+    Committed, ConfState, Config, Index, Message, NodeId, Observer, RaftHandle, Role, Runner, Snapshot, StateMachine,
+    Status, Term, Transport,
 };
 
 /// Applies nothing: what is measured is the way there.

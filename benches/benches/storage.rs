@@ -10,7 +10,8 @@ use raftgrid_manifest::apply;
 
 fn log(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("log");
-    for (name, entries, bytes) in [("one_256B", 1_u64, 256), ("batch_of_64_256B", 64, 256), ("one_64KiB", 1, 64 << 10)] {
+    for (name, entries, bytes) in [("one_256B", 1_u64, 256), ("batch_of_64_256B", 64, 256), ("one_64KiB", 1, 64 << 10)]
+    {
         let dir = tempfile::tempdir().expect("a directory");
         let mut booted = founded(dir.path(), 1, &[1]);
         let mut syncer = booted.log.syncer();

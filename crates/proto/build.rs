@@ -1,20 +1,13 @@
 //! Generates the messages of `proto/`; the services are a table in `raftgrid-rpc`.
 use std::path::Path;
 
-const FILES: &[&str] = &[
-    "agent", "artifact", "cluster", "command", "job", "kv", "ml", "peer", "row", "task", "types",
-];
+const FILES: &[&str] = &["agent", "artifact", "cluster", "command", "job", "kv", "ml", "peer", "row", "task", "types"];
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
     let root = root.to_str().expect("the path of the checkout is UTF-8");
-    let mut files: Vec<String> =
-        FILES.iter().map(|file| format!("{root}/raftgrid/v1/{file}.proto")).collect();
+    let mut files: Vec<String> = FILES.iter().map(|file| format!("{root}/raftgrid/v1/{file}.proto")).collect();
     files.extend(["api", "raftpb", "reflection"].map(|file| format!("{root}/compat/{file}.proto")));
     println!("cargo:rerun-if-changed={root}");
-    protobuf_build::Builder::new()
-        .includes(&[root])
-        .files(&files)
-        .package_name("v1")
-        .generate();
+    protobuf_build::Builder::new().includes(&[root]).files(&files).package_name("v1").generate();
 }

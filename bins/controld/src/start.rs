@@ -80,6 +80,11 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     let transport = PeerTransport::new(env.clone(), config, book.clone(), seat.clone(), snapshots.clone());
     let peers = Arc::new(PeerClients::new(env.clone(), identity.clone(), book.clone()));
     let replica = run(&plan, booted, transport, peers.clone(), logger)?;
+    replica.follow_members(Arc::new(move |members| {
+        for row in members {
+            book.set(row.node_id, row.raft_address.clone());
+        }
+    }));
     seat.fill(Arc::new(replica.handle().clone()));
     let cluster = Arc::new(ReplicaCluster {
         replica: replica.clone(),

@@ -156,7 +156,12 @@ fn a_start_that_cannot_work_ends_with_one_line_that_names_the_cause_and_loses_no
     let busy = cluster.replicas[1].client.clone();
 
     let mut port = cluster.command(0);
-    port.args(["--data-dir"]).arg(cluster.dir.path().join("other")).args(["--client-addr", &busy]);
+    port.args(["--data-dir"]).arg(cluster.dir.path().join("other")).args([
+        "--raft-addr",
+        "127.0.0.1:0",
+        "--client-addr",
+        &busy,
+    ]);
     refused(&cluster, "busy-port", &mut port, &[&busy, "in use"]);
 
     let mut locked = cluster.command(0);

@@ -36,7 +36,7 @@ fn row(node: &NodeMessage) -> Vec<String> {
         word(node.get_eligibility(), ""),
         node.get_active_tasks().to_string(),
         node.get_capacity().get_slots().to_string(),
-        format!("{:.0}", node.get_cpu_usage()),
+        format!("{:.0}", node.get_cpu_usage() * 100.0),
         node.get_address().to_owned(),
         node.get_region().to_owned(),
         ago(node.get_last_heartbeat()),

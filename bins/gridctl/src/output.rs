@@ -34,7 +34,10 @@ impl Output {
     pub(crate) fn show(self, headers: &[&str], rows: Vec<Vec<String>>, json: &Value) {
         match self {
             Self::Json => print_json(json),
-            Self::Table => line(table(headers, rows)),
+            Self::Table => {
+                let text = table(headers, rows).to_string();
+                text.lines().for_each(|row| line(row.trim_end()));
+            }
         }
     }
 

@@ -74,7 +74,8 @@ fn run(settings: &Settings, config: WorkerConfig, endpoints: &[String]) -> Resul
     // The first signal drains; the second ends at once, and the tasks die with this process.
     let asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 1, asked.clone()).context("failed to watch for signals")?;
+        signal_hook::flag::register_conditional_shutdown(signal, 1, asked.clone())
+            .context("failed to watch for signals")?;
         signal_hook::flag::register(signal, asked.clone()).context("failed to watch for signals")?;
     }
     let handle = run_worker(config, endpoints, &logger)?;

@@ -11,13 +11,13 @@ use structopt::StructOpt;
 /// A raftgrid worker node: registers with the control plane, runs tasks, feeds the Python processes beside it.
 #[derive(Debug, StructOpt)]
 #[structopt(name = "workerd", rename_all = "kebab-case", setting = structopt::clap::AppSettings::AllArgsOverrideSelf)]
-pub struct Options {
+pub(crate) struct Options {
     /// Settings file (TOML, or JSON by its ending). The environment (RAFTGRID_…) and flags win over it.
     #[structopt(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Prints every setting with where it came from, and ends.
     #[structopt(long)]
-    pub print_config: bool,
+    pub(crate) print_config: bool,
     /// This worker's name, unique in the cluster; the host's name if it is not given.
     #[structopt(long, value_name = "NAME")]
     node_id: Option<String>,
@@ -64,7 +64,7 @@ const fn key(name: &'static str, default: &'static str) -> Key {
 }
 
 /// Every key of the settings file.
-pub const KEYS: &[Key] = &[
+pub(crate) const KEYS: &[Key] = &[
     key("node_id", ""),
     key("endpoints", "127.0.0.1:40051"),
     key("dir", ""),
@@ -82,7 +82,7 @@ pub const KEYS: &[Key] = &[
 
 impl Options {
     /// (key, value) of every flag that was given.
-    pub fn flags(&self) -> Vec<(&'static str, Option<String>)> {
+    pub(crate) fn flags(&self) -> Vec<(&'static str, Option<String>)> {
         vec![
             ("node_id", self.node_id.clone()),
             ("endpoints", self.endpoints.clone()),
@@ -106,7 +106,7 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// What the settings mean: the worker's configuration and the endpoints.
-pub fn worker_config(settings: &Settings, shim: PathBuf) -> Result<(WorkerConfig, Vec<String>), SettingsError> {
+pub(crate) fn worker_config(settings: &Settings, shim: PathBuf) -> Result<(WorkerConfig, Vec<String>), SettingsError> {
     let text = |key: &str| settings.get(key).unwrap_or_default().to_owned();
     let node_id = match text("node_id") {
         name if name.is_empty() => rustix::system::uname().nodename().to_string_lossy().into_owned(),

@@ -3,12 +3,12 @@
 use raftgrid_worker::shim::{run_task, RunTask};
 
 /// The first word of the command line that leads here.
-pub const COMMAND: &str = "run-task";
+pub(crate) const COMMAND: &str = "run-task";
 
 const USAGE: &str = "usage: workerd run-task --parent PID (exec -- PROGRAM [ARGUMENTS] | matmul N SEED)";
 
 /// Runs in the child with the words behind `run-task`; returns its exit code unless it became another program.
-pub fn run(words: &[String]) -> i32 {
+pub(crate) fn run(words: &[String]) -> i32 {
     match parse(words) {
         Some((parent, what)) => run_task(parent, &what),
         None => {

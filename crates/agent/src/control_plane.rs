@@ -111,14 +111,15 @@ impl ControlPlane for GrpcControlPlane {
     fn fetch_model(&self, request: &ModelRequest, sink: ModelSink<'_>) -> Result<(), PlaneError> {
         // The sink's own error must come back as it is, not as what the client makes of it.
         let mut refused = None;
-        let result = self.bulk.get_model_once(request, self.bulk.config().stream_timeout, &mut |chunk| match sink(chunk) {
-            Ok(Fetch::Continue) => Ok(ControlFlow::Continue(())),
-            Ok(Fetch::Enough) => Ok(ControlFlow::Break(())),
-            Err(error) => {
-                refused = Some(error.clone());
-                Err(client_error(error))
-            }
-        });
+        let result =
+            self.bulk.get_model_once(request, self.bulk.config().stream_timeout, &mut |chunk| match sink(chunk) {
+                Ok(Fetch::Continue) => Ok(ControlFlow::Continue(())),
+                Ok(Fetch::Enough) => Ok(ControlFlow::Break(())),
+                Err(error) => {
+                    refused = Some(error.clone());
+                    Err(client_error(error))
+                }
+            });
         match refused {
             Some(error) => Err(error),
             None => result.map_err(plane_error),

@@ -59,7 +59,8 @@ pub struct AgentServer {
 impl AgentServer {
     /// Listens on a free loopback port. Spools and acks.jsonl are made in `folder`.
     pub fn start(env: &Arc<Environment>, folder: &Path, parts: Parts) -> Result<Self, ListenError> {
-        let failed = |cause: std::io::Error| ListenError { address: folder.display().to_string(), cause: cause.to_string() };
+        let failed =
+            |cause: std::io::Error| ListenError { address: folder.display().to_string(), cause: cause.to_string() };
         let agent = Agent {
             parts,
             acks: Arc::new(Acks::open(&folder.join("acks.jsonl")).map_err(failed)?),
@@ -87,7 +88,9 @@ impl Agent {
             .unary(&SHOULD_STOP, move |ctx, request, sink| stop.quick(ctx, request, sink, should_stop))
             .unary(&NEXT_SHARDS, move |ctx, request, sink| shards.next_shards(ctx, request, sink))
             .server_streaming(&GET_MODEL, move |ctx, request, sink| model.get_model(ctx, request, sink))
-            .client_streaming(&SEND_GRADIENTS, move |ctx, stream, sink| gradients.send_up(ctx, stream, sink, note_gradient))
+            .client_streaming(&SEND_GRADIENTS, move |ctx, stream, sink| {
+                gradients.send_up(ctx, stream, sink, note_gradient)
+            })
             .client_streaming(&INIT_MODEL, move |ctx, stream, sink| init.send_up(ctx, stream, sink, |_, _, _| Ok(())))
             .build()
     }
@@ -139,8 +142,7 @@ impl Agent {
                 request.set_task_id(caller.task.task_id.clone());
                 request.set_lease_epoch(caller.task.epoch);
                 request.set_wait_ms(request.get_wait_ms().min(SHARD_WAIT_MS_MAX));
-                let response =
-                    persistently(&caller, &agent.parts.table, || agent.parts.plane.next_shards(&request))?;
+                let response = persistently(&caller, &agent.parts.table, || agent.parts.plane.next_shards(&request))?;
                 for step in response.get_steps() {
                     caller.task.remember_model(step.get_model_version(), step.get_model_digest());
                 }
@@ -221,7 +223,10 @@ fn said_hello(task: &TaskContext, _: HelloRequest) -> Result<HelloResponse, RpcS
 fn set_result(task: &TaskContext, mut request: SetResultRequest) -> Result<SetResultResponse, RpcStatus> {
     let json = request.take_result_json();
     if json.len() > RESULT_BYTES_MAX {
-        return Err(invalid("result_json", format!("{} bytes, {RESULT_BYTES_MAX} is the limit; use an artifact", json.len())));
+        return Err(invalid(
+            "result_json",
+            format!("{} bytes, {RESULT_BYTES_MAX} is the limit; use an artifact", json.len()),
+        ));
     }
     if let Err(error) = serde_json::from_str::<serde_json::Value>(&json) {
         return Err(invalid("result_json", format!("it is not JSON: {error}")));

@@ -101,9 +101,8 @@ pub(crate) fn receive<Chunk: UpChunk>(
     }
     let received = verifier.received();
     let announced = (!digest.is_empty()).then_some(digest.as_slice());
-    let found = verifier
-        .finish((total_bytes > 0).then_some(total_bytes), announced)
-        .map_err(|error| of_chunk(&error))?;
+    let found =
+        verifier.finish((total_bytes > 0).then_some(total_bytes), announced).map_err(|error| of_chunk(&error))?;
     head.describe(task, received, found);
     Ok(Received { head, body })
 }

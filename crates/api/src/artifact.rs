@@ -103,7 +103,8 @@ async fn stat(core: Arc<Core>, _: Context, request: StatArtifactRequest) -> Answ
 
 async fn list(core: Arc<Core>, _: Context, request: ListArtifactsRequest) -> Answer<ListArtifactsResponse> {
     let view = read(&core, Consistency::LINEARIZABLE).await?;
-    let (artifacts, next) = views::artifacts(&*view.rows, validate::page(request.get_limit()), request.get_page_token())?;
+    let (artifacts, next) =
+        views::artifacts(&*view.rows, validate::page(request.get_limit()), request.get_page_token())?;
     let mut response = ListArtifactsResponse::new();
     response.set_artifacts(artifacts.into());
     response.set_next_page_token(next);

@@ -65,7 +65,11 @@ async fn change(core: Arc<Core>, verb: MemberVerb, mut request: ChangeMemberRequ
     Ok(response)
 }
 
-async fn transfer(core: Arc<Core>, _: Context, request: LeadershipTransferRequest) -> Answer<LeadershipTransferResponse> {
+async fn transfer(
+    core: Arc<Core>,
+    _: Context,
+    request: LeadershipTransferRequest,
+) -> Answer<LeadershipTransferResponse> {
     ask(|done| core.ports.cluster.transfer(request.get_to(), done)).await?;
     Ok(LeadershipTransferResponse::new())
 }

@@ -67,7 +67,8 @@ impl Forwarded {
             let context = Context::from_follower(principal.to_owned());
             dispatch(context, request)
         });
-        let unknown = || RpcStatus::with_message(RpcStatusCode::UNIMPLEMENTED, "not a method that is forwarded".to_owned());
+        let unknown =
+            || RpcStatus::with_message(RpcStatusCode::UNIMPLEMENTED, "not a method that is forwarded".to_owned());
         Box::pin(async move {
             let answer = match answer {
                 Some(answer) => answer.await,

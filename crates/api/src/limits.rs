@@ -12,6 +12,8 @@ pub const REASON_BYTES_MAX: usize = 8 * 1024;
 pub const NAME_BYTES_MAX: usize = 256;
 /// Bytes of the metrics of one gradient.
 pub const METRICS_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a numeric class; the same as the machine takes.
+pub const NUMERIC_CLASS_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of one command as the log takes it.
 pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
 /// Rows in one page of a list.

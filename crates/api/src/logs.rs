@@ -116,7 +116,8 @@ async fn follow(core: &Arc<Core>, request: &StreamLogsRequest, sink: &mut Outgoi
     let mut ended = false;
     loop {
         if let Some(found) = next(core, task_id, &mut cursor).await? {
-            cursor = Cursor { epoch: found.get_lease_epoch(), offset: found.get_offset() + found.get_data().len() as u64 };
+            cursor =
+                Cursor { epoch: found.get_lease_epoch(), offset: found.get_offset() + found.get_data().len() as u64 };
             sink.send(found).await?;
             continue;
         }

@@ -49,20 +49,26 @@ async fn get_model(
     };
     let bytes = core.ports.bytes.clone();
     let mut number = 0;
-    let answer = send(&core, &mut sink, offset, move || bytes.open_model(&query), |piece| {
-        let mut chunk = ModelChunk::new();
-        chunk.set_chunk_id(number);
-        number = number.saturating_add(1);
-        chunk.set_offset(piece.offset);
-        chunk.set_crc32c(piece.crc32c);
-        if let Some(head) = piece.head {
-            chunk.set_version(head.version);
-            chunk.set_total_bytes(head.total_bytes);
-            chunk.set_digest(head.digest.to_vec());
-        }
-        chunk.set_data(piece.data);
-        chunk
-    })
+    let answer = send(
+        &core,
+        &mut sink,
+        offset,
+        move || bytes.open_model(&query),
+        |piece| {
+            let mut chunk = ModelChunk::new();
+            chunk.set_chunk_id(number);
+            number = number.saturating_add(1);
+            chunk.set_offset(piece.offset);
+            chunk.set_crc32c(piece.crc32c);
+            if let Some(head) = piece.head {
+                chunk.set_version(head.version);
+                chunk.set_total_bytes(head.total_bytes);
+                chunk.set_digest(head.digest.to_vec());
+            }
+            chunk.set_data(piece.data);
+            chunk
+        },
+    )
     .await;
     (sink, answer)
 }
@@ -73,7 +79,7 @@ impl Piece for GradientChunk {
         validate::optional_name("worker_id", self.get_worker_id())?;
         validate::optional_name("task_id", self.get_task_id())?;
         validate::json("metrics_json", self.get_metrics_json(), limits::METRICS_BYTES_MAX)?;
-        validate::size("numeric_class", self.get_numeric_class().len(), limits::NAME_BYTES_MAX)?;
+        validate::size("numeric_class", self.get_numeric_class().len(), limits::NUMERIC_CLASS_BYTES_MAX)?;
         let weight = self.get_weight();
         if !weight.is_finite() || weight < 0.0 {
             return Err(invalid("weight", "must be a finite number and not negative"));
@@ -114,7 +120,7 @@ impl Piece for InitModelChunk {
     fn begin(&mut self, context: &Context) -> Answer<Begin> {
         validate::optional_name("job_id", self.get_job_id())?;
         validate::optional_name("task_id", self.get_task_id())?;
-        validate::size("numeric_class", self.get_numeric_class().len(), limits::NAME_BYTES_MAX)?;
+        validate::size("numeric_class", self.get_numeric_class().len(), limits::NUMERIC_CLASS_BYTES_MAX)?;
         let meta = InitModelMeta {
             job_id: self.take_job_id(),
             task_id: or_metadata(self.take_task_id(), &context.task_id),

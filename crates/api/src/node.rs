@@ -37,7 +37,8 @@ async fn heartbeat(core: Arc<Core>, context: Context, request: HeartbeatRequest)
         response.set_leader_address(core.ports.cluster.leader().get_address().to_owned());
     }
     if response.get_endpoints().is_empty() {
-        let addresses = core.ports.cluster.members().take_members().into_iter().map(|mut member| member.take_client_address());
+        let addresses =
+            core.ports.cluster.members().take_members().into_iter().map(|mut member| member.take_client_address());
         response.set_endpoints(addresses.filter(|address| !address.is_empty()).collect());
     }
     Ok(response)
@@ -53,7 +54,11 @@ async fn poll(core: Arc<Core>, context: Context, mut request: PollTaskRequest) -
     ask(|done| core.ports.leader.poll_task(request, done)).await
 }
 
-async fn report(core: Arc<Core>, context: Context, mut request: ReportTaskResultRequest) -> Answer<ReportTaskResultResponse> {
+async fn report(
+    core: Arc<Core>,
+    context: Context,
+    mut request: ReportTaskResultRequest,
+) -> Answer<ReportTaskResultResponse> {
     validate::name("task_id", request.get_task_id())?;
     task::final_status("final_status", request.get_final_status())?;
     validate::size("result_data", request.get_result_data().len(), limits::RESULT_DATA_BYTES_MAX)?;
@@ -131,7 +136,8 @@ async fn drain(core: Arc<Core>, context: Context, request: DrainNodeRequest) -> 
     });
     let reply = propose(&core, &context, "", kind).await?;
     let view = read_at(&core, reply.get_position()).await?;
-    let node = views::node(&*view.rows, request.get_node_id())?.ok_or_else(|| not_found("node", request.get_node_id()))?;
+    let node =
+        views::node(&*view.rows, request.get_node_id())?.ok_or_else(|| not_found("node", request.get_node_id()))?;
     let mut response = DrainNodeResponse::new();
     response.set_node(node);
     Ok(response)

@@ -38,7 +38,9 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(name: &'static str, threads_max: usize, queue_max: usize) -> Self {
         let state = State { queue: VecDeque::new(), threads: 0, idle: 0, closed: false };
-        Self { shared: Arc::new(Shared { name, threads_max, queue_max, state: Mutex::new(state), wake: Condvar::new() }) }
+        Self {
+            shared: Arc::new(Shared { name, threads_max, queue_max, state: Mutex::new(state), wake: Condvar::new() }),
+        }
     }
 
     /// Runs `job` on a thread of the pool. RESOURCE_EXHAUSTED when the queue is full.
@@ -130,9 +132,9 @@ impl Gate {
 
     /// RESOURCE_EXHAUSTED when as many are inside as may be.
     pub(crate) fn admit(&self) -> Answer<Permit> {
-        let entered = self.inside.fetch_update(Ordering::AcqRel, Ordering::Acquire, |inside| {
-            (inside < self.max).then_some(inside + 1)
-        });
+        let entered = self
+            .inside
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |inside| (inside < self.max).then_some(inside + 1));
         match entered {
             Ok(_) => Ok(Permit { inside: self.inside.clone() }),
             Err(_) => Err(exhausted(self.what, self.max)),

@@ -44,7 +44,8 @@ pub struct Services {
 impl Services {
     /// Opens the log directory. Starts no thread until one is needed.
     pub fn new(config: ApiConfig, ports: Arc<Ports>) -> Result<Self, ApiError> {
-        let logs = LogBook::open(&config.log_dir).map_err(|cause| ApiError::Logs { path: config.log_dir.clone(), cause })?;
+        let logs =
+            LogBook::open(&config.log_dir).map_err(|cause| ApiError::Logs { path: config.log_dir.clone(), cause })?;
         Ok(Self { core: Arc::new(Core::new(ports, config.node_id, logs, config.logger)) })
     }
 

@@ -32,7 +32,11 @@ pub(crate) trait Piece: Send + 'static {
 }
 
 /// Takes a whole stream and commits it.
-pub(crate) async fn receive<P: Piece>(core: &Arc<Core>, context: &Context, stream: &mut Incoming<P>) -> Answer<Uploaded> {
+pub(crate) async fn receive<P: Piece>(
+    core: &Arc<Core>,
+    context: &Context,
+    stream: &mut Incoming<P>,
+) -> Answer<Uploaded> {
     let Some(mut first) = stream.next().await? else {
         return Err(invalid("data", "the stream ended before its first chunk"));
     };
@@ -62,15 +66,16 @@ pub(crate) async fn receive<P: Piece>(core: &Arc<Core>, context: &Context, strea
     // `finish` hashes and fsyncs: it starts on the pool and answers by callback.
     let (sender, answered) = futures::channel::oneshot::channel();
     let upload = receiver.upload;
-    core.data.run(move || {
-        upload.finish(
-            digest,
-            Box::new(move |outcome| {
-                let _ = sender.send(outcome);
-            }),
-        )
-    })
-    .await?;
+    core.data
+        .run(move || {
+            upload.finish(
+                digest,
+                Box::new(move |outcome| {
+                    let _ = sender.send(outcome);
+                }),
+            )
+        })
+        .await?;
     answered.await.unwrap_or(Err(CallError::Unknown)).map_err(Failure::from)
 }
 
@@ -84,7 +89,10 @@ struct Receiver {
 impl Receiver {
     fn write(mut self, offset: u64, checksum: u32, data: &[u8]) -> Answer<Self> {
         if data.len() > CHUNK_BYTES_MAX {
-            return Err(invalid("data", format!("a chunk of {} bytes; at most {CHUNK_BYTES_MAX} are allowed", data.len())));
+            return Err(invalid(
+                "data",
+                format!("a chunk of {} bytes; at most {CHUNK_BYTES_MAX} are allowed", data.len()),
+            ));
         }
         if self.checked {
             if offset != self.received {
@@ -134,8 +142,7 @@ pub(crate) async fn send<T>(
     if offset > total_bytes {
         return Err(invalid("offset", format!("{offset} is beyond the end at {total_bytes}")));
     }
-    let mut head =
-        Some(Head { version, total_bytes, digest: download.digest(), artifact_id: download.artifact_id() });
+    let mut head = Some(Head { version, total_bytes, digest: download.digest(), artifact_id: download.artifact_id() });
     sink.pack();
     let mut at = offset;
     while at < total_bytes || head.is_some() {

@@ -64,7 +64,7 @@ async fn get(core: Arc<Core>, _: Context, request: GetTaskRequest) -> Answer<Get
 async fn list(core: Arc<Core>, _: Context, request: ListTasksRequest) -> Answer<ListTasksResponse> {
     validate::optional_name("job_id", request.get_job_id())?;
     let view = read(&core, request.get_consistency()).await?;
-    let status = request.filter.map(|ListTasksRequest_oneof_filter::status_filter(status)| status);
+    let status = request.filter.as_ref().map(|ListTasksRequest_oneof_filter::status_filter(status)| *status);
     let page = views::TaskPage {
         status,
         job_id: request.get_job_id(),
@@ -92,7 +92,8 @@ async fn cancel(core: Arc<Core>, context: Context, request: CancelTaskRequest) -
 }
 
 async fn retry(core: Arc<Core>, context: Context, request: RetryTaskRequest) -> Answer<RetryTaskResponse> {
-    let kind = Command_oneof_kind::retry_task(RetryTask { task_id: request.get_task_id().to_owned(), ..RetryTask::default() });
+    let kind =
+        Command_oneof_kind::retry_task(RetryTask { task_id: request.get_task_id().to_owned(), ..RetryTask::default() });
     let task = change(&core, &context, request.get_task_id(), request.get_request_id(), kind).await?;
     let mut response = RetryTaskResponse::new();
     response.set_task(task);

@@ -8,7 +8,10 @@ use crate::limits;
 /// At most `max` bytes.
 pub(crate) fn size(field: &str, bytes: usize, max: usize) -> Answer<()> {
     if bytes > max {
-        return Err(invalid(field, format!("{bytes} bytes; at most {max} are allowed, put larger input into an artifact")));
+        return Err(invalid(
+            field,
+            format!("{bytes} bytes; at most {max} are allowed, put larger input into an artifact"),
+        ));
     }
     Ok(())
 }

@@ -90,7 +90,9 @@ async fn watch_job(core: &Arc<Core>, request: &WatchJobRequest, sink: &mut Outgo
             None => views::first_round_after(&*view.rows, &row, sent)?,
         };
         let rounds = match first {
-            Some(first) => views::committed_rounds(&*view.rows, &row, first, limits::WATCH_ROUNDS_MAX)?.map(|it| (first, it)),
+            Some(first) => {
+                views::committed_rounds(&*view.rows, &row, first, limits::WATCH_ROUNDS_MAX)?.map(|it| (first, it))
+            }
             None => None,
         };
         let Some((first, rounds)) = rounds else {
@@ -178,7 +180,12 @@ mod tests {
     use super::*;
 
     fn round(number: u64, position: u64) -> RoundRow {
-        RoundRow { round: number, committed_position: position, phase: RoundPhase::ROUND_COMMITTED, ..RoundRow::default() }
+        RoundRow {
+            round: number,
+            committed_position: position,
+            phase: RoundPhase::ROUND_COMMITTED,
+            ..RoundRow::default()
+        }
     }
 
     fn job(phase: JobPhase, revision: u64) -> Job {
@@ -195,10 +202,7 @@ mod tests {
         let done = job(JobPhase::JOB_DONE, 30);
         let all = messages(&done, &[round(0, 10), round(1, 20), round(2, 30)], 5, false);
         let running = JobPhase::JOB_RUNNING;
-        assert_eq!(
-            facts(&all),
-            [(10, Some(0), running), (20, Some(1), running), (30, Some(2), JobPhase::JOB_DONE)]
-        );
+        assert_eq!(facts(&all), [(10, Some(0), running), (20, Some(1), running), (30, Some(2), JobPhase::JOB_DONE)]);
         let later = job(JobPhase::JOB_DONE, 40);
         let all = messages(&later, &[round(2, 30)], 20, false);
         assert_eq!(facts(&all), [(30, Some(2), running), (40, None, JobPhase::JOB_DONE)]);

@@ -81,13 +81,18 @@ impl FragmentStore {
     /// A fragment to be written; it has no name until `FragmentWriter::finish` and `FragmentStore::keep`.
     pub fn create(&self) -> Result<FragmentWriter, BlobError> {
         let path = self.incoming.join(self.next_incoming.fetch_add(1, Ordering::Relaxed).to_string());
-        let file = OpenOptions::new()
-            .create_new(true)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(io("create", &path))?;
-        Ok(FragmentWriter { path, file, hash: Sha256::new(), total_bytes: 0, blocks: Vec::new(), block_crc: 0, block_bytes: 0, kept: false })
+        let file =
+            OpenOptions::new().create_new(true).read(true).write(true).open(&path).map_err(io("create", &path))?;
+        Ok(FragmentWriter {
+            path,
+            file,
+            hash: Sha256::new(),
+            total_bytes: 0,
+            blocks: Vec::new(),
+            block_crc: 0,
+            block_bytes: 0,
+            kept: false,
+        })
     }
 
     /// Gives a finished fragment its place; durable when it returns. Storing the same fragment again replaces it.

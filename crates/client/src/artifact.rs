@@ -82,9 +82,7 @@ impl Client {
             }
             match &head {
                 Some(head) if verifier.received() >= head.total_bytes => Ok(()),
-                Some(head) => {
-                    Err(ChunkError::Short { got: verifier.received(), expected: head.total_bytes }.into())
-                }
+                Some(head) => Err(ChunkError::Short { got: verifier.received(), expected: head.total_bytes }.into()),
                 None => Err(ClientError::unavailable(endpoint, "an empty stream".to_owned())),
             }
         })?;

@@ -135,9 +135,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<Resp, ClientError> {
         let option = CallOption::default().timeout(timeout);
-        self.stub(endpoint)
-            .unary_call(&rpc.method, request, option)
-            .map_err(|error| ClientError::of(endpoint, error))
+        self.stub(endpoint).unary_call(&rpc.method, request, option).map_err(|error| ClientError::of(endpoint, error))
     }
 
     /// The loop of every logical call: `attempt(endpoint, time left)`.
@@ -162,7 +160,11 @@ impl Client {
             self.note(&endpoint, &error);
             tried += 1;
             let overloaded = matches!(error, ClientError::Exhausted(_));
-            let pause = if overloaded || tried % lock(&self.inner.endpoints).count() == 0 { backoff.next() } else { Duration::ZERO };
+            let pause = if overloaded || tried % lock(&self.inner.endpoints).count() == 0 {
+                backoff.next()
+            } else {
+                Duration::ZERO
+            };
             if started.elapsed() + pause >= timeout {
                 return Err(self.given_up(error, started.elapsed()));
             }
@@ -187,11 +189,9 @@ impl Client {
 
     fn given_up(&self, error: ClientError, waited: Duration) -> ClientError {
         match error {
-            ClientError::Unavailable { cause, .. } => ClientError::Unavailable {
-                endpoints: self.endpoints().join(","),
-                waited_ms: waited.as_millis(),
-                cause,
-            },
+            ClientError::Unavailable { cause, .. } => {
+                ClientError::Unavailable { endpoints: self.endpoints().join(","), waited_ms: waited.as_millis(), cause }
+            }
             other => other,
         }
     }

@@ -26,7 +26,9 @@ pub enum ClientError {
     #[error("failed: the request is not valid: {0}; correct it and try again")]
     Invalid(String),
     /// NOT_FOUND.
-    #[error("failed to find it: {0}; `gridctl job list`, `gridctl task list` and `gridctl node list` show what there is")]
+    #[error(
+        "failed to find it: {0}; `gridctl job list`, `gridctl task list` and `gridctl node list` show what there is"
+    )]
     NotFound(String),
     /// ALREADY_EXISTS.
     #[error("failed: {0}; choose another name, or look at what exists")]

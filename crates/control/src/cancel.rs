@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use raftgrid_proto::v1::{CancelTask, Command_oneof_kind, ExpireLease, Phase, TaskRow, TaskStatus};
 
-use crate::clock::ClusterClock;
 use crate::jitter::Jitter;
 use crate::limits::{DEADLINE_CHECK_MS, RETRY_PAUSE_MS};
+use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject};
 use crate::timers::Timers;
 use crate::types::{Config, Millis};
@@ -38,16 +38,8 @@ impl Cancel {
         }
     }
 
-    pub(crate) fn step(
-        &mut self,
-        now: Millis,
-        config: &Config,
-        view: &View,
-        clock: &ClusterClock,
-        jitter: &mut Jitter,
-        outbox: &mut Outbox,
-    ) {
-        let cluster_ms = clock.at(now);
+    pub(crate) fn step(&mut self, moment: &Moment<'_>, jitter: &mut Jitter, outbox: &mut Outbox) {
+        let (now, view, cluster_ms) = (moment.now, moment.view, moment.cluster_ms());
         for task in self.stopping.pop_due(cluster_ms) {
             let Some(row) = view.tasks.get(&task) else { continue };
             // Again until the row shows the end.
@@ -72,14 +64,14 @@ impl Cancel {
             let Some(end) = overdue(row, cluster_ms, now - leased.1) else { continue };
             let subject = Subject::Task(*task);
             if outbox.free(&subject) {
-                let backoff_ms = jitter.backoff(config, row.infrastructure_failures);
+                let backoff_ms = jitter.backoff(moment.config, row.infrastructure_failures);
                 outbox.put(subject, end.command(row, backoff_ms));
             }
         }
     }
 
-    pub(crate) fn next_wake(&self, now: Millis, clock: &ClusterClock) -> Option<Millis> {
-        let stopping = self.stopping.next().map(|at| clock.local(now, at));
+    pub(crate) fn next_wake(&self, moment: &Moment<'_>) -> Option<Millis> {
+        let stopping = self.stopping.next().map(|at| moment.local(at));
         let check = (!self.timed.is_empty()).then_some(self.next_check);
         [stopping, check].into_iter().flatten().min()
     }

@@ -17,6 +17,7 @@ use crate::jitter::Jitter;
 use crate::jobs;
 use crate::leases::Leases;
 use crate::liveness::Liveness;
+use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject};
 use crate::retention::Retention;
 use crate::rounds::Rounds;
@@ -31,12 +32,18 @@ pub struct Control {
     config: Config,
     /// Of the last step.
     now: Millis,
-    /// Silence of nodes not heard yet counts from here.
-    grace_until: Millis,
     view: View,
     clock: ClusterClock,
+    /// The Meta row changed since the last step.
+    clock_changed: bool,
     jitter: Jitter,
     outbox: Outbox,
+    parts: Parts,
+}
+
+/// The loops, each with what it owns.
+#[derive(Debug)]
+struct Parts {
     liveness: Liveness,
     leases: Leases,
     scheduler: Scheduler,
@@ -50,20 +57,22 @@ impl Control {
     /// A new leader's, with nothing known yet. `now`: the leader's monotonic clock; the grace of a new leader starts here.
     pub fn new(config: Config, now: Millis) -> Self {
         Self {
-            grace_until: now + config.election_grace_ms,
+            parts: Parts {
+                liveness: Liveness::new(now + config.election_grace_ms),
+                leases: Leases::default(),
+                scheduler: Scheduler::default(),
+                cancel: Cancel::default(),
+                shards: Shards::default(),
+                rounds: Rounds::default(),
+                retention: Retention::default(),
+            },
             jitter: Jitter::new(config.jitter_seed),
             config,
             now,
             view: View::default(),
             clock: ClusterClock::default(),
+            clock_changed: false,
             outbox: Outbox::default(),
-            liveness: Liveness::default(),
-            leases: Leases::default(),
-            scheduler: Scheduler::default(),
-            cancel: Cancel::default(),
-            shards: Shards::default(),
-            rounds: Rounds::default(),
-            retention: Retention::default(),
         }
     }
 
@@ -87,7 +96,7 @@ impl Control {
             }
             self.fold(&Change { table: Table::Task, key, value })?;
         }
-        self.leases.start_fresh(self.now, self.config.election_grace_ms);
+        self.parts.leases.start_fresh(self.now, self.config.election_grace_ms);
         Ok(())
     }
 
@@ -102,27 +111,27 @@ impl Control {
 
     /// Takes one later change of a row, in order. An error means that a row does not decode: the replica must stop.
     pub fn fold(&mut self, change: &Change) -> Result<(), RowsError> {
+        let parts = &mut self.parts;
         match self.view.apply(change)? {
             Touched::Nothing => {}
-            Touched::Meta => self.clock.observe(self.now, self.view.cluster_time_ms),
+            Touched::Meta => self.clock_changed = true,
             Touched::Task(task) => {
-                self.leases.on_task(&self.view, task);
-                self.scheduler.on_task(&self.view, task);
-                self.cancel.on_task(&self.config, &self.view, task);
+                parts.leases.on_task(&self.view, task);
+                parts.scheduler.on_task(&self.view, task);
+                parts.cancel.on_task(&self.config, &self.view, task);
                 self.outbox.touch(&Subject::Task(task));
             }
             Touched::Node(node_id) => {
-                let silent_from = self.grace_until.max(self.now);
-                self.liveness.on_node(&self.view, &node_id, silent_from, &self.config);
-                self.scheduler.on_nodes();
+                parts.liveness.on_node(&self.config, &self.view, &node_id);
+                parts.scheduler.on_nodes();
                 self.outbox.touch(&Subject::Node(node_id));
             }
             Touched::Job(job) => {
-                self.scheduler.on_nodes();
+                parts.scheduler.on_nodes();
                 self.outbox.touch(&Subject::Job(job));
             }
             Touched::Artifact(artifact) => {
-                self.retention.on_artifact(self.now, &self.view, artifact);
+                parts.retention.on_artifact(&self.view, artifact);
                 self.outbox.touch(&Subject::Artifact(artifact));
             }
         }
@@ -133,76 +142,88 @@ impl Control {
     pub fn step(&mut self, now: Millis, inputs: Vec<Input>) -> Vec<Action> {
         self.now = self.now.max(now);
         let now = self.now;
+        if std::mem::take(&mut self.clock_changed) {
+            self.clock.observe(now, self.view.cluster_time_ms);
+        }
+        let moment = Moment { now, config: &self.config, view: &self.view, clock: &self.clock };
+        let (parts, outbox) = (&mut self.parts, &mut self.outbox);
         let mut actions = Vec::new();
-        self.leases.start_fresh(now, self.config.lease_ttl_ms);
+        parts.leases.start_fresh(now, self.config.lease_ttl_ms);
         for input in inputs {
-            self.take(input, &mut actions);
+            parts.take(&moment, outbox, input, &mut actions);
         }
-        if self.outbox.wake(now) {
-            self.scheduler.on_wake();
+        if outbox.wake(now) {
+            parts.scheduler.on_wake();
         }
-        self.liveness.step_beats(
-            now,
-            &self.config,
-            &self.view,
-            &self.clock,
-            &mut self.leases,
-            &mut self.outbox,
-            &mut actions,
-        );
-        if std::mem::take(&mut self.liveness.reach_changed) {
-            self.scheduler.on_nodes();
-        }
-        self.leases.step(now, &self.config, &self.view, &mut self.jitter, &mut self.outbox);
-        self.liveness.step_nodes(now, &self.config, &self.view, &self.clock, &mut self.outbox);
-        self.cancel.step(now, &self.config, &self.view, &self.clock, &mut self.jitter, &mut self.outbox);
-        let jobs_wake = jobs::step(now, &self.config, &self.view, &self.clock, &mut self.outbox);
-        self.rounds.step(now, &self.config, &self.view, &self.liveness, &mut self.outbox, &mut actions);
-        let shards_wake = self.shards.step(now, &self.config, &self.view, &self.liveness, &mut self.outbox);
-        self.scheduler.step(now, &self.config, &self.view, &self.clock, &self.liveness, &mut self.outbox);
-        self.retention.step(now, &self.clock, &mut self.outbox);
-        self.outbox.flush(&mut actions);
-        let wakes = [
-            jobs_wake,
-            shards_wake,
-            self.outbox.next_wake(),
-            self.liveness.next_wake(&self.config),
-            self.leases.next_wake(),
-            self.cancel.next_wake(now, &self.clock),
-            self.rounds.next_wake(),
-            self.scheduler.next_wake(now, &self.clock),
-            self.retention.next_wake(now, &self.clock),
-        ];
-        // A timer that is due but waits for its subject is woken by the subject's reply or rest; 1 ms keeps a step from waking itself at once.
-        actions.extend(wakes.into_iter().flatten().min().map(|at| Action::WakeAt(at.max(now + 1))));
+        let wake = parts.step(&moment, &mut self.jitter, outbox, &mut actions);
+        outbox.flush(&mut actions);
+        // A timer that is due but whose subject is taken is woken by the subject; 1 ms keeps a step from waking itself at once.
+        let wake = [wake, outbox.next_wake()].into_iter().flatten().min();
+        actions.extend(wake.map(|at| Action::WakeAt(at.max(now + 1))));
         actions
     }
 
-    fn take(&mut self, input: Input, actions: &mut Vec<Action>) {
-        let now = self.now;
+    /// When this leader last heard of each node: (node id, Unix seconds of cluster time). For listings; rows lag behind it.
+    pub fn last_heard(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.parts.liveness.last_heard()
+    }
+}
+
+impl Parts {
+    fn take(&mut self, moment: &Moment<'_>, outbox: &mut Outbox, input: Input, actions: &mut Vec<Action>) {
         match input {
             Input::Beat { ticket, beat } => {
-                self.liveness.on_beat(now, &self.config, &self.view, &self.clock, ticket, beat, actions);
+                if !self.liveness.on_beat(moment, ticket, beat) {
+                    actions.push(Action::AnswerBeat { ticket, answer: None });
+                }
             }
             Input::QuorumConfirmed { ticket } => self.liveness.on_quorum(ticket),
             Input::Proposed { tag, replies } => {
-                for (subject, verdict) in self.outbox.replied(now, tag, replies) {
+                for (subject, verdict) in outbox.replied(moment.now, tag, replies) {
                     match subject {
                         Subject::Task(task) => self.scheduler.on_reply(task, &verdict),
-                        Subject::Job(job) => self.rounds.on_reply(now, job, &verdict),
+                        Subject::Job(job) => self.rounds.on_reply(moment.now, job, &verdict),
                         Subject::Node(_) | Subject::Artifact(_) | Subject::Load => {}
                     }
                 }
             }
             Input::Aggregated { job_id, round, result } => {
-                self.rounds.on_aggregated(now, &self.view, &job_id, round, result);
+                self.rounds.on_aggregated(moment.now, moment.view, &job_id, round, result);
             }
         }
     }
 
-    /// When this leader last heard of each node: (node id, Unix seconds of cluster time). For listings; rows lag behind it.
-    pub fn last_heard(&self) -> impl Iterator<Item = (&str, i64)> {
-        self.liveness.last_heard()
+    /// Runs every loop once; the answer is the earliest timer. Beats come first, so that a renewal that is here saves its lease.
+    fn step(
+        &mut self,
+        moment: &Moment<'_>,
+        jitter: &mut Jitter,
+        outbox: &mut Outbox,
+        actions: &mut Vec<Action>,
+    ) -> Option<Millis> {
+        self.liveness.step_beats(moment, &mut self.leases, outbox, actions);
+        if std::mem::take(&mut self.liveness.reach_changed) {
+            self.scheduler.on_nodes();
+        }
+        self.leases.step(moment, jitter, outbox);
+        self.liveness.step_nodes(moment, outbox);
+        self.cancel.step(moment, jitter, outbox);
+        let jobs_wake = jobs::step(moment, outbox);
+        self.rounds.step(moment, &self.liveness, outbox, actions);
+        let shards_wake = self.shards.step(moment, &self.liveness, outbox);
+        self.scheduler.step(moment, &self.liveness, outbox);
+        self.retention.step(moment, outbox);
+        let wakes = [
+            jobs_wake,
+            shards_wake,
+            self.liveness.next_wake(moment.config),
+            self.leases.next_wake(),
+            self.cancel.next_wake(moment),
+            self.rounds.next_wake(),
+            self.scheduler.next_wake(moment),
+            self.retention.next_wake(moment),
+        ];
+        wakes.into_iter().flatten().min()
     }
 }
 

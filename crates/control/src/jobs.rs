@@ -6,8 +6,8 @@
 use raftgrid_proto::v1::{Command_oneof_kind, FailJob, JobPhase, Phase, TaskRow};
 
 use crate::cancel::cancel;
-use crate::clock::ClusterClock;
 use crate::limits::DONE_GRACE_TTLS;
+use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject};
 use crate::types::{Config, Millis};
 use crate::view::{JobView, View};
@@ -32,21 +32,16 @@ fn grace_until(config: &Config, job: &JobView) -> u64 {
 }
 
 /// One step; the answer is when to look again.
-pub(crate) fn step(
-    now: Millis,
-    config: &Config,
-    view: &View,
-    clock: &ClusterClock,
-    outbox: &mut Outbox,
-) -> Option<Millis> {
+pub(crate) fn step(moment: &Moment<'_>, outbox: &mut Outbox) -> Option<Millis> {
+    let view = moment.view;
     let mut wake: Option<Millis> = None;
     for (sequence, job) in &view.jobs {
         match job.row.get_job().phase {
             JobPhase::JOB_DONE => {
-                let until = grace_until(config, job);
-                let over = clock.at(now) >= until;
+                let until = grace_until(moment.config, job);
+                let over = moment.cluster_ms() >= until;
                 if !over {
-                    let at = clock.local(now, until);
+                    let at = moment.local(until);
                     wake = Some(wake.map_or(at, |wake| wake.min(at)));
                 }
                 let ends = |row: &TaskRow| over || row.open_epoch == 0;

@@ -9,6 +9,7 @@ use raftgrid_proto::v1::{Command_oneof_kind, ExpireLease, Phase};
 
 use crate::jitter::Jitter;
 use crate::limits::RETRY_PAUSE_MS;
+use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject};
 use crate::timers::Timers;
 use crate::types::{Beat, BeatAnswer, Config, Millis};
@@ -52,13 +53,13 @@ impl Leases {
     /// A beat that a quorum stands behind: renews what it may and says what became of the rest.
     pub(crate) fn renew(
         &mut self,
-        config: &Config,
-        view: &View,
+        moment: &Moment<'_>,
         outbox: &Outbox,
         beat: &Beat,
         arrived: Millis,
         answer: &mut BeatAnswer,
     ) {
+        let (config, view) = (moment.config, moment.view);
         let old_agent = beat.boot_nonce == 0 && beat.incarnation == 0 && beat.held.is_empty();
         if old_agent {
             for task in view.leases_of_node(&beat.node_id) {
@@ -101,9 +102,10 @@ impl Leases {
     }
 
     /// Expires what nobody renewed.
-    pub(crate) fn step(&mut self, now: Millis, config: &Config, view: &View, jitter: &mut Jitter, outbox: &mut Outbox) {
+    pub(crate) fn step(&mut self, moment: &Moment<'_>, jitter: &mut Jitter, outbox: &mut Outbox) {
+        let now = moment.now;
         for task in self.deadlines.pop_due(now) {
-            let Some(row) = view.tasks.get(&task) else { continue };
+            let Some(row) = moment.view.tasks.get(&task) else { continue };
             // Looked at again until the row shows that the lease is closed.
             self.deadlines.set(task, now + RETRY_PAUSE_MS);
             let subject = Subject::Task(task);
@@ -115,7 +117,7 @@ impl Leases {
                 task_id: row.get_task().task_id.clone(),
                 epoch: row.open_epoch,
                 reason: format!("lease expired: node {} did not renew it", row.get_task().assigned_node_id),
-                backoff_ms: jitter.backoff(config, row.infrastructure_failures),
+                backoff_ms: jitter.backoff(moment.config, row.infrastructure_failures),
                 ..ExpireLease::default()
             };
             outbox.put(subject, Command_oneof_kind::expire_lease(expire));

@@ -11,6 +11,7 @@ mod jobs;
 mod leases;
 pub mod limits;
 mod liveness;
+mod moment;
 mod outbox;
 mod retention;
 mod rounds;

@@ -9,12 +9,12 @@ use raftgrid_proto::v1::{
     Command_oneof_kind, LoadReport, Node, NodeLoad, NodeRow, NodeStatus, NodeStatusChange, RegisterNode,
 };
 
-use crate::clock::ClusterClock;
 use crate::leases::Leases;
 use crate::limits::{
     IDLE_BEAT_MS_MAX, LOADS_PER_REPORT_MAX, LOAD_REPORT_EVERY_MS, LOAD_REPORT_IDLE_MS, LOAD_STEP, PENDING_BEATS_MAX,
     SMALL_FLEET,
 };
+use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject};
 use crate::timers::Timers;
 use crate::types::{Action, Beat, BeatAnswer, Config, Millis};
@@ -23,9 +23,10 @@ use crate::view::View;
 /// What this leader knows of a node at first hand.
 #[derive(Clone, Debug)]
 struct Contact {
-    /// By this leader; else `last` is the end of the grace.
+    /// By this leader.
     heard: bool,
-    last: Millis,
+    /// When; before that, from when its silence counts (None: from the next step).
+    last: Option<Millis>,
     /// The interval that the node was told.
     interval: Millis,
     cpu_usage: f64,
@@ -51,6 +52,8 @@ enum Registration {
 
 #[derive(Debug, Default)]
 pub(crate) struct Liveness {
+    /// Silence of nodes that were not heard yet counts from here at the earliest.
+    grace_until: Millis,
     contacts: BTreeMap<String, Contact>,
     /// When to look at a node's silence again.
     silences: Timers<String>,
@@ -64,8 +67,13 @@ pub(crate) struct Liveness {
 }
 
 impl Liveness {
-    /// The node's row changed. At the start of a term, `grace_until` is when its silence begins to count.
-    pub(crate) fn on_node(&mut self, view: &View, node_id: &str, grace_until: Millis, config: &Config) {
+    /// A new leader's, whose grace ends then.
+    pub(crate) fn new(grace_until: Millis) -> Self {
+        Self { grace_until, ..Self::default() }
+    }
+
+    /// The node's row changed.
+    pub(crate) fn on_node(&mut self, config: &Config, view: &View, node_id: &str) {
         if !view.nodes.contains_key(node_id) {
             self.contacts.remove(node_id);
             self.silences.clear(&node_id.to_owned());
@@ -73,7 +81,7 @@ impl Liveness {
         }
         self.contacts.entry(node_id.to_owned()).or_insert(Contact {
             heard: false,
-            last: grace_until,
+            last: None,
             interval: config.beat_ms,
             cpu_usage: 0.0,
             memory_usage: 0.0,
@@ -84,8 +92,8 @@ impl Liveness {
     }
 
     /// Has the node been heard by this leader, and lately?
-    pub(crate) fn in_reach(&self, now: Millis, config: &Config, node_id: &str) -> bool {
-        self.contacts.get(node_id).is_some_and(|contact| contact.heard && !contact.silent(now, config))
+    pub(crate) fn in_reach(&self, moment: &Moment<'_>, node_id: &str) -> bool {
+        self.contacts.get(node_id).is_some_and(|contact| contact.in_reach(moment))
     }
 
     /// Load as last beaten: (cpu, memory) shares.
@@ -101,37 +109,26 @@ impl Liveness {
             .map(|(id, contact)| (id.as_str(), contact.heard_unix_s))
     }
 
-    /// A beat arrived.
-    pub(crate) fn on_beat(
-        &mut self,
-        now: Millis,
-        config: &Config,
-        view: &View,
-        clock: &ClusterClock,
-        ticket: u64,
-        beat: Beat,
-        actions: &mut Vec<Action>,
-    ) {
+    /// A beat arrived. False: it cannot be kept, answer that there is no quorum.
+    pub(crate) fn on_beat(&mut self, moment: &Moment<'_>, ticket: u64, beat: Beat) -> bool {
         if self.pending.len() >= PENDING_BEATS_MAX {
-            actions.push(Action::AnswerBeat { ticket, answer: None });
-            return;
+            return false;
         }
-        if matches!(registration(view, &beat), Registration::Known) {
-            self.hear(now, config, clock, &beat);
+        if matches!(registration(moment.view, &beat), Registration::Known) {
+            self.hear(moment, moment.now, &beat);
         }
-        self.pending.insert(ticket, Pending { beat, arrived: now });
+        self.pending.insert(ticket, Pending { beat, arrived: moment.now });
+        true
     }
 
-    fn hear(&mut self, now: Millis, config: &Config, clock: &ClusterClock, beat: &Beat) {
+    fn hear(&mut self, moment: &Moment<'_>, arrived: Millis, beat: &Beat) {
         let Some(contact) = self.contacts.get_mut(&beat.node_id) else { return };
-        if !contact.heard || contact.silent(now, config) {
-            self.reach_changed = true;
-        }
+        self.reach_changed |= !contact.in_reach(moment);
         contact.heard = true;
-        contact.last = now;
+        contact.last = Some(arrived);
         contact.cpu_usage = sane(beat.cpu_usage);
         contact.memory_usage = sane(beat.memory_usage);
-        contact.heard_unix_s = (clock.at(now) / 1_000) as i64;
+        contact.heard_unix_s = (moment.cluster_ms() / 1_000) as i64;
         self.doubtful.insert(beat.node_id.clone());
     }
 
@@ -143,82 +140,58 @@ impl Liveness {
     /// Answers beats that may be answered, proposes registrations for those that need one, gives up on those without a quorum.
     pub(crate) fn step_beats(
         &mut self,
-        now: Millis,
-        config: &Config,
-        view: &View,
-        clock: &ClusterClock,
+        moment: &Moment<'_>,
         leases: &mut Leases,
         outbox: &mut Outbox,
         actions: &mut Vec<Action>,
     ) {
         for (ticket, pending) in std::mem::take(&mut self.pending) {
             let confirmed = ticket <= self.confirmed;
-            let known = match registration(view, &pending.beat) {
-                Registration::Known => true,
-                Registration::Stale if confirmed => {
-                    actions.push(Action::AnswerBeat { ticket, answer: Some(refuse(config, view, &pending.beat)) });
-                    continue;
-                }
-                Registration::Stale => false,
+            let answer = match registration(moment.view, &pending.beat) {
+                Registration::Known if confirmed => Some(self.answer(moment, leases, outbox, &pending)),
+                Registration::Stale if confirmed => Some(refuse(moment, &pending.beat)),
+                Registration::Known | Registration::Stale => None,
                 Registration::Needed => {
-                    register(view, outbox, &pending.beat);
-                    false
+                    register(moment.view, outbox, &pending.beat);
+                    None
                 }
             };
-            if known && confirmed {
-                // A node that was registered by this very beat is heard now.
-                if !self
-                    .contacts
-                    .get(&pending.beat.node_id)
-                    .is_some_and(|contact| contact.last >= pending.arrived && contact.heard)
-                {
-                    self.hear(pending.arrived, config, clock, &pending.beat);
-                }
-                let answer = self.answer(config, view, leases, outbox, &pending);
-                actions.push(Action::AnswerBeat { ticket, answer: Some(answer) });
-            } else if now >= pending.arrived + patience(config) {
-                actions.push(Action::AnswerBeat { ticket, answer: None });
+            if answer.is_some() || moment.now >= pending.arrived + patience(moment.config) {
+                actions.push(Action::AnswerBeat { ticket, answer });
             } else {
                 self.pending.insert(ticket, pending);
             }
         }
     }
 
-    fn answer(
-        &mut self,
-        config: &Config,
-        view: &View,
-        leases: &mut Leases,
-        outbox: &Outbox,
-        pending: &Pending,
-    ) -> BeatAnswer {
+    fn answer(&mut self, moment: &Moment<'_>, leases: &mut Leases, outbox: &Outbox, pending: &Pending) -> BeatAnswer {
         let node_id = &pending.beat.node_id;
-        let idle = pending.beat.held.is_empty() && view.leases_of_node(node_id).is_empty();
-        let interval = if idle { idle_interval(config, view.nodes.len()) } else { config.beat_ms };
+        // A node that was registered by this very beat was not known when it arrived.
+        if self.contacts.get(node_id).is_some_and(|contact| !contact.heard) {
+            self.hear(moment, pending.arrived, &pending.beat);
+        }
+        let idle = pending.beat.held.is_empty() && moment.view.leases_of_node(node_id).is_empty();
+        let config = moment.config;
+        let interval = if idle { idle_interval(config, moment.view.nodes.len()) } else { config.beat_ms };
         if let Some(contact) = self.contacts.get_mut(node_id) {
             contact.interval = interval;
         }
-        let mut answer = frame(config, view, node_id, interval);
-        leases.renew(config, view, outbox, &pending.beat, pending.arrived, &mut answer);
+        let mut answer = frame(moment, node_id, interval);
+        leases.renew(moment, outbox, &pending.beat, pending.arrived, &mut answer);
         answer
     }
 
     /// Proposes what silence or a beat says of nodes, and the load report.
-    pub(crate) fn step_nodes(
-        &mut self,
-        now: Millis,
-        config: &Config,
-        view: &View,
-        clock: &ClusterClock,
-        outbox: &mut Outbox,
-    ) {
-        self.doubtful.extend(self.silences.pop_due(now));
+    pub(crate) fn step_nodes(&mut self, moment: &Moment<'_>, outbox: &mut Outbox) {
+        self.doubtful.extend(self.silences.pop_due(moment.now));
         for node_id in std::mem::take(&mut self.doubtful) {
-            let (Some(row), Some(contact)) = (view.nodes.get(&node_id), self.contacts.get(&node_id)) else { continue };
-            if let Some(at) = contact.next_look(now, config) {
+            let Some(row) = moment.view.nodes.get(&node_id) else { continue };
+            let Some(contact) = self.contacts.get_mut(&node_id) else { continue };
+            contact.last.get_or_insert(self.grace_until.max(moment.now));
+            if let Some(at) = contact.next_look(moment) {
                 self.silences.set(node_id.clone(), at);
             }
-            let Some(status) = contact.verdict(now, config, row.get_node().status) else { continue };
+            let Some(status) = contact.verdict(moment, row.get_node().status) else { continue };
             let subject = Subject::Node(node_id.clone());
             if outbox.free(&subject) {
                 outbox.put(subject, Command_oneof_kind::node_status_change(status_change(row, status)));
@@ -226,16 +199,17 @@ impl Liveness {
                 self.doubtful.insert(node_id);
             }
         }
-        self.report_loads(now, view, clock, outbox);
+        self.report_loads(moment, outbox);
     }
 
-    fn report_loads(&mut self, now: Millis, view: &View, clock: &ClusterClock, outbox: &mut Outbox) {
+    fn report_loads(&mut self, moment: &Moment<'_>, outbox: &mut Outbox) {
+        let now = moment.now;
         if now < self.next_load_report || !outbox.free(&Subject::Load) {
             return;
         }
         let mut report = LoadReport::default();
         for (node_id, contact) in &mut self.contacts {
-            if !contact.news(now) || !view.nodes.contains_key(node_id) {
+            if !contact.news(now) || !moment.view.nodes.contains_key(node_id) {
                 continue;
             }
             contact.reported = Some((now, contact.cpu_usage, contact.memory_usage));
@@ -250,7 +224,7 @@ impl Liveness {
                 break;
             }
         }
-        if !report.loads.is_empty() && clock.at(now) > 0 {
+        if !report.loads.is_empty() && moment.cluster_ms() > 0 {
             self.next_load_report = now + LOAD_REPORT_EVERY_MS;
             outbox.put(Subject::Load, Command_oneof_kind::load_report(report));
         }
@@ -268,30 +242,35 @@ impl Contact {
         self.interval * config.unknown_after_beats
     }
 
-    fn silent(&self, now: Millis, config: &Config) -> bool {
-        now >= self.last + self.unknown_after(config)
+    fn in_reach(&self, moment: &Moment<'_>) -> bool {
+        self.heard && !self.silent(moment)
     }
 
-    fn unhealthy_at(&self, config: &Config) -> Millis {
-        self.last + self.unknown_after(config).max(config.lease_ttl_ms)
+    fn silent(&self, moment: &Moment<'_>) -> bool {
+        self.last.is_some_and(|last| moment.now >= last + self.unknown_after(moment.config))
+    }
+
+    fn unhealthy_after(&self, config: &Config) -> Millis {
+        self.unknown_after(config).max(config.lease_ttl_ms)
     }
 
     /// The status that the node should have and has not. Silence never makes a status better.
-    fn verdict(&self, now: Millis, config: &Config, status: NodeStatus) -> Option<NodeStatus> {
-        let silent = self.silent(now, config);
-        let gone = now >= self.unhealthy_at(config);
+    fn verdict(&self, moment: &Moment<'_>, status: NodeStatus) -> Option<NodeStatus> {
+        let silent = self.silent(moment);
+        let gone = self.last.is_some_and(|last| moment.now >= last + self.unhealthy_after(moment.config));
         match status {
-            NodeStatus::HEALTHY if gone => Some(NodeStatus::UNHEALTHY),
+            NodeStatus::HEALTHY | NodeStatus::UNKNOWN if gone => Some(NodeStatus::UNHEALTHY),
             NodeStatus::HEALTHY if silent => Some(NodeStatus::UNKNOWN),
-            NodeStatus::UNKNOWN if gone => Some(NodeStatus::UNHEALTHY),
             NodeStatus::UNKNOWN | NodeStatus::UNHEALTHY if self.heard && !silent => Some(NodeStatus::HEALTHY),
             NodeStatus::HEALTHY | NodeStatus::UNKNOWN | NodeStatus::UNHEALTHY => None,
         }
     }
 
-    fn next_look(&self, now: Millis, config: &Config) -> Option<Millis> {
-        let looks = [self.last + self.unknown_after(config), self.unhealthy_at(config)];
-        looks.into_iter().filter(|at| *at > now).min()
+    /// When its silence next means something.
+    fn next_look(&self, moment: &Moment<'_>) -> Option<Millis> {
+        let last = self.last?;
+        let looks = [last + self.unknown_after(moment.config), last + self.unhealthy_after(moment.config)];
+        looks.into_iter().filter(|at| *at > moment.now).min()
     }
 
     fn news(&self, now: Millis) -> bool {
@@ -302,7 +281,7 @@ impl Contact {
             None => true,
             Some((at, cpu, memory)) => {
                 let moved = moved(cpu, self.cpu_usage) || moved(memory, self.memory_usage);
-                self.last > at && (moved || now >= at + LOAD_REPORT_IDLE_MS)
+                self.last.is_some_and(|last| last > at) && (moved || now >= at + LOAD_REPORT_IDLE_MS)
             }
         }
     }
@@ -344,15 +323,15 @@ fn status_change(row: &NodeRow, status: NodeStatus) -> NodeStatusChange {
 }
 
 /// The answer to an overtaken incarnation: nothing that it holds is its own any more.
-fn refuse(config: &Config, view: &View, beat: &Beat) -> BeatAnswer {
-    BeatAnswer { revoked: beat.held.clone(), ..frame(config, view, &beat.node_id, config.beat_ms) }
+fn refuse(moment: &Moment<'_>, beat: &Beat) -> BeatAnswer {
+    BeatAnswer { revoked: beat.held.clone(), ..frame(moment, &beat.node_id, moment.config.beat_ms) }
 }
 
-fn frame(config: &Config, view: &View, node_id: &str, interval: Millis) -> BeatAnswer {
+fn frame(moment: &Moment<'_>, node_id: &str, interval: Millis) -> BeatAnswer {
     BeatAnswer {
-        incarnation: view.nodes.get(node_id).map_or(0, |row| row.get_node().incarnation),
+        incarnation: moment.view.nodes.get(node_id).map_or(0, |row| row.get_node().incarnation),
         next_beat_ms: u32::try_from(interval).unwrap_or(u32::MAX),
-        lease_ttl_ms: u32::try_from(config.lease_ttl_ms).unwrap_or(u32::MAX),
+        lease_ttl_ms: u32::try_from(moment.config.lease_ttl_ms).unwrap_or(u32::MAX),
         ..BeatAnswer::default()
     }
 }

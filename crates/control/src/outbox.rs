@@ -47,6 +47,14 @@ struct Flight {
     touched: bool,
 }
 
+/// A proposal that is complete.
+#[derive(Debug)]
+struct Proposal {
+    /// Whose, and how many of the commands each has, in order.
+    subjects: Vec<(Subject, usize)>,
+    commands: Vec<Command>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     last_tag: u64,
@@ -57,7 +65,7 @@ pub(crate) struct Outbox {
     /// Single commands of this step, not yet in a proposal.
     singles: Vec<(Subject, Command)>,
     /// Proposals of this step.
-    ready: Vec<(Vec<(Subject, usize)>, Vec<Command>)>,
+    ready: Vec<Proposal>,
 }
 
 impl Outbox {
@@ -81,7 +89,7 @@ impl Outbox {
     pub(crate) fn put_together(&mut self, subject: Subject, kinds: Vec<Command_oneof_kind>) {
         self.take(&subject);
         let commands: Vec<Command> = kinds.into_iter().map(command).collect();
-        self.ready.push((vec![(subject, commands.len())], commands));
+        self.ready.push(Proposal { subjects: vec![(subject, commands.len())], commands });
     }
 
     fn take(&mut self, subject: &Subject) {
@@ -167,7 +175,8 @@ impl Outbox {
         for (subject, command) in std::mem::take(&mut self.singles) {
             let size = command.compute_size() as usize;
             if commands.len() == BATCH_COMMANDS_MAX || (!commands.is_empty() && bytes + size > BATCH_BYTES_MAX) {
-                self.ready.push((std::mem::take(&mut subjects), std::mem::take(&mut commands)));
+                let (subjects, commands) = (std::mem::take(&mut subjects), std::mem::take(&mut commands));
+                self.ready.push(Proposal { subjects, commands });
                 bytes = 0;
             }
             bytes += size;
@@ -175,9 +184,9 @@ impl Outbox {
             commands.push(command);
         }
         if !commands.is_empty() {
-            self.ready.push((subjects, commands));
+            self.ready.push(Proposal { subjects, commands });
         }
-        for (subjects, commands) in std::mem::take(&mut self.ready) {
+        for Proposal { subjects, commands } in std::mem::take(&mut self.ready) {
             self.last_tag += 1;
             for (subject, _) in &subjects {
                 if let Some(flight) = self.flights.get_mut(subject) {

@@ -4,10 +4,12 @@
 //! as DELETING, like everything that a person deleted. Replicas remove the bytes of a DELETING artifact when they see it; the row stays for
 //! `DELETE_CONFIRM_MS` more. A replica that was away meanwhile drops fragments without a row when it scrubs.
 
+use std::collections::BTreeSet;
+
 use raftgrid_proto::v1::{Command_oneof_kind, DeleteArtifact};
 
-use crate::clock::ClusterClock;
 use crate::limits::{DELETE_CONFIRM_MS, DELETIONS_PER_STEP_MAX, RETRY_PAUSE_MS};
+use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject};
 use crate::timers::Timers;
 use crate::types::Millis;
@@ -19,28 +21,34 @@ pub(crate) struct Retention {
     expiries: Timers<u64>,
     /// When the second phase is due, in the leader's time.
     confirms: Timers<u64>,
+    /// Seen DELETING since the last step: their time starts with the next one.
+    fresh: BTreeSet<u64>,
 }
 
 impl Retention {
     /// The artifact's row changed.
-    pub(crate) fn on_artifact(&mut self, now: Millis, view: &View, artifact: u64) {
+    pub(crate) fn on_artifact(&mut self, view: &View, artifact: u64) {
         match view.leaving.get(&artifact) {
             Some(Leaving::Expires(at)) => self.expiries.set(artifact, *at),
             Some(Leaving::Deleting) => {
                 self.expiries.clear(&artifact);
-                if self.confirms.get(&artifact).is_none() {
-                    self.confirms.set(artifact, now + DELETE_CONFIRM_MS);
-                }
+                self.fresh.insert(artifact);
             }
             None => {
                 self.expiries.clear(&artifact);
                 self.confirms.clear(&artifact);
+                self.fresh.remove(&artifact);
             }
         }
     }
 
-    pub(crate) fn step(&mut self, now: Millis, clock: &ClusterClock, outbox: &mut Outbox) {
-        let cluster_ms = clock.at(now);
+    pub(crate) fn step(&mut self, moment: &Moment<'_>, outbox: &mut Outbox) {
+        let (now, cluster_ms) = (moment.now, moment.cluster_ms());
+        for artifact in std::mem::take(&mut self.fresh) {
+            if self.confirms.get(&artifact).is_none() {
+                self.confirms.set(artifact, now + DELETE_CONFIRM_MS);
+            }
+        }
         for (at, artifact) in self.expiries.pop_due(cluster_ms).into_iter().enumerate() {
             // Again until the row is gone.
             self.expiries.set(artifact, cluster_ms + RETRY_PAUSE_MS);
@@ -52,8 +60,8 @@ impl Retention {
         }
     }
 
-    pub(crate) fn next_wake(&self, now: Millis, clock: &ClusterClock) -> Option<Millis> {
-        let expiry = self.expiries.next().map(|at| clock.local(now, at));
+    pub(crate) fn next_wake(&self, moment: &Moment<'_>) -> Option<Millis> {
+        let expiry = self.expiries.next().map(|at| moment.local(at));
         [expiry, self.confirms.next()].into_iter().flatten().min()
     }
 }

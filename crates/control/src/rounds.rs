@@ -8,9 +8,10 @@ use raftgrid_proto::v1::{Command_oneof_kind, CommitModel, JobPhase, RoundPhase};
 use crate::jobs::fail;
 use crate::limits::{AGGREGATE_FAILURES_MAX, AGGREGATE_PAUSE_MS};
 use crate::liveness::Liveness;
+use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject, Verdict};
 use crate::shards;
-use crate::types::{Action, Config, Millis};
+use crate::types::{Action, Millis};
 use crate::view::{JobView, View};
 
 #[derive(Debug)]
@@ -72,13 +73,12 @@ impl Rounds {
 
     pub(crate) fn step(
         &mut self,
-        now: Millis,
-        config: &Config,
-        view: &View,
+        moment: &Moment<'_>,
         liveness: &Liveness,
         outbox: &mut Outbox,
         actions: &mut Vec<Action>,
     ) {
+        let (now, view) = (moment.now, moment.view);
         self.sums.retain(|job, sum| view.jobs.get(job).is_some_and(|view| sealed_round(view) == Some(sum.round)));
         for (sequence, job) in &view.jobs {
             let Some(round) = sealed_round(job) else { continue };
@@ -95,7 +95,7 @@ impl Rounds {
                 *proposed = true;
                 let mut commands = vec![Command_oneof_kind::commit_model(commit.as_ref().clone())];
                 if round + 1 < job.row.get_job().get_spec().get_train().rounds {
-                    commands.extend(shards::plan_next(now, config, view, liveness, *sequence, job, round + 1));
+                    commands.extend(shards::plan_next(moment, liveness, *sequence, job, round + 1));
                 }
                 outbox.put_together(subject, commands);
             }

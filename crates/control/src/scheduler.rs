@@ -10,13 +10,13 @@ use protobuf::RepeatedField;
 use raftgrid_manifest::predicates;
 use raftgrid_proto::v1::{Assign, Assignment, Command_oneof_kind, Node, Phase, Task, TaskRow, TaskStatus};
 
-use crate::clock::ClusterClock;
 use crate::jobs;
 use crate::limits::{AGEING_MS, PASS_EXAMINED_MAX, PASS_PLACED_MAX};
 use crate::liveness::Liveness;
+use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject, Verdict};
 use crate::timers::Timers;
-use crate::types::{Config, Millis};
+use crate::types::Millis;
 use crate::view::View;
 
 /// Place in the queue: (submitted, moved earlier by priority; sequence).
@@ -89,16 +89,9 @@ impl Scheduler {
     }
 
     /// One pass: places what can be placed.
-    pub(crate) fn step(
-        &mut self,
-        now: Millis,
-        config: &Config,
-        view: &View,
-        clock: &ClusterClock,
-        liveness: &Liveness,
-        outbox: &mut Outbox,
-    ) {
-        for task in self.backoffs.pop_due(clock.at(now)) {
+    pub(crate) fn step(&mut self, moment: &Moment<'_>, liveness: &Liveness, outbox: &mut Outbox) {
+        let view = moment.view;
+        for task in self.backoffs.pop_due(moment.cluster_ms()) {
             if let Some(row) = view.tasks.get(&task) {
                 self.enqueue(task, row);
                 self.dirty = true;
@@ -109,7 +102,7 @@ impl Scheduler {
         }
         self.dirty = false;
         self.underway.retain(|task, _| outbox.busy(&Subject::Task(*task)));
-        let mut candidates = self.candidates(now, config, view, liveness);
+        let mut candidates = self.candidates(moment, liveness);
         if candidates.nodes.is_empty() {
             return;
         }
@@ -134,10 +127,10 @@ impl Scheduler {
     }
 
     /// Nodes in reach, with what is under way to them.
-    fn candidates(&self, now: Millis, config: &Config, view: &View, liveness: &Liveness) -> Candidates {
+    fn candidates(&self, moment: &Moment<'_>, liveness: &Liveness) -> Candidates {
         let mut candidates = Candidates::default();
-        for (node_id, row) in &view.nodes {
-            if liveness.in_reach(now, config, node_id) {
+        for (node_id, row) in &moment.view.nodes {
+            if liveness.in_reach(moment, node_id) {
                 let mut node = row.get_node().clone();
                 (node.cpu_usage, node.memory_usage) = liveness.load(node_id);
                 candidates.by_load.entry(load_key(&node)).or_default().insert(node_id.clone());
@@ -145,7 +138,7 @@ impl Scheduler {
             }
         }
         for (task, node_id) in &self.underway {
-            if let Some(row) = view.tasks.get(task) {
+            if let Some(row) = moment.view.tasks.get(task) {
                 candidates.take(node_id, row.get_task());
             }
         }
@@ -168,8 +161,8 @@ impl Scheduler {
         self.dirty = true;
     }
 
-    pub(crate) fn next_wake(&self, now: Millis, clock: &ClusterClock) -> Option<Millis> {
-        self.backoffs.next().map(|at| clock.local(now, at))
+    pub(crate) fn next_wake(&self, moment: &Moment<'_>) -> Option<Millis> {
+        self.backoffs.next().map(|at| moment.local(at))
     }
 }
 

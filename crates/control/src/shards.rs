@@ -17,8 +17,9 @@ use sha2::{Digest, Sha256};
 use crate::jobs::fail;
 use crate::limits::{FIRST_ROUND_WAIT_MS, LEASES_PER_COMMAND_MAX, REFUSED_WAIT_MS};
 use crate::liveness::Liveness;
+use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject};
-use crate::types::{Config, Millis};
+use crate::types::Millis;
 use crate::view::{JobView, View};
 
 /// A trainer that may be given work.
@@ -50,14 +51,8 @@ pub(crate) struct Shards {
 
 impl Shards {
     /// Leases what is to be leased; the answer is when to look again.
-    pub(crate) fn step(
-        &mut self,
-        now: Millis,
-        config: &Config,
-        view: &View,
-        liveness: &Liveness,
-        outbox: &mut Outbox,
-    ) -> Option<Millis> {
+    pub(crate) fn step(&mut self, moment: &Moment<'_>, liveness: &Liveness, outbox: &mut Outbox) -> Option<Millis> {
+        let (now, view) = (moment.now, moment.view);
         self.waiting_since.retain(|job, _| view.jobs.contains_key(job));
         self.refused_since.retain(|job, _| view.jobs.contains_key(job));
         let mut wake: Option<Millis> = None;
@@ -70,7 +65,7 @@ impl Shards {
             if !outbox.free(&subject) {
                 continue;
             }
-            let mut trainers = trainers(now, config, view, liveness, *sequence);
+            let mut trainers = trainers(moment, liveness, *sequence);
             if let Some(until) = self.wait_for_trainers(now, view, *sequence, job, trainers.len()) {
                 wake = Some(wake.map_or(until, |wake| wake.min(until)));
                 continue;
@@ -119,15 +114,13 @@ impl Shards {
 
 /// The leases of the round after `round`, to ride with its CommitModel: nothing of it is given or leased yet.
 pub(crate) fn plan_next(
-    now: Millis,
-    config: &Config,
-    view: &View,
+    moment: &Moment<'_>,
     liveness: &Liveness,
     sequence: u64,
     job: &JobView,
     round: u64,
 ) -> Option<Command_oneof_kind> {
-    let mut trainers = trainers(now, config, view, liveness, sequence);
+    let mut trainers = trainers(moment, liveness, sequence);
     let train = job.row.get_job().get_spec().get_train();
     let empty = RoundRow::default();
     let mut leases = Vec::new();
@@ -160,10 +153,12 @@ fn command(job: &JobView, round: u64, mut leases: Vec<ShardLease>) -> Option<Com
 }
 
 /// Trainers of the job that may be given work, in order of sequence, with no work counted yet.
-fn trainers<'a>(now: Millis, config: &Config, view: &'a View, liveness: &Liveness, job: u64) -> Vec<Trainer<'a>> {
-    view.tasks_of_job(job)
+fn trainers<'a>(moment: &Moment<'a>, liveness: &Liveness, job: u64) -> Vec<Trainer<'a>> {
+    moment
+        .view
+        .tasks_of_job(job)
         .filter(|(_, row)| row.open_epoch != 0 && row.ready && row.get_task().phase != Phase::PHASE_STOPPING)
-        .filter(|(_, row)| on_healthy_node(now, config, view, liveness, row))
+        .filter(|(_, row)| on_healthy_node(moment, liveness, row))
         .map(|(sequence, row)| Trainer {
             sequence,
             task_id: row.get_task().get_task_id(),
@@ -174,10 +169,10 @@ fn trainers<'a>(now: Millis, config: &Config, view: &'a View, liveness: &Livenes
         .collect()
 }
 
-fn on_healthy_node(now: Millis, config: &Config, view: &View, liveness: &Liveness, row: &TaskRow) -> bool {
+fn on_healthy_node(moment: &Moment<'_>, liveness: &Liveness, row: &TaskRow) -> bool {
     let node_id = row.get_task().get_assigned_node_id();
-    let healthy = view.nodes.get(node_id).is_some_and(|node| node.get_node().status == NodeStatus::HEALTHY);
-    healthy && liveness.in_reach(now, config, node_id)
+    let healthy = moment.view.nodes.get(node_id).is_some_and(|node| node.get_node().status == NodeStatus::HEALTHY);
+    healthy && liveness.in_reach(moment, node_id)
 }
 
 fn reject(job: &JobView, round: u64, shard: u32) -> Command_oneof_kind {

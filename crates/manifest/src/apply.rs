@@ -38,8 +38,11 @@ pub fn apply(rows: &dyn Rows, entry_index: u64, payloads: &[impl AsRef<[u8]>]) -
     let mut replies = Vec::with_capacity(payloads.len());
     let mut ordinal = 0;
     for (at, payload) in payloads.iter().enumerate() {
-        let batch = CommandBatch::parse_from_bytes(payload.as_ref())
-            .map_err(|cause| ApplyError::Payload { index: entry_index, payload: at, cause: cause.to_string() })?;
+        let batch = CommandBatch::parse_from_bytes(payload.as_ref()).map_err(|cause| ApplyError::Payload {
+            index: entry_index,
+            payload: at,
+            cause: cause.to_string(),
+        })?;
         meta.cluster_time_ms = meta.cluster_time_ms.max(batch.cluster_time_ms);
         let mut answers = Vec::with_capacity(batch.commands.len());
         for command in batch.get_commands() {

@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn adding_and_subtracting_the_same_rows_gives_zero_in_any_order() {
-        let rows: Vec<(Vec<u8>, Vec<u8>)> = (0..200_u32).map(|i| (i.to_be_bytes().to_vec(), vec![i as u8; 9])).collect();
+        let rows: Vec<(Vec<u8>, Vec<u8>)> =
+            (0..200_u32).map(|i| (i.to_be_bytes().to_vec(), vec![i as u8; 9])).collect();
         let mut sum = StateDigest::default();
         rows.iter().for_each(|(key, value)| sum.add_row(Table::Task, key, value));
         assert_ne!(sum, StateDigest::default());
@@ -74,7 +75,9 @@ mod tests {
     #[test]
     fn table_key_and_value_all_count() {
         let base = row_hash(Table::Task, b"ab", b"c");
-        for other in [row_hash(Table::Node, b"ab", b"c"), row_hash(Table::Task, b"a", b"bc"), row_hash(Table::Task, b"ab", b"d")] {
+        for other in
+            [row_hash(Table::Node, b"ab", b"c"), row_hash(Table::Task, b"a", b"bc"), row_hash(Table::Task, b"ab", b"d")]
+        {
             assert_ne!(base, other);
         }
     }

@@ -78,9 +78,7 @@ impl Manifest {
             | Outcome::OUTCOME_UNKNOWN
             | Outcome::MISMATCH
             | Outcome::STALE
-            | Outcome::EXHAUSTED => {
-                Err(ManifestError::Refused { outcome: reply.outcome, message: reply.message })
-            }
+            | Outcome::EXHAUSTED => Err(ManifestError::Refused { outcome: reply.outcome, message: reply.message }),
         }
     }
 

@@ -152,12 +152,7 @@ fn check_indexes(rows: &dyn Rows, tasks: &[TaskRow], broken: &mut Vec<String>) -
     Ok(())
 }
 
-fn check_job(
-    rows: &dyn Rows,
-    row: &JobRow,
-    tasks: &[TaskRow],
-    broken: &mut Vec<String>,
-) -> Result<(), RowsError> {
+fn check_job(rows: &dyn Rows, row: &JobRow, tasks: &[TaskRow], broken: &mut Vec<String>) -> Result<(), RowsError> {
     let job = row.get_job();
     let id = &job.job_id;
     let open = tasks.iter().filter(|task| task.job_sequence == row.sequence && !is_over(task.get_task())).count();
@@ -191,12 +186,7 @@ fn check_job(
     Ok(())
 }
 
-fn check_round(
-    rows: &dyn Rows,
-    job_row: &JobRow,
-    round: &RoundRow,
-    broken: &mut Vec<String>,
-) -> Result<(), RowsError> {
+fn check_round(rows: &dyn Rows, job_row: &JobRow, round: &RoundRow, broken: &mut Vec<String>) -> Result<(), RowsError> {
     let job = job_row.get_job();
     let name = format!("job {} round {}", job.job_id, round.round);
     let committed = round.phase == RoundPhase::ROUND_COMMITTED;

@@ -14,6 +14,7 @@ mod facade;
 mod invariants;
 pub mod keys;
 mod ledger;
+pub mod limits;
 mod machine;
 mod make;
 mod overlay;
@@ -26,7 +27,6 @@ mod row_change;
 pub mod rows;
 mod tables;
 mod text;
-pub mod limits;
 pub mod views;
 
 pub use apply::{apply, Applied};

@@ -8,6 +8,9 @@ use crate::rows::{Change, Rows, RowsError, Table};
 /// Changes by table and key; None: deleted.
 pub(crate) type Changes = BTreeMap<Table, BTreeMap<Vec<u8>, Option<Vec<u8>>>>;
 
+/// A change and the old value of its row.
+pub(crate) type Effect = (Change, Option<Vec<u8>>);
+
 /// Rows with changes on top. Reads and scans see the changes.
 pub(crate) struct Layer<'a> {
     base: &'a dyn Rows,
@@ -35,7 +38,7 @@ impl<'a> Layer<'a> {
     }
 
     /// The changes that change something, each with the old value of its row, in order of (table, key).
-    pub(crate) fn effective(&self) -> Result<Vec<(Change, Option<Vec<u8>>)>, RowsError> {
+    pub(crate) fn effective(&self) -> Result<Vec<Effect>, RowsError> {
         let mut list = Vec::new();
         for (table, rows) in &self.changes {
             for (key, value) in rows {
@@ -136,7 +139,11 @@ mod tests {
     fn rows(pairs: &[(&str, &str)]) -> MemRows {
         let mut rows = MemRows::default();
         for (key, value) in pairs {
-            rows.write(&[Change { table: Table::Task, key: key.as_bytes().to_vec(), value: Some(value.as_bytes().to_vec()) }]);
+            rows.write(&[Change {
+                table: Table::Task,
+                key: key.as_bytes().to_vec(),
+                value: Some(value.as_bytes().to_vec()),
+            }]);
         }
         rows
     }

@@ -233,7 +233,10 @@ mod tests {
         node.mut_capacity().cpu_milli = 1_000;
         node.mut_allocated().cpu_milli = 600;
         assert_eq!(fits(&want(400, 0, 0, 1), &node), Ok(()));
-        assert_eq!(fits(&want(401, 0, 0, 1), &node), Err(Unfit::Capacity { resource: "cpu_milli", wanted: 401, free: 400 }));
+        assert_eq!(
+            fits(&want(401, 0, 0, 1), &node),
+            Err(Unfit::Capacity { resource: "cpu_milli", wanted: 401, free: 400 })
+        );
         node.mut_allocated().slots = 2;
         assert_eq!(fits(&want(0, 0, 0, 0), &node), Err(Unfit::Capacity { resource: "slots", wanted: 1, free: 0 }));
         assert_eq!(over_capacity(&node), None);

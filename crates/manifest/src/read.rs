@@ -118,11 +118,7 @@ pub(crate) fn contribution(
 }
 
 /// Contribution rows of a round, in shard order; those with an empty digest hold refused results only.
-pub(crate) fn contributions(
-    rows: &dyn Rows,
-    job_sequence: u64,
-    round: u64,
-) -> Result<Vec<ContributionRow>, RowsError> {
+pub(crate) fn contributions(rows: &dyn Rows, job_sequence: u64, round: u64) -> Result<Vec<ContributionRow>, RowsError> {
     let prefix = keys::pair(job_sequence, round);
     let mut list = Vec::new();
     each(rows, Table::Contribution, &prefix, &keys::after_prefix(&prefix), |row| {

@@ -3,9 +3,7 @@
 //! Bounded by number and age. What was forgotten is never executed again: ids carry their creation time (UUIDv7), and one older than the
 //! newest forgotten one is answered OUTCOME_UNKNOWN.
 
-use raftgrid_proto::v1::{
-    BeginArtifact, Command, CommandReply, Command_oneof_kind, MetaRow, Outcome, RequestRow,
-};
+use raftgrid_proto::v1::{BeginArtifact, Command, CommandReply, Command_oneof_kind, MetaRow, Outcome, RequestRow};
 
 use crate::error::Fault;
 use crate::keys;
@@ -112,8 +110,8 @@ fn forget(rows: &mut Layer<'_>, meta: &mut MetaRow) -> Result<(), RowsError> {
         oldest.len() < REQUESTS_FORGOTTEN_PER_COMMAND
     })?;
     for (age, key) in oldest {
-        let row = read::request(rows, &key)?
-            .ok_or_else(|| RowsError("a request is in the index of ages only".to_owned()))?;
+        let row =
+            read::request(rows, &key)?.ok_or_else(|| RowsError("a request is in the index of ages only".to_owned()))?;
         let aged = row.created_ms.saturating_add(REQUEST_AGE_MS_MAX) < meta.cluster_time_ms;
         if meta.request_rows <= REQUESTS_MAX && !aged {
             break;

@@ -106,9 +106,8 @@ fn a_word_of_an_older_incarnation_is_refused() {
             ..Default::default()
         })
     };
-    let leave = |incarnation| {
-        Kind::deregister(Deregister { node_id: "node-a".into(), incarnation, ..Deregister::default() })
-    };
+    let leave =
+        |incarnation| Kind::deregister(Deregister { node_id: "node-a".into(), incarnation, ..Deregister::default() });
     world.must(change(old), Outcome::PRECONDITION);
     world.must(leave(old), Outcome::PRECONDITION);
     assert_eq!(world.node("node-a").status, NodeStatus::HEALTHY);

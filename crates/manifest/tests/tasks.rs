@@ -93,7 +93,9 @@ fn assign_refuses_what_cannot_be_placed() {
     for id in ["t", "gpu", "done", "far"] {
         world.ok(submit(id, |spec| match id {
             "gpu" => spec.mut_resources().gpus = 1,
-            "far" => spec.constraints.push(Constraint { key: "region".into(), value: "mars".into(), ..Default::default() }),
+            "far" => {
+                spec.constraints.push(Constraint { key: "region".into(), value: "mars".into(), ..Default::default() })
+            }
             _ => (),
         }));
     }
@@ -112,7 +114,8 @@ fn assign_refuses_what_cannot_be_placed() {
         Kind::set_eligibility(SetEligibility { node_id: "node-c".into(), eligibility, ..Default::default() })
     };
     world.ok(eligibility(Eligibility::CORDONED));
-    let cases: [(&[(&str, &str)], Outcome, &str); 9] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], Outcome, &'a str);
+    let cases: [Case<'_>; 9] = [
         (&[], Outcome::INVALID, "assignments"),
         (&[("none", "node-a")], Outcome::NOT_FOUND, "task none"),
         (&[("t", "none")], Outcome::NOT_FOUND, "node none"),
@@ -175,7 +178,9 @@ fn only_the_open_epoch_may_speak() {
         world.must(report("t", epoch, TaskStatus::COMPLETED, |_| ()), Outcome::STALE_LEASE);
     }
     assert_eq!(world.row("t"), row, "a stale word changes nothing");
-    for kind in [start("x", 1), expire("x", 1), report("x", 1, TaskStatus::FAILED, |_| ()), cancel("x", true), retry("x")] {
+    for kind in
+        [start("x", 1), expire("x", 1), report("x", 1, TaskStatus::FAILED, |_| ()), cancel("x", true), retry("x")]
+    {
         world.must(kind, Outcome::NOT_FOUND);
     }
 }
@@ -291,18 +296,27 @@ fn cancel_stops_first_where_a_process_may_exist() {
     let mut world = World::with_nodes();
     world.submit("waiting");
     world.ok(cancel("waiting", false));
-    assert_eq!((world.task("waiting").status, world.task("waiting").phase), (TaskStatus::FAILED, Phase::PHASE_CANCELLED));
+    assert_eq!(
+        (world.task("waiting").status, world.task("waiting").phase),
+        (TaskStatus::FAILED, Phase::PHASE_CANCELLED)
+    );
     assert_eq!(world.task("waiting").failure_reason, "by hand");
     world.must(cancel("waiting", false), Outcome::EXISTING);
 
     world.submit("assigned");
     let epoch = world.assign("assigned", "node-a");
     world.ok(cancel("assigned", false));
-    assert_eq!((world.task("assigned").status, world.task("assigned").phase), (TaskStatus::RUNNING, Phase::PHASE_STOPPING));
+    assert_eq!(
+        (world.task("assigned").status, world.task("assigned").phase),
+        (TaskStatus::RUNNING, Phase::PHASE_STOPPING)
+    );
     assert_eq!(world.row("assigned").open_epoch, epoch, "the lease stays open until the process is gone");
     world.must(cancel("assigned", false), Outcome::EXISTING);
     world.ok(cancel("assigned", true));
-    assert_eq!((world.task("assigned").status, world.task("assigned").phase), (TaskStatus::FAILED, Phase::PHASE_CANCELLED));
+    assert_eq!(
+        (world.task("assigned").status, world.task("assigned").phase),
+        (TaskStatus::FAILED, Phase::PHASE_CANCELLED)
+    );
 
     let epoch = world.running("reports", |_| ());
     world.ok(cancel("reports", false));

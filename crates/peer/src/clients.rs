@@ -50,7 +50,8 @@ impl PeerClients {
     fn connected(&self, node: NodeId, what: Use) -> Result<Client, CallError> {
         let unavailable = |why: &str| CallError::Unavailable(format!("replica {node} {why}"));
         let address = self.book.get(node).ok_or_else(|| unavailable("has no known address"))?;
-        let known = self.lock().get(&(node, what)).filter(|(known, _)| *known == address).map(|(_, client)| client.clone());
+        let known =
+            self.lock().get(&(node, what)).filter(|(known, _)| *known == address).map(|(_, client)| client.clone());
         let client = known.unwrap_or_else(|| {
             let channel = match what {
                 Use::Control => raftgrid_rpc::channel(&self.env, &address),
@@ -127,7 +128,8 @@ impl Peers for PeerClients {
         let mut stream = client
             .server_streaming(&PEER_GET_FRAGMENT.method, &request, CallOption::default())
             .map_err(|error| of(error, false))?;
-        let damaged = |error| CallError::Unavailable(format!("fragment {artifact_id}/{fragment} of replica {node}: {error}"));
+        let damaged =
+            |error| CallError::Unavailable(format!("fragment {artifact_id}/{fragment} of replica {node}: {error}"));
         let mut verifier = Verifier::new(limits::FRAGMENT_BYTES_MAX);
         let mut head = None;
         while let Some(mut chunk) = block_on(stream.try_next()).map_err(|error| of(error, false))? {

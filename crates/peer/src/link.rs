@@ -9,9 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::executor::block_on;
 use futures::SinkExt;
-use grpcio::{
-    CallOption, Client, ClientCStreamReceiver, ClientCStreamSender, Environment, RpcStatusCode, WriteFlags,
-};
+use grpcio::{CallOption, Client, ClientCStreamReceiver, ClientCStreamSender, Environment, RpcStatusCode, WriteFlags};
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::{RaftDone, RaftFrame};
 use raftgrid_rpc::methods::PEER_RAFT;

@@ -85,7 +85,9 @@ impl PeerService {
                 snapshot.snapshot(stream, sink)
             })
             .client_streaming(&methods::PEER_PUT_FRAGMENT, move |_: RpcContext<'_>, stream, sink| put.put(stream, sink))
-            .server_streaming(&methods::PEER_GET_FRAGMENT, move |_: RpcContext<'_>, request, sink| get.get(request, sink))
+            .server_streaming(&methods::PEER_GET_FRAGMENT, move |_: RpcContext<'_>, request, sink| {
+                get.get(request, sink)
+            })
             .unary(&methods::PEER_FORWARD, move |ctx, request, sink| forward.forward(&ctx, request, sink))
             .build()
     }
@@ -157,7 +159,8 @@ impl Served {
             Ok(slot) => slot,
             Err(status) => {
                 // Sending a status does not wait for the network, but its future must live until it is sent.
-                let refusing = std::thread::Builder::new().name("peer-refuse".to_owned()).spawn(move || refuse(sink, status));
+                let refusing =
+                    std::thread::Builder::new().name("peer-refuse".to_owned()).spawn(move || refuse(sink, status));
                 if let Err(error) = refusing {
                     warn!(self.parts.logger, "failed to start a thread"; "error" => %error);
                 }

@@ -41,7 +41,10 @@ fn message(to: NodeId, from: NodeId, data: Vec<u8>, snapshot: raftgrid_driver::S
 fn next(stream: &mut RequestStream<SnapshotChunk>) -> Result<SnapshotChunk, RpcStatus> {
     match block_on(stream.try_next()) {
         Ok(Some(chunk)) => Ok(chunk),
-        Ok(None) => Err(status(RpcStatusCode::DATA_LOSS, "failed to receive the snapshot: the stream ended before its last chunk")),
+        Ok(None) => Err(status(
+            RpcStatusCode::DATA_LOSS,
+            "failed to receive the snapshot: the stream ended before its last chunk",
+        )),
         Err(error) => Err(broken("the snapshot", &error)),
     }
 }
@@ -66,7 +69,11 @@ impl Inbound {
                 (name, 0)
             }
         };
-        if name.is_empty() || name.len() > limits::FILE_NAME_BYTES_MAX || name.contains(['/', '\\', '\0']) || name.starts_with('.') {
+        if name.is_empty()
+            || name.len() > limits::FILE_NAME_BYTES_MAX
+            || name.contains(['/', '\\', '\0'])
+            || name.starts_with('.')
+        {
             return Err(refused(&format!("{name:?} is not a plain file name")));
         }
         if self.files > limits::SNAPSHOT_FILES_MAX || data.len() > CHUNK_BYTES_MAX {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use raftgrid_blob::FragmentStore;
 use raftgrid_driver::{Observer, RaftHandle, ReadError, Runner, Status, Transport};
-use raftgrid_manifest::views;
+use raftgrid_manifest::{views, Table};
 use raftgrid_proto::v1::{
     Command, CommandReply, HeartbeatRequest, HeartbeatResponse, MemberRow, NextShardsRequest, NextShardsResponse, Node,
     PollTaskRequest, PollTaskResponse,
@@ -35,6 +35,9 @@ use crate::ring::Ring;
 use crate::timer::Timer;
 use crate::uploads::Uploads;
 use crate::views::{end_of_entry, Views};
+
+/// How often the members are looked at even if no change of them was seen.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a replica is told.
 pub struct ReplicaConfig {
@@ -223,6 +226,19 @@ impl Replica {
     pub fn members(&self) -> Result<Vec<MemberRow>, CallError> {
         let (rows, _) = self.views.view();
         views::members(rows.as_ref()).map_err(rows_failed)
+    }
+
+    /// Tells `told` the members that are recorded, now and after every change of them.
+    pub fn follow_members(self: &Arc<Self>, told: Arc<dyn Fn(&[MemberRow]) + Send + Sync>) {
+        let (rows, position) = self.views.view();
+        told(&views::members(rows.as_ref()).unwrap_or_default());
+        let this = Arc::downgrade(self);
+        let again = Box::new(move |_| {
+            if let Some(this) = this.upgrade() {
+                this.follow_members(told);
+            }
+        });
+        self.ring.changed_after(position, Some(vec![(Table::Member, Vec::new())]), FOLLOW_AGAIN, again);
     }
 
     /// Rows as applied here, with the position that they hold at least.

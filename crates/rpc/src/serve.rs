@@ -65,7 +65,7 @@ impl Handlers {
 
 /// Failed to open a port.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to listen on {address}: {cause}")]
+#[error("failed to listen on {address}: {cause}; give another address, or end the program that has this one")]
 pub struct ListenError {
     /// host:port.
     pub address: String,
@@ -80,6 +80,8 @@ pub fn listen(
     services: Vec<grpcio::Service>,
 ) -> Result<(Server, u16), ListenError> {
     let failed = |cause: String| ListenError { address: address.to_owned(), cause };
+    // gRPC would say it in a log line of its own, over several lines and without a next step.
+    std::net::TcpListener::bind(address).map_err(|error| failed(error.to_string()))?;
     // Without this gRPC would share a busy port with the process that has it.
     let options = options(env).max_concurrent_stream(STREAMS_PER_CONNECTION_MAX).reuse_port(false);
     let mut builder = ServerBuilder::new(env.clone()).channel_args(options.build_args());

@@ -282,7 +282,8 @@ mod tests {
     #[test]
     fn the_later_layer_wins_and_every_value_names_its_source() {
         let (_folder, path) = file("a.toml", "node_id = 3\npeers = ['a', 'b']\n[raft]\nelection_timeout = '2s'\n");
-        let environment = [("RAFTGRID_PRESET".to_owned(), "wan".to_owned()), ("RAFTGRID_NODE_ID".to_owned(), "4".to_owned())];
+        let environment =
+            [("RAFTGRID_PRESET".to_owned(), "wan".to_owned()), ("RAFTGRID_NODE_ID".to_owned(), "4".to_owned())];
         let flags = [("node_id", Some("5".to_owned())), ("preset", None)];
         let settings = Settings::load(KEYS, Some(&path), "RAFTGRID_", environment.into_iter(), &flags).unwrap();
         assert_eq!(settings.need::<u64>("node_id", "node-id"), Ok(5));
@@ -317,7 +318,14 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        for (text, expected) in [("250", Some(250)), ("250ms", Some(250)), ("1.5s", Some(1_500)), ("2m", Some(120_000)), ("2x", None), ("", None)] {
+        for (text, expected) in [
+            ("250", Some(250)),
+            ("250ms", Some(250)),
+            ("1.5s", Some(1_500)),
+            ("2m", Some(120_000)),
+            ("2x", None),
+            ("", None),
+        ] {
             assert_eq!(parse_duration_ms(text), expected, "{text}");
         }
     }

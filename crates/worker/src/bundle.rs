@@ -58,7 +58,8 @@ pub fn unpack(archive: impl Read, folder: &Path) -> Result<(), BundleError> {
                 }
                 let executable = entry.header().mode()? & 0o111 != 0;
                 // Fails on a second entry of the same name: the first may be what was checked.
-                let mut file = File::create_new(&target).map_err(|_| refused("cannot be created, or stands there twice"))?;
+                let mut file =
+                    File::create_new(&target).map_err(|_| refused("cannot be created, or stands there twice"))?;
                 let copied = std::io::copy(&mut (&mut entry).take(bytes_left + 1), &mut file)?;
                 bytes_left = bytes_left
                     .checked_sub(copied)
@@ -66,7 +67,9 @@ pub fn unpack(archive: impl Read, folder: &Path) -> Result<(), BundleError> {
                 file.set_permissions(fs::Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
             }
             tar::EntryType::XGlobalHeader => {}
-            tar::EntryType::Symlink | tar::EntryType::Link => return Err(refused("is a link; put the file itself there")),
+            tar::EntryType::Symlink | tar::EntryType::Link => {
+                return Err(refused("is a link; put the file itself there"))
+            }
             _ => return Err(refused("is neither a file nor a folder")),
         }
     }
@@ -103,7 +106,9 @@ impl Bundles {
     }
 
     fn fetch(&self, artifact: &str, plane: &dyn ControlPlane) -> Result<PathBuf, PlanError> {
-        let disk = |error: std::io::Error| PlanError::new(exit_code::TRY_AGAIN, format!("failed to store the bundle: {error}"));
+        let disk = |error: std::io::Error| {
+            PlanError::new(exit_code::TRY_AGAIN, format!("failed to store the bundle: {error}"))
+        };
         let mut file = tempfile::tempfile_in(&self.folder).map_err(disk)?;
         let digest = plane.get_artifact(artifact, &mut file).map_err(|error| match error {
             PlaneError::NotFound(_) => PlanError::new(exit_code::NO_INPUT, format!("bundle {artifact} does not exist")),

@@ -69,7 +69,8 @@ pub(crate) fn kill_all(folder: &Path) -> std::io::Result<usize> {
             break;
         }
         if boottime_ms() > deadline {
-            let text = format!("failed to kill {alive} processes that an earlier worker left; end them, then start again");
+            let text =
+                format!("failed to kill {alive} processes that an earlier worker left; end them, then start again");
             return Err(std::io::Error::other(text));
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -126,7 +127,8 @@ mod tests {
         let mut bystander = std::process::Command::new("sleep").arg("60").spawn().expect("sleep exists");
         let pid = i32::try_from(bystander.id()).expect("a pid");
         let other_time = start_ticks(pid).expect("it runs") + 1;
-        write(folder.path(), 7, &Note { run: "of-another".to_owned(), pid, start_ticks: other_time }).expect("writable");
+        write(folder.path(), 7, &Note { run: "of-another".to_owned(), pid, start_ticks: other_time })
+            .expect("writable");
         assert_eq!(kill_all(folder.path()).expect("nothing to kill"), 0);
         assert!(bystander.try_wait().expect("ours").is_none(), "still running");
         bystander.kill().expect("ours");

@@ -32,4 +32,4 @@ pub use executor::LeaseId;
 pub use host::{HostError, WorkerDir};
 pub use plane::{ControlPlane, Fetch, PlaneError, ReadSeek};
 pub use runtime::{Worker, WorkerEnd};
-pub use table::{TaskContext, TaskTable};
+pub use table::{TaskContext, TaskFacts, TaskTable};

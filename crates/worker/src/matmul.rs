@@ -103,7 +103,9 @@ mod tests {
     #[test]
     fn the_checksum_is_the_one_of_an_independent_program() {
         // Computed with plain loops in Python, whose floats are the same IEEE 754 doubles.
-        for (n, seed, bits) in [(2, 1, 0x3fc7_ffe5_2b95_ae9f), (64, 7, 0xc040_40b6_ac1c_49cc), (100, 42, 0x4050_b13c_c3ba_8c53)] {
+        for (n, seed, bits) in
+            [(2, 1, 0x3fc7_ffe5_2b95_ae9f), (64, 7, 0xc040_40b6_ac1c_49cc), (100, 42, 0x4050_b13c_c3ba_8c53)]
+        {
             assert_eq!(run(n, seed).checksum.to_bits(), bits, "n = {n}, seed = {seed}");
         }
     }

@@ -75,7 +75,8 @@ impl Models {
         let slot = self.slot(&task.job_id, version);
         let mut slot = lock(&slot);
         let wanted = task.model_digest(version);
-        if let Some(model) = slot.as_ref().filter(|model| wanted.as_ref().is_none_or(|digest| *digest == model.digest)) {
+        if let Some(model) = slot.as_ref().filter(|model| wanted.as_ref().is_none_or(|digest| *digest == model.digest))
+        {
             return Ok(model.clone());
         }
         let model = self.fetch(task, Some(version), plane)?;

@@ -53,7 +53,8 @@ pub(crate) struct Usage {
 impl Usage {
     /// (share of the cores since the last call, share of the memory now), each 0..=1; 0 where it cannot be read.
     pub(crate) fn now(&mut self) -> (f64, f64) {
-        let ticks = std::fs::read_to_string("/proc/stat").ok().and_then(|stat| processor_of(&stat)).unwrap_or(self.last);
+        let ticks =
+            std::fs::read_to_string("/proc/stat").ok().and_then(|stat| processor_of(&stat)).unwrap_or(self.last);
         let (busy, all) = (ticks.0.saturating_sub(self.last.0), ticks.1.saturating_sub(self.last.1));
         self.last = ticks;
         let processor = if all == 0 { 0.0 } else { (busy as f64 / all as f64).clamp(0.0, 1.0) };

@@ -125,8 +125,9 @@ pub fn plan(task_type: &str, task_data: &[u8]) -> Result<Plan, PlanError> {
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(task_data: &[u8]) -> Result<T, PlanError> {
-    serde_json::from_slice(task_data)
-        .map_err(|error| PlanError::new(exit_code::DATA, format!("task_data is not the JSON that is expected: {error}")))
+    serde_json::from_slice(task_data).map_err(|error| {
+        PlanError::new(exit_code::DATA, format!("task_data is not the JSON that is expected: {error}"))
+    })
 }
 
 fn check(plan: &Plan) -> Result<(), String> {
@@ -174,9 +175,9 @@ pub fn script_path(script: &str, bundle: Option<&Path>) -> Result<PathBuf, PlanE
         return match (relative.is_absolute(), relative.is_file()) {
             (true, true) => Ok(relative.to_owned()),
             (true, false) => Err(missing(format!("script `{script}` does not exist on this worker"))),
-            (false, _) => {
-                Err(missing(format!("script `{script}` needs a bundle; submit it with `gridctl train` or `task submit --bundle`")))
-            }
+            (false, _) => Err(missing(format!(
+                "script `{script}` needs a bundle; submit it with `gridctl train` or `task submit --bundle`"
+            ))),
         };
     };
     let inside = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));

@@ -25,7 +25,7 @@ use crate::logs::AttemptLog;
 use crate::output::{command_result, failure_reason, Tail};
 use crate::plan::{exit_code, plan, script_path, Plan, PlanError, PythonPlan};
 use crate::plane::PlaneError;
-use crate::table::{lock, TaskContext};
+use crate::table::{lock, TaskContext, TaskFacts};
 
 /// How an attempt is told to stop, before and after it has a process.
 #[derive(Default)]
@@ -161,7 +161,7 @@ fn context(shared: &Shared, lease: &LeaseId, task: &Task, job: Option<&Job>, pla
     // The first trainer makes model 0, unless the job came with one.
     let first = job.is_some_and(|job| job.get_task_ids().first().is_some_and(|first| *first == lease.task_id));
     let given = train.is_some_and(|train| !train.get_initial_model().is_empty());
-    TaskContext {
+    let facts = TaskFacts {
         node_id: shared.config.node_id.clone(),
         job_id: task.get_job_id().to_owned(),
         task_id: lease.task_id.clone(),
@@ -172,8 +172,8 @@ fn context(shared: &Shared, lease: &LeaseId, task: &Task, job: Option<&Job>, pla
         seed: train.map_or(0, |train| train.get_seed()),
         config_json: config.map_or_else(|| "{}".to_owned(), |config| config.to_string()),
         init_task: init || (first && !given),
-        ..TaskContext::default()
-    }
+    };
+    TaskContext::from(facts)
 }
 
 fn python_argv(

@@ -66,7 +66,8 @@ impl Worker {
     ) -> Result<Self, HostError> {
         let logger = logger.new(o!("node_id" => config.node_id.clone()));
         let (exits_in, exits) = unbounded();
-        let host = ProcessHost::new(config.clone(), dir, agent_address, plane.clone(), table.clone(), exits_in, &logger)?;
+        let host =
+            ProcessHost::new(config.clone(), dir, agent_address, plane.clone(), table.clone(), exits_in, &logger)?;
         Self::start_with_host(config, plane, table, Box::new(host), exits, &logger)
     }
 
@@ -87,9 +88,13 @@ impl Worker {
             let _ = stale.try_send(Input::Stale { lease });
         }));
         let lines = start_lines(&plane, &inputs_in, logger).map_err(failed)?;
-        let mut main = Main { config: config.clone(), plane, host, lines, logger: logger.clone(), usage: Usage::default() };
+        let mut main =
+            Main { config: config.clone(), plane, host, lines, logger: logger.clone(), usage: Usage::default() };
         main.usage.now();
-        let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || main.run(&inputs, &exits)).map_err(failed)?;
+        let thread = std::thread::Builder::new()
+            .name("worker".to_owned())
+            .spawn(move || main.run(&inputs, &exits))
+            .map_err(failed)?;
         Ok(Self { inputs: inputs_in, thread: Some(thread) })
     }
 
@@ -246,11 +251,7 @@ impl Main {
 }
 
 /// Starts the threads that make calls. They end with the channels that the main thread holds.
-fn start_lines(
-    plane: &Arc<dyn ControlPlane>,
-    inputs: &Sender<Input>,
-    logger: &Logger,
-) -> std::io::Result<Lines> {
+fn start_lines(plane: &Arc<dyn ControlPlane>, inputs: &Sender<Input>, logger: &Logger) -> std::io::Result<Lines> {
     let (beats, beat_orders) = unbounded::<BeatOrder>();
     let (polls, poll_orders) = unbounded::<PollTaskRequest>();
     let (calls, call_orders) = unbounded::<CallOrder>();
@@ -260,29 +261,36 @@ fn start_lines(
     let (line_plane, answers, line_logger) = (plane.clone(), inputs.clone(), logger.clone());
     spawn("beats", Box::new(move || beat_line(&beat_orders, line_plane.as_ref(), &answers, &line_logger)))?;
     let (line_plane, answers, line_logger) = (plane.clone(), inputs.clone(), logger.clone());
-    spawn("polls", Box::new(move || {
-        for request in poll_orders {
-            let tasks = match line_plane.poll(&request) {
-                Ok(mut response) => Some(response.take_tasks().into_vec()),
-                Err(error) => {
-                    debug!(line_logger, "poll failed"; "error" => %error);
-                    None
-                }
-            };
-            if answers.send(Input::Polled { tasks }).is_err() {
-                return;
-            }
-        }
-    }))?;
-    for number in 0..CALL_THREADS {
-        let (line_plane, answers, orders, line_logger) = (plane.clone(), inputs.clone(), call_orders.clone(), logger.clone());
-        spawn(&format!("calls-{number}"), Box::new(move || {
-            for order in orders {
-                if answers.send(call(order, line_plane.as_ref(), &line_logger)).is_err() {
+    spawn(
+        "polls",
+        Box::new(move || {
+            for request in poll_orders {
+                let tasks = match line_plane.poll(&request) {
+                    Ok(mut response) => Some(response.take_tasks().into_vec()),
+                    Err(error) => {
+                        debug!(line_logger, "poll failed"; "error" => %error);
+                        None
+                    }
+                };
+                if answers.send(Input::Polled { tasks }).is_err() {
                     return;
                 }
             }
-        }))?;
+        }),
+    )?;
+    for number in 0..CALL_THREADS {
+        let (line_plane, answers, orders, line_logger) =
+            (plane.clone(), inputs.clone(), call_orders.clone(), logger.clone());
+        spawn(
+            &format!("calls-{number}"),
+            Box::new(move || {
+                for order in orders {
+                    if answers.send(call(order, line_plane.as_ref(), &line_logger)).is_err() {
+                        return;
+                    }
+                }
+            }),
+        )?;
     }
     Ok(Lines { beats, polls, calls })
 }

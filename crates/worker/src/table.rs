@@ -11,9 +11,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One running attempt, as its process may ask about it.
-#[derive(Debug, Default)]
-pub struct TaskContext {
+/// What does not change about a running attempt.
+#[derive(Clone, Debug, Default)]
+pub struct TaskFacts {
     /// This worker.
     pub node_id: String,
     /// The job; "" for a task without one.
@@ -34,10 +34,30 @@ pub struct TaskContext {
     pub config_json: String,
     /// This trainer makes model 0.
     pub init_task: bool,
-    pub(crate) fenced: AtomicBool,
-    pub(crate) stop: Mutex<Option<String>>,
-    pub(crate) result: Mutex<Option<String>>,
-    pub(crate) model_digests: Mutex<BTreeMap<u64, Vec<u8>>>,
+}
+
+/// One running attempt, as its process may ask about it.
+#[derive(Debug, Default)]
+pub struct TaskContext {
+    facts: TaskFacts,
+    fenced: AtomicBool,
+    stop: Mutex<Option<String>>,
+    result: Mutex<Option<String>>,
+    model_digests: Mutex<BTreeMap<u64, Vec<u8>>>,
+}
+
+impl std::ops::Deref for TaskContext {
+    type Target = TaskFacts;
+
+    fn deref(&self) -> &TaskFacts {
+        &self.facts
+    }
+}
+
+impl From<TaskFacts> for TaskContext {
+    fn from(facts: TaskFacts) -> Self {
+        Self { facts, ..Self::default() }
+    }
 }
 
 impl TaskContext {

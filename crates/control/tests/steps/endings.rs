@@ -161,6 +161,7 @@ fn the_second_phase_of_a_deletion_follows_the_first() {
     let mut world = World::settled();
     artifact(&mut world, 1, ArtifactState::ARTIFACT_DELETING, 0);
     let begun = world.now;
+    world.step(vec![]);
     assert_eq!(deletions(&world.at(begun + 29_999)), vec![]);
     let gone = deletions(&world.at(begun + 30_000));
     assert_eq!(gone.iter().map(|delete| (delete.artifact_id, delete.confirmed)).collect::<Vec<_>>(), [(1, true)]);

@@ -39,6 +39,7 @@ impl World {
     pub(crate) fn settled() -> Self {
         let mut world = Self::new();
         world.load();
+        world.step(vec![]);
         world.now += Config::local().election_grace_ms;
         world.step(vec![]);
         world

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use crossbeam::channel::{Sender, TrySendError};
+use crossbeam::channel::{Receiver, Sender, TrySendError};
 
 use super::reply::Reply;
 use crate::core::Applied;
@@ -59,14 +59,21 @@ pub(super) enum Completion {
 
 pub(super) struct Shared {
     pub(super) stopped: AtomicBool,
+    /// The other end of the clients' inbox: a bounded channel keeps what nobody receives any more, callbacks included.
+    clients_inbox: Receiver<ClientInput>,
     status: Mutex<Arc<Status>>,
     peer_messages_dropped: AtomicU64,
 }
 
 impl Shared {
-    pub(super) fn new(status: Status) -> Self {
+    pub(super) fn new(status: Status, clients_inbox: Receiver<ClientInput>) -> Self {
         let status = Mutex::new(Arc::new(status));
-        Self { stopped: AtomicBool::new(false), status, peer_messages_dropped: AtomicU64::new(0) }
+        Self { stopped: AtomicBool::new(false), clients_inbox, status, peer_messages_dropped: AtomicU64::new(0) }
+    }
+
+    /// After the stop: drops what is in the inbox, and so calls its callbacks.
+    pub(super) fn abandon_inbox(&self) {
+        self.clients_inbox.try_iter().for_each(drop);
     }
 
     pub(super) fn set_status(&self, status: Status) -> Arc<Status> {
@@ -173,7 +180,13 @@ impl RaftHandle {
             return None;
         }
         match self.clients.try_send(input) {
-            Ok(()) => None,
+            Ok(()) => {
+                // Either this sees the stop, or the stop comes later and sees this input.
+                if self.shared.stopped.load(Ordering::SeqCst) {
+                    self.shared.abandon_inbox();
+                }
+                None
+            }
             Err(TrySendError::Full(input)) => Some(input),
             Err(TrySendError::Disconnected(_)) => None,
         }

@@ -157,7 +157,7 @@ impl Runner {
         let (completions, completions_inbox) = channel::unbounded();
         let (marks, marks_inbox) = channel::unbounded();
         let (jobs, jobs_inbox) = channel::unbounded();
-        let shared = Arc::new(Shared::new(core.status()));
+        let shared = Arc::new(Shared::new(core.status(), clients_inbox.clone()));
         let waiters = Arc::new(Mutex::new(Waiters::default()));
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
@@ -217,6 +217,7 @@ impl Runner {
             // A thread never panics past `spawn`.
             let _ = thread.join();
         }
+        self.shared.abandon_inbox();
     }
 }
 

@@ -38,7 +38,7 @@ fn number(rng: &mut Rng, near: u64) -> u64 {
         2 => u64::MAX - 1,
         3 => 1 << 62,
         4 => 1,
-        _ => (near + rng.below(5)).saturating_sub(2),
+        _ => near.saturating_add(rng.below(5)).saturating_sub(2),
     }
 }
 

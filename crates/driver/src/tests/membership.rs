@@ -25,7 +25,9 @@ fn outcome(sim: &mut Sim, at: NodeId, change: MembershipChange) -> Result<(u64, 
 #[test]
 fn a_joiner_becomes_a_learner_then_a_voter_and_its_address_is_recorded() {
     let (mut sim, leader) = found(1, &[1, 2, 3]);
-    (0..100).for_each(|_| drop(sim.propose(leader)));
+    for _ in 0..100 {
+        sim.propose(leader);
+    }
     sim.run_for(SECOND);
     sim.add(4, MemoryDisk::default());
     sim.change(leader, MembershipChange::AddLearner { node: 4 }, b"four:1");

@@ -179,7 +179,8 @@ fn refuse_in_use(machine: &Machine<'_>, row: &ArtifactRow) -> Result<(), Fault> 
     let job = job_row.get_job();
     let ledgers = matches!(row.kind.as_str(), "gradient" | "model" | "state");
     if ledgers && row.state == ArtifactState::ARTIFACT_COMMITTED && !job_end::is_over(job.phase) {
-        let why = format!("artifact {} belongs to the ledger of job {}, which is not over", row.artifact_id, job.job_id);
+        let why =
+            format!("artifact {} belongs to the ledger of job {}, which is not over", row.artifact_id, job.job_id);
         return Err(precondition(why));
     }
     Ok(())

@@ -26,9 +26,9 @@ const REJECTED: &str = "REJECTED";
 /// The rows that a result touches.
 struct Ledger {
     job_row: JobRow,
-    round: RoundRow,
+    round: Box<RoundRow>,
     task_row: TaskRow,
-    contribution: ContributionRow,
+    contribution: Box<ContributionRow>,
     attempt: ShardLease,
 }
 
@@ -36,7 +36,7 @@ impl Ledger {
     fn write(self, machine: &mut Machine<'_>) -> JobRow {
         let row = self.contribution;
         let key = keys::contribution(self.job_row.sequence, row.round, row.shard);
-        machine.put(Table::Contribution, key, &row);
+        machine.put(Table::Contribution, key, &*row);
         rounds::put(machine, self.job_row.sequence, &self.round);
         JobTable::put(machine, self.job_row)
     }
@@ -63,7 +63,7 @@ impl Ledger {
 
 /// What stands before the tasks are looked at.
 enum Found {
-    Rows(JobRow, RoundRow, ContributionRow),
+    Rows(JobRow, Box<RoundRow>, Box<ContributionRow>),
     /// The round is closed and no longer kept, or the job is over.
     Closed(JobRow, String),
 }
@@ -83,7 +83,7 @@ fn find(machine: &Machine<'_>, job_id: &str, round: u64, shard: u32) -> Result<F
     };
     let contribution = read::contribution(&machine.rows, job_row.sequence, round, shard)?;
     let contribution = contribution.unwrap_or_else(|| ContributionRow { shard, round, ..ContributionRow::default() });
-    Ok(Found::Rows(job_row, row, contribution))
+    Ok(Found::Rows(job_row, Box::new(row), Box::new(contribution)))
 }
 
 /// STALE: counted, otherwise without effect.
@@ -161,7 +161,9 @@ fn accept(machine: &mut Machine<'_>, command: &CommitGradient, mut ledger: Ledge
     let job = ledger.job_row.get_job();
     let pinned = job.get_spec().get_train().pin_numeric_class && !ledger.job_row.numeric_class.is_empty();
     if pinned && ledger.job_row.numeric_class != command.numeric_class {
-        return Err(precondition("the job is pinned to the numeric class of its first result, and this one has another"));
+        return Err(precondition(
+            "the job is pinned to the numeric class of its first result, and this one has another",
+        ));
     }
     artifacts::commit_by_receipts(machine, artifact.clone(), command.get_receipts())?;
 

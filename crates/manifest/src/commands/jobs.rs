@@ -1,9 +1,7 @@
 //! SubmitJob, CancelJob, FailJob. A job's tasks are made in the same apply as the job.
 
 use protobuf::{RepeatedField, SingularPtrField};
-use raftgrid_proto::v1::{
-    CancelJob, CommandReply, FailJob, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob,
-};
+use raftgrid_proto::v1::{CancelJob, CommandReply, FailJob, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob};
 
 use crate::commands::job_end::{self, end_job, is_over, phase_name};
 use crate::commands::job_spec::{checked, committed_artifact, trainer_data, TRAIN};
@@ -72,8 +70,7 @@ fn make_job(machine: &mut Machine<'_>, spec: &JobSpec, ids: &[String]) -> JobRow
         principal: machine.principal.to_owned(),
         ..Job::default()
     };
-    let init_task =
-        if train && spec.get_train().initial_model.is_empty() { ids[0].clone() } else { String::new() };
+    let init_task = if train && spec.get_train().initial_model.is_empty() { ids[0].clone() } else { String::new() };
     let row = JobRow { sequence, init_task, job: SingularPtrField::some(job), ..JobRow::default() };
     machine.put_bytes(Table::JobById, spec.name.clone().into_bytes(), keys::number(sequence));
     JobTable::put(machine, row)

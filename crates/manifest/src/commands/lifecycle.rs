@@ -139,8 +139,7 @@ pub(crate) fn user_failure(
 
 /// The process is gone, or never was. Without a reason, the one given with the stop stands.
 pub(crate) fn cancelled(machine: &mut Machine<'_>, row: TaskRow, reason: &str) -> Result<TaskRow, Fault> {
-    let phase =
-        if past_deadline(&row, machine.now_ms()) { Phase::PHASE_DEADLINE } else { Phase::PHASE_CANCELLED };
+    let phase = if past_deadline(&row, machine.now_ms()) { Phase::PHASE_DEADLINE } else { Phase::PHASE_CANCELLED };
     let task = row.get_task();
     let given = if task.phase == Phase::PHASE_STOPPING { task.failure_reason.clone() } else { String::new() };
     let reason = match (reason, given.as_str()) {

@@ -128,12 +128,7 @@ fn commit_next(machine: &mut Machine<'_>, command: &CommitModel, job_row: JobRow
     Ok(CommandReply { id: model.artifact_id.to_string(), number: model.artifact_id, ..machine.ok() })
 }
 
-fn check_inputs(
-    machine: &Machine<'_>,
-    command: &CommitModel,
-    job_row: &JobRow,
-    round: &RoundRow,
-) -> Result<(), Fault> {
+fn check_inputs(machine: &Machine<'_>, command: &CommitModel, job_row: &JobRow, round: &RoundRow) -> Result<(), Fault> {
     let contributions = read::contributions(&machine.rows, job_row.sequence, round.round)?;
     let hash = round_inputs_hash(&RoundInputs::of_rows(job_row, round, &contributions));
     if command.inputs_hash != hash {

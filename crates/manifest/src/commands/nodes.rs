@@ -113,7 +113,8 @@ pub(crate) fn change_status(machine: &mut Machine<'_>, command: &NodeStatusChang
     let mut row = known_node(machine, &command.node_id)?;
     let current = row.get_node().incarnation;
     if command.incarnation < current {
-        let why = format!("incarnation {} of node {} is over; {current} is current", command.incarnation, command.node_id);
+        let why =
+            format!("incarnation {} of node {} is over; {current} is current", command.incarnation, command.node_id);
         return Err(precondition(why));
     }
     row.mut_node().status = command.status;

@@ -55,7 +55,7 @@ pub(crate) fn create(machine: &mut Machine<'_>, new: NewTask) -> Result<TaskRow,
 }
 
 fn spec_digest(task_type: &str, task_data: &[u8], spec: Option<&TaskSpec>) -> Vec<u8> {
-    let spec = spec.map(|spec| encode(spec)).unwrap_or_default();
+    let spec = spec.map(encode).unwrap_or_default();
     hash_parts(&[task_type.as_bytes(), task_data, &spec])
 }
 
@@ -122,7 +122,10 @@ fn assign_one(machine: &mut Machine<'_>, assignment: &Assignment) -> Result<(), 
         _ => false,
     };
     if task.status != TaskStatus::PENDING || !placeable {
-        return Err(precondition(format!("task {task_id} is {:?} {:?}, it waits for no node now", task.status, task.phase)));
+        return Err(precondition(format!(
+            "task {task_id} is {:?} {:?}, it waits for no node now",
+            task.status, task.phase
+        )));
     }
     let node = read::node(&machine.rows, node_id)?.ok_or_else(|| not_found("node", node_id))?;
     eligible(task, node.get_node())

@@ -38,8 +38,7 @@ pub(crate) fn ready(machine: &mut Machine<'_>, command: &TrainerReady) -> Handle
 /// All or nothing. A pair is free while nobody's result for it was accepted and no trainer with an open lease works on it; a `verify` lease
 /// is a second computation of a pair that another attempt has or had.
 pub(crate) fn lease_shards(machine: &mut Machine<'_>, command: &LeaseShards) -> Handled {
-    let job_row =
-        read::job_by_id(&machine.rows, &command.job_id)?.ok_or_else(|| not_found("job", &command.job_id))?;
+    let job_row = read::job_by_id(&machine.rows, &command.job_id)?.ok_or_else(|| not_found("job", &command.job_id))?;
     require_running(job_row.get_job().phase, &command.job_id)?;
     if command.leases.is_empty() {
         return Err(invalid("leases", "must not be empty"));
@@ -67,23 +66,21 @@ fn is_open(machine: &Machine<'_>, lease: &ShardLease) -> Result<bool, Fault> {
     Ok(read::task_by_id(&machine.rows, &lease.task_id)?.is_some_and(|row| row.open_epoch == lease.epoch))
 }
 
-fn lease_one(
-    machine: &Machine<'_>,
-    job_row: &JobRow,
-    round: &mut RoundRow,
-    lease: &ShardLease,
-) -> Result<(), Fault> {
+fn lease_one(machine: &Machine<'_>, job_row: &JobRow, round: &mut RoundRow, lease: &ShardLease) -> Result<(), Fault> {
     let (shard, shards) = (lease.shard, job_row.get_job().get_spec().get_train().shards);
     if shard >= shards {
         return Err(invalid("leases.shard", format!("below {shards}, is {shard}")));
     }
     trainer_of(machine, job_row, &lease.task_id, lease.epoch)?;
-    if round.leases.iter().any(|held| is_same_attempt(held.get_lease(), lease)) {
+    let held = round.leases.iter().position(|held| is_same_attempt(held.get_lease(), lease));
+    if held.is_some_and(|at| !round.leases[at].answered) {
         return Ok(());
     }
     let contribution = read::contribution(&machine.rows, job_row.sequence, round.round, shard)?;
     let winner = contribution.filter(|row| !row.digest.is_empty());
-    if lease.verify {
+    if lease.verify && held.is_some() {
+        return Err(precondition(format!("{} answered for round {} shard {shard}", lease.task_id, round.round)));
+    } else if lease.verify {
         check_verify(round, lease, winner.as_ref())?;
     } else if round.phase != RoundPhase::ROUND_OPEN {
         return Err(precondition(format!("round {} is closed", round.round)));
@@ -92,6 +89,10 @@ fn lease_one(
     } else if let Some(held) = round.leases.iter().find(|held| works_on(held, shard)) {
         let why = format!("round {} shard {shard} is leased to {}", round.round, held.get_lease().task_id);
         return Err(precondition(why));
+    }
+    if let Some(at) = held {
+        // Its answer was refused and the pair came back to it.
+        round.leases.remove(at);
     }
     round.leases.push(RoundLease { lease: SingularPtrField::some(lease.clone()), ..RoundLease::default() });
     Ok(())
@@ -104,7 +105,8 @@ fn works_on(held: &RoundLease, shard: u32) -> bool {
 /// A second computation says something only beside another attempt's.
 fn check_verify(round: &RoundRow, lease: &ShardLease, winner: Option<&ContributionRow>) -> Result<(), Fault> {
     let shard = lease.shard;
-    let by_winner = winner.is_some_and(|row| (row.task_id.as_str(), row.epoch) != (lease.task_id.as_str(), lease.epoch));
+    let by_winner =
+        winner.is_some_and(|row| (row.task_id.as_str(), row.epoch) != (lease.task_id.as_str(), lease.epoch));
     let by_lease = round.leases.iter().any(|held| works_on(held, shard) && held.get_lease().task_id != lease.task_id);
     if !by_winner && !by_lease {
         return Err(precondition(format!("round {} shard {shard} has no other attempt to compare with", round.round)));
@@ -118,12 +120,7 @@ pub(crate) fn is_same_attempt(a: &ShardLease, b: &ShardLease) -> bool {
 }
 
 /// The trainer's row if it belongs to this job and this very epoch is open.
-pub(crate) fn trainer_of(
-    machine: &Machine<'_>,
-    job_row: &JobRow,
-    task_id: &str,
-    epoch: u64,
-) -> Result<TaskRow, Fault> {
+pub(crate) fn trainer_of(machine: &Machine<'_>, job_row: &JobRow, task_id: &str, epoch: u64) -> Result<TaskRow, Fault> {
     let row = read::task_by_id(&machine.rows, task_id)?.ok_or_else(|| not_found("task", task_id))?;
     if row.job_sequence != job_row.sequence {
         return Err(precondition(format!("task {task_id} is no trainer of job {}", job_row.get_job().job_id)));

@@ -33,11 +33,7 @@ struct Walk {
 }
 
 /// Audits a job; None if there is none of that id. For jobs of other types than train the ledger is empty.
-pub fn audit(
-    rows: &dyn Rows,
-    job_id: &str,
-    with_contributions: bool,
-) -> Result<Option<AuditJobResponse>, RowsError> {
+pub fn audit(rows: &dyn Rows, job_id: &str, with_contributions: bool) -> Result<Option<AuditJobResponse>, RowsError> {
     let Some(job_row) = read::job_by_id(rows, job_id)? else { return Ok(None) };
     let job = job_row.get_job();
     let walk = walk(rows, &job_row, with_contributions)?;

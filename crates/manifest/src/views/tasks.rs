@@ -36,11 +36,7 @@ pub fn task_row(rows: &dyn Rows, task_id: &str) -> Result<Option<TaskRow>, RowsE
 }
 
 /// All rows of one status, oldest first, as long as `visit` answers true. Costs what it visits.
-pub fn task_rows(
-    rows: &dyn Rows,
-    status: TaskStatus,
-    mut visit: impl FnMut(TaskRow) -> bool,
-) -> Result<(), RowsError> {
+pub fn task_rows(rows: &dyn Rows, status: TaskStatus, mut visit: impl FnMut(TaskRow) -> bool) -> Result<(), RowsError> {
     let mut from = 0;
     loop {
         let numbers = sequences(rows, Table::TaskByStatus, &keys::task_status(status), from, 1_000)?;

@@ -225,7 +225,12 @@ pub fn expire(task_id: &str, epoch: u64) -> Kind {
 }
 
 pub fn cancel(task_id: &str, confirmed: bool) -> Kind {
-    Kind::cancel_task(CancelTask { task_id: task_id.into(), confirmed, reason: "by hand".into(), ..CancelTask::default() })
+    Kind::cancel_task(CancelTask {
+        task_id: task_id.into(),
+        confirmed,
+        reason: "by hand".into(),
+        ..CancelTask::default()
+    })
 }
 
 pub fn retry(task_id: &str) -> Kind {

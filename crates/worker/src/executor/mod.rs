@@ -387,7 +387,8 @@ impl Executor {
         if known != 0 && answer.get_incarnation() != known {
             // Polling under it would take the tasks of whoever holds it now.
             let other = answer.get_incarnation();
-            let reason = format!("another worker has registered under this node id (incarnation {other}, ours was {known})");
+            let reason =
+                format!("another worker has registered under this node id (incarnation {other}, ours was {known})");
             self.superseded_by(reason, out);
             return;
         }

@@ -151,11 +151,10 @@ fn a_lease_that_the_beat_did_not_name_is_not_renewed_by_its_answer() {
 #[test]
 fn an_unacknowledged_answer_renews_nothing() {
     let (mut executor, number) = running();
-    executor.step(1_250, answered(number, answer()));
-    let number = beat_number(&executor.step(1_500, Input::Tick));
+    let number = beat_number(&executor.step(1_250, answered(number, answer())));
     let mut response = answer();
     response.set_acknowledged(false);
-    executor.step(1_510, answered(number, response));
+    executor.step(1_260, answered(number, response));
     assert!(has_kill(&executor.step(3_000, Input::Tick)));
 }
 

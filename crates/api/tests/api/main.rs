@@ -1,0 +1,12 @@
+//! The services over real gRPC on 127.0.0.1, before a replica that is real in its state machine (manifest over rows in memory) and has no
+//! network of its own.
+#![allow(missing_docs, unreachable_pub)]
+
+mod aliases;
+mod bytes;
+mod errors;
+mod forwarding;
+mod liveness;
+mod logs;
+mod watches;
+mod world;
