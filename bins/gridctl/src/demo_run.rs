@@ -17,7 +17,7 @@ use crate::cli::Train;
 use crate::context::Interrupt;
 use crate::failure::{Failure, Result};
 use crate::output::{hex, line, Output};
-use crate::rounds::{round_line, verdict, LeaderView, Rounds};
+use crate::rounds::{round_line, settled, verdict, LeaderView, Rounds};
 use crate::train;
 use crate::trouble::{self, Hit, Step};
 
@@ -148,9 +148,8 @@ fn see(
         }
         seen.job = change.take_job();
     }
+    seen.job = settled(stage.client, &seen.job)?;
     seen.all_ms = submitted.elapsed().as_millis();
-    // The result of the trainers may come after the last round; ask once more.
-    seen.job = stage.client.get_job(seen.job.get_job_id())?.take_job();
     Ok(seen)
 }
 

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use raftgrid_client::Client;
-use raftgrid_proto::v1::{Job, JobPhase, WatchJobResponse};
+use raftgrid_proto::v1::{Job, JobPhase, Task, TaskStatus, WatchJobResponse};
 use serde_json::{json, Value};
 
 use crate::context::Context;
@@ -15,6 +15,8 @@ use crate::output::{line, thousands, word};
 
 /// Pause between two looks at who leads.
 const LEADER_LOOK: Duration = Duration::from_millis(150);
+/// How long the trainers of a job that is done may take to end: longer than a lease and its retry.
+const RESULT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Who leads, as a thread of its own keeps finding out: the line of a round must not wait for a replica that is dead.
 pub(crate) struct LeaderView {
@@ -153,14 +155,27 @@ pub(crate) fn follow(context: &Context, client: &Client, name: &str, lines: bool
         }
         job = change.take_job();
     }
-    // The watch may end with a change that came before the job's last one.
-    if job.get_phase() == JobPhase::JOB_RUNNING || job.get_phase() == JobPhase::JOB_INIT {
-        job = client.get_job(name)?.take_job();
-    }
+    let job = settled(client, &job)?;
     if lines && !context.output.is_json() {
         line(format_args!("job {name} is {}", word(job.get_phase(), "JOB_")));
     }
     Ok(job)
+}
+
+/// The job with its result: a job is over with its last round, its trainers report what they made of it a moment later.
+pub(crate) fn settled(client: &Client, job: &Job) -> Result<Job> {
+    let begin = Instant::now();
+    loop {
+        let mut answer = client.get_job(job.get_job_id())?;
+        let over = |task: &Task| matches!(task.get_status(), TaskStatus::COMPLETED | TaskStatus::FAILED);
+        let all_over = answer.get_tasks().iter().all(over);
+        let done = answer.get_job().get_phase() == JobPhase::JOB_DONE;
+        // A job that did not end well has no result to wait for.
+        if all_over || !done || begin.elapsed() > RESULT_TIMEOUT {
+            return Ok(answer.take_job());
+        }
+        thread::sleep(LEADER_LOOK / 3);
+    }
 }
 
 #[cfg(test)]

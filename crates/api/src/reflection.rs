@@ -127,7 +127,7 @@ mod tests {
         let found = files.iter().find(|file| declares(file, "raftgrid.v1.JobService.Submit"));
         let Answered::file_descriptor_response(answer) = with_imports(&files, found) else { panic!("not found") };
         let parsed = |bytes: &Vec<u8>| {
-            FileDescriptorProto::parse_from_bytes(bytes).expect("encoded here").name.unwrap_or_default()
+            FileDescriptorProto::parse_from_bytes(bytes).expect("encoded here").get_name().to_owned()
         };
         let sent: Vec<String> = answer.file_descriptor_proto.iter().map(parsed).collect();
         assert_eq!(sent[0], "raftgrid/v1/job.proto");

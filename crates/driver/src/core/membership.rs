@@ -4,11 +4,11 @@ use bytes::Bytes;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, EntryType};
 use raft::ProgressState;
 
-use super::{conf, Core, Ticket};
+use super::{conf, ChangeStart, Core, Ticket};
 use crate::error::ChangeError;
 use crate::limits::CHANGE_CONTEXT_BYTES_MAX;
 use crate::traits::LogStore;
-use crate::types::{ConfState, Index, MembershipChange, NodeId, Term};
+use crate::types::{ConfState, Index, MembershipChange, NodeId};
 
 impl<L: LogStore> Core<L> {
     /// A membership change; `context` (the member's address, a request id) reaches the state machine with it.
@@ -17,7 +17,7 @@ impl<L: LogStore> Core<L> {
         self.effects.changes.push((ticket, outcome));
     }
 
-    fn try_change(&mut self, change: &MembershipChange, context: Bytes) -> Result<(Index, Term), ChangeError> {
+    fn try_change(&mut self, change: &MembershipChange, context: Bytes) -> ChangeStart {
         if !self.leads() {
             return Err(ChangeError::NotLeader { leader: self.leader() });
         }
@@ -61,11 +61,7 @@ impl<L: LogStore> Core<L> {
     }
 
     /// Proposes `changes` as one entry; several make a joint configuration that the leader leaves by itself.
-    pub(crate) fn propose_changes(
-        &mut self,
-        changes: Vec<ConfChangeSingle>,
-        context: Bytes,
-    ) -> Result<(Index, Term), ChangeError> {
+    pub(crate) fn propose_changes(&mut self, changes: Vec<ConfChangeSingle>, context: Bytes) -> ChangeStart {
         let refused = |reason: String| ChangeError::Refused { reason };
         if context.len() > CHANGE_CONTEXT_BYTES_MAX {
             return Err(refused(format!("its context is over {CHANGE_CONTEXT_BYTES_MAX} bytes")));
@@ -118,10 +114,10 @@ impl<L: LogStore> Core<L> {
         }
         let ready = |node: &&NodeId| !self.demoted.contains(node) && self.is_caught_up(**node);
         let Some(node) = self.conf.learners.iter().find(ready).copied() else { return };
-        match self.propose_changes(vec![conf::single(node, ConfChangeType::AddNode)], Bytes::new()) {
-            Ok((index, _)) => slog::info!(self.logger, "promoting a learner"; "node" => node, "index" => index),
-            // Another change is under way, or too few voters are heard: the next tick looks again.
-            Err(_) => {}
+        let promoted = self.propose_changes(vec![conf::single(node, ConfChangeType::AddNode)], Bytes::new());
+        // Otherwise another change is under way, or too few voters are heard: the next tick looks again.
+        if let Ok((index, _)) = promoted {
+            slog::info!(self.logger, "promoting a learner"; "node" => node, "index" => index);
         }
     }
 

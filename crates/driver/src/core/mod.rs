@@ -15,15 +15,17 @@ use bytes::Bytes;
 use raft::{RawNode, StateRole};
 use slog::Logger;
 
-use crate::error::{ChangeError, ProposeError, ReadError, SnapshotError, StartError, TransferError};
+use crate::error::StartError;
 use crate::limits;
-use crate::traits::{LogError, LogReader, LogStore, SyncMark};
-use crate::types::{ConfState, Entry, Index, Message, NodeId, Role, Snapshot, SnapshotMeta, Status, Term};
+use crate::traits::{LogError, LogReader, LogStore};
+use crate::types::{ConfState, Index, NodeId, Role, Snapshot, Status, Term};
 
 mod applier;
 pub(crate) mod conf;
+mod config;
 mod convert;
 mod drain;
+mod effects;
 mod guard;
 mod membership;
 mod peers;
@@ -34,108 +36,12 @@ mod transfer;
 mod view;
 
 pub use applier::{Applied, AppliedChange, AppliedEntry, Applier, ApplyError, Outcome};
+pub use config::CoreConfig;
+pub use effects::{ApplyTask, ChangeStart, Effects, Proposed, Ticket};
 pub use guard::Dropped;
 
+use config::check_start;
 use view::LogView;
-
-/// The caller's number for a request; never reused within one core.
-pub type Ticket = u64;
-
-/// What a core is started with. Times are in ticks.
-#[derive(Clone, Debug)]
-pub struct CoreConfig {
-    /// This replica.
-    pub node: NodeId,
-    /// Silence of a leader after which a follower campaigns; the random spread reaches up to twice this.
-    pub election_ticks: u64,
-    /// Between two heartbeats of a leader.
-    pub heartbeat_ticks: u64,
-    /// Spreads election timeouts; the same seed gives the same trace.
-    pub timeout_seed: u64,
-    /// Another number at every start of the process: read contexts are never reused.
-    pub boot_nonce: u64,
-    /// A leader refuses proposals while commit − applied is over this many entries.
-    pub apply_lag_max: u64,
-    /// Applied entries that stay in the log for slow followers.
-    pub log_tail_entries: u64,
-    /// Between two snapshots made for their own sake; 0: none are.
-    pub snapshot_interval_ticks: u64,
-    /// Such a snapshot is made only if this many entries were applied since the last.
-    pub snapshot_threshold_entries: u64,
-    /// After this long without a report, a snapshot sent to a follower counts as failed.
-    pub snapshot_report_ticks: u64,
-    /// The leader promotes learners that are caught up.
-    pub auto_promote: bool,
-    /// A learner within this many entries of the commit index is caught up.
-    pub promote_lag_entries: u64,
-}
-
-impl CoreConfig {
-    /// Defaults for a group on a local network, 20 ticks to an election.
-    pub fn new(node: NodeId) -> Self {
-        Self {
-            node,
-            election_ticks: 20,
-            heartbeat_ticks: 2,
-            timeout_seed: 0,
-            boot_nonce: 0,
-            apply_lag_max: 100_000,
-            log_tail_entries: 10_000,
-            snapshot_interval_ticks: 0,
-            snapshot_threshold_entries: 8_192,
-            snapshot_report_ticks: 20 * 600,
-            auto_promote: true,
-            promote_lag_entries: 64,
-        }
-    }
-}
-
-/// Work for the apply side, in order.
-#[derive(Clone, Debug)]
-pub enum ApplyTask {
-    /// Committed entries, without gaps.
-    Entries(Vec<Entry>),
-    /// A snapshot that is durable in the log; tasks before it may be of entries that the log no longer has.
-    Restore(Snapshot),
-    /// Start making a snapshot; its end is told by [`Core::snapshot_built`].
-    BuildSnapshot,
-}
-
-/// Proposals that became one entry: ticket i is payload i.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proposed {
-    /// Index of the entry.
-    pub index: Index,
-    /// Term of the entry.
-    pub term: Term,
-    /// Whose proposals are in it, in order.
-    pub tickets: Vec<Ticket>,
-}
-
-/// What a drain asks of its runner.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// Entries that were appended for proposals; note them before anything is applied.
-    pub proposed: Vec<Proposed>,
-    /// Proposals that were not tried.
-    pub refused: Vec<(Ticket, ProposeError)>,
-    /// Membership changes: where the entry stands, or why there is none.
-    pub changes: Vec<(Ticket, Result<(Index, Term), ChangeError>)>,
-    /// Make everything written so far durable, then call [`Core::synced`] with the mark's number.
-    pub sync: Option<SyncMark>,
-    /// Messages that may leave now.
-    pub send: Vec<Message>,
-    /// Work for the apply side.
-    pub apply: Vec<ApplyTask>,
-    /// Reads: the state machine here covers this index, or why not.
-    pub reads: Vec<(Ticket, Result<Index, ReadError>)>,
-    /// Transfers of leadership: the new leader, or why not.
-    pub transfers: Vec<(Ticket, Result<NodeId, TransferError>)>,
-    /// Snapshots that were asked for.
-    pub snapshots: Vec<(Ticket, Result<SnapshotMeta, SnapshotError>)>,
-    /// Role, term, leader or configuration is not what it was.
-    pub changed: bool,
-}
 
 /// A Ready on its way to the disk.
 struct Unpersisted {
@@ -382,43 +288,6 @@ fn mix(value: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
-}
-
-fn check_start<R: LogReader>(
-    config: &CoreConfig,
-    initial: &crate::types::InitialState,
-    reader: &R,
-) -> Result<(), StartError> {
-    let wrong = |what: &str| Err(StartError::Config(what.to_owned()));
-    if config.node == 0 {
-        return wrong("the node id is 0");
-    }
-    if config.election_ticks < limits::ELECTION_TICKS_MIN || config.heartbeat_ticks == 0 {
-        return wrong("the election timeout is too short for the tick");
-    }
-    if config.election_ticks <= config.heartbeat_ticks {
-        return wrong("the election timeout is not longer than the heartbeat interval");
-    }
-    if config.log_tail_entries == 0 {
-        return wrong("log_tail_entries is 0");
-    }
-    let (first, last) = (reader.first_index(), reader.last_index());
-    let (applied, commit) = (initial.applied, initial.hard_state.commit);
-    let unfit = |what: String| Err(StartError::Inconsistent(what));
-    if !(first - 1 <= applied && applied <= commit && commit <= last) {
-        return unfit(format!("first {first}, applied {applied}, commit {commit}, last {last}"));
-    }
-    if initial.conf == ConfState::default() {
-        // An empty replica waits for a snapshot, which carries the configuration.
-        if last != 0 || initial.hard_state.commit != 0 {
-            return unfit(format!("the log reaches {last} and there is no configuration"));
-        }
-        return Ok(());
-    }
-    if applied == 0 {
-        return unfit("there is a configuration, and nothing is applied: it is not the founding".to_owned());
-    }
-    conf::check(&initial.conf).or_else(|reason| unfit(format!("the configuration cannot be: {reason}")))
 }
 
 /// A log error ends the process; this alias says so where it is returned.

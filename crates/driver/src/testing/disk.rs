@@ -40,7 +40,7 @@ struct Log {
 
 #[derive(Clone, Debug)]
 enum Write {
-    Batch(LogBatch),
+    Batch(Box<LogBatch>),
     Compact(Index),
 }
 
@@ -229,7 +229,7 @@ impl LogStore for MemoryLog {
     }
 
     fn write(&mut self, batch: LogBatch) -> Result<(), LogError> {
-        self.write(Write::Batch(batch));
+        self.write(Write::Batch(Box::new(batch)));
         Ok(())
     }
 
