@@ -54,6 +54,8 @@ fn clear(directory: &Path) -> Result<()> {
             let cause = format!("a demo runs in {} already", directory.display());
             return Err(Failure::new(cause, format!("gridctl dev down --dir {}", directory.display())));
         }
+        // Said, because a busy disk takes its time.
+        line(format_args!("removing the last demo in {}", directory.display()));
         fs::remove_dir_all(directory).map_err(|error| {
             Failure::new(format!("failed to remove the last demo in {}: {error}", directory.display()), "another --dir")
         })?;

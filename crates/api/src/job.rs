@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::methods;
-use uuid::Uuid;
 
 use crate::calls::{propose, read, read_at, Surface};
 use crate::context::{Context, Core};
@@ -24,11 +23,7 @@ pub(crate) fn register(surface: Surface) -> Surface {
 async fn submit(core: Arc<Core>, context: Context, mut request: SubmitJobRequest) -> Answer<SubmitJobResponse> {
     validate::job(request.get_spec())?;
     validate::optional_name("request_id", request.get_request_id())?;
-    // The name is a natural key: a repeated submission without a request id meets the job that it made.
-    let request_id = match request.get_request_id() {
-        "" => Uuid::now_v7().to_string(),
-        id => id.to_owned(),
-    };
+    let request_id = request.take_request_id();
     let name = request.get_spec().get_name().to_owned();
     let kind = Command_oneof_kind::submit_job(SubmitJob { spec: request.spec.take().into(), ..SubmitJob::default() });
     let reply = propose(&core, &context, &request_id, kind).await?;

@@ -126,9 +126,8 @@ mod tests {
         }
         let found = files.iter().find(|file| declares(file, "raftgrid.v1.JobService.Submit"));
         let Answered::file_descriptor_response(answer) = with_imports(&files, found) else { panic!("not found") };
-        let parsed = |bytes: &Vec<u8>| {
-            FileDescriptorProto::parse_from_bytes(bytes).expect("encoded here").get_name().to_owned()
-        };
+        let parsed =
+            |bytes: &Vec<u8>| FileDescriptorProto::parse_from_bytes(bytes).expect("encoded here").get_name().to_owned();
         let sent: Vec<String> = answer.file_descriptor_proto.iter().map(parsed).collect();
         assert_eq!(sent[0], "raftgrid/v1/job.proto");
         assert!(sent.contains(&"raftgrid/v1/types.proto".to_owned()), "{sent:?}");

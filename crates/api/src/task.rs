@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::methods;
-use uuid::Uuid;
 
 use crate::calls::{propose, read, read_at, Surface};
 use crate::context::{Context, Core};
@@ -28,10 +27,8 @@ async fn submit(core: Arc<Core>, context: Context, mut request: SubmitTaskReques
     validate::json("task_data", request.get_task_data(), limits::TASK_DATA_BYTES_MAX)?;
     validate::optional_name("task_id", request.get_task_id())?;
     validate::optional_name("request_id", request.get_request_id())?;
-    let request_id = match request.get_request_id() {
-        "" => Uuid::now_v7().to_string(),
-        _ => request.take_request_id(),
-    };
+    // Without an id of the client's there is nothing by which a second try could be told from a second task.
+    let request_id = request.take_request_id();
     let kind = Command_oneof_kind::submit_task(SubmitTask {
         task_id: request.take_task_id(),
         task_type: request.take_task_type(),

@@ -72,7 +72,7 @@ impl Control {
             view: View::default(),
             clock: ClusterClock::default(),
             clock_changed: false,
-            outbox: Outbox::default(),
+            outbox: Outbox::new(now),
         }
     }
 
@@ -156,7 +156,7 @@ impl Control {
             parts.scheduler.on_wake();
         }
         let wake = parts.step(&moment, &mut self.jitter, outbox, &mut actions);
-        outbox.flush(&mut actions);
+        outbox.flush(now, &mut actions);
         // A timer that is due but whose subject is taken is woken by the subject; 1 ms keeps a step from waking itself at once.
         let wake = [wake, outbox.next_wake()].into_iter().flatten().min();
         actions.extend(wake.map(|at| Action::WakeAt(at.max(now + 1))));

@@ -21,6 +21,10 @@ pub const LOADS_PER_REPORT_MAX: usize = 1_000;
 /// Deletions of artifacts proposed by one step.
 pub const DELETIONS_PER_STEP_MAX: usize = 64;
 
+/// A proposal whose answer did not come by then counts as lost: an answer that was dropped on its way must not hold a subject for ever.
+pub const PROPOSAL_ANSWER_MS: Millis = 15_000;
+/// The same for a sum, which may be long; summing twice is harmless.
+pub const AGGREGATE_ANSWER_MS: Millis = 600_000;
 /// Pause of a subject after a refused or lost proposal.
 pub const RETRY_PAUSE_MS: Millis = 100;
 /// After an accepted proposal its subject waits this long at most for the changed row to be folded.

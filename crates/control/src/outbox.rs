@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use protobuf::Message;
 use raftgrid_proto::v1::{Command, CommandReply, Command_oneof_kind, Outcome};
 
-use crate::limits::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, PROPOSALS_MAX, RETRY_PAUSE_MS, SETTLE_MS};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, PROPOSALS_MAX, PROPOSAL_ANSWER_MS, RETRY_PAUSE_MS, SETTLE_MS,
+};
 use crate::timers::Timers;
 use crate::types::{Action, Millis};
 
@@ -55,10 +57,11 @@ struct Proposal {
     commands: Vec<Command>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbox {
     last_tag: u64,
     flights: BTreeMap<Subject, Flight>,
+    /// When a subject is free again, whatever comes.
     rests: Timers<Subject>,
     /// By tag: the subjects and how many commands each has, in order.
     proposals: BTreeMap<u64, Vec<(Subject, usize)>>,
@@ -69,6 +72,18 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// Tags begin above those of every outbox that began earlier on this clock: an answer to a deposed leader's proposal names none of ours.
+    pub(crate) fn new(now: Millis) -> Self {
+        Self {
+            last_tag: now << 20,
+            flights: BTreeMap::new(),
+            rests: Timers::default(),
+            proposals: BTreeMap::new(),
+            singles: Vec::new(),
+            ready: Vec::new(),
+        }
+    }
+
     /// May something be proposed for the subject now?
     pub(crate) fn free(&self, subject: &Subject) -> bool {
         !self.busy(subject) && self.proposals.len() + self.ready.len() < PROPOSALS_MAX
@@ -158,7 +173,10 @@ impl Outbox {
     pub(crate) fn wake(&mut self, now: Millis) -> bool {
         let due = self.rests.pop_due(now);
         for subject in &due {
-            self.flights.remove(subject);
+            let flight = self.flights.remove(subject);
+            if let Some(tag) = flight.and_then(|flight| flight.tag) {
+                self.proposals.remove(&tag);
+            }
         }
         !due.is_empty()
     }
@@ -168,7 +186,7 @@ impl Outbox {
     }
 
     /// Turns what was put in into actions.
-    pub(crate) fn flush(&mut self, actions: &mut Vec<Action>) {
+    pub(crate) fn flush(&mut self, now: Millis, actions: &mut Vec<Action>) {
         let mut subjects = Vec::new();
         let mut commands: Vec<Command> = Vec::new();
         let mut bytes = 0;
@@ -191,6 +209,7 @@ impl Outbox {
             for (subject, _) in &subjects {
                 if let Some(flight) = self.flights.get_mut(subject) {
                     flight.tag = Some(self.last_tag);
+                    self.rests.set(subject.clone(), now + PROPOSAL_ANSWER_MS);
                 }
             }
             self.proposals.insert(self.last_tag, subjects);
@@ -230,7 +249,7 @@ mod tests {
 
     fn flush(outbox: &mut Outbox) -> Vec<(u64, usize)> {
         let mut actions = Vec::new();
-        outbox.flush(&mut actions);
+        outbox.flush(0, &mut actions);
         actions
             .iter()
             .map(|action| match action {
@@ -242,7 +261,7 @@ mod tests {
 
     #[test]
     fn singles_share_proposals_of_at_most_64() {
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(0);
         for task in 0..130 {
             outbox.put(Subject::Task(task), Command_oneof_kind::expire_lease(ExpireLease::default()));
         }
@@ -251,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_lost_proposal_frees_its_subject_after_a_pause() {
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(0);
         let subject = Subject::Task(1);
         outbox.put(subject.clone(), start());
         flush(&mut outbox);
@@ -262,8 +281,37 @@ mod tests {
     }
 
     #[test]
+    fn a_proposal_whose_answer_never_comes_frees_its_subjects_at_last() {
+        let mut outbox = Outbox::new(0);
+        let subjects = [Subject::Task(1), Subject::Task(2)];
+        for subject in &subjects {
+            outbox.put(subject.clone(), start());
+        }
+        flush(&mut outbox);
+        assert!(!outbox.wake(PROPOSAL_ANSWER_MS - 1));
+        assert!(outbox.wake(PROPOSAL_ANSWER_MS));
+        assert!(subjects.iter().all(|subject| outbox.free(subject)));
+        assert_eq!(outbox.replied(PROPOSAL_ANSWER_MS, 1, None), vec![], "too late");
+    }
+
+    #[test]
+    fn tags_of_a_later_outbox_differ_from_those_of_an_earlier_one() {
+        let tags = |began| {
+            let mut outbox = Outbox::new(began);
+            (0..100)
+                .flat_map(|task| {
+                    outbox.put(Subject::Task(task), start());
+                    flush(&mut outbox)
+                })
+                .map(|(tag, _)| tag)
+                .collect::<std::collections::BTreeSet<u64>>()
+        };
+        assert!(tags(1_000).is_disjoint(&tags(1_001)));
+    }
+
+    #[test]
     fn an_accepted_proposal_frees_its_subject_when_the_row_changed() {
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(0);
         let (early, late) = (Subject::Task(1), Subject::Task(2));
         outbox.put(early.clone(), start());
         outbox.put(late.clone(), start());
@@ -279,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_refusal_of_the_second_command_of_a_subject_is_its_verdict() {
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(0);
         outbox.put_together(Subject::Job(1), vec![start(), start()]);
         flush(&mut outbox);
         let refused = CommandReply { outcome: Outcome::STALE, message: "late".into(), ..CommandReply::default() };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use raftgrid_proto::v1::{Command_oneof_kind, CommitModel, JobPhase, RoundPhase};
 
 use crate::jobs::fail;
-use crate::limits::{AGGREGATE_FAILURES_MAX, AGGREGATE_PAUSE_MS};
+use crate::limits::{AGGREGATE_ANSWER_MS, AGGREGATE_FAILURES_MAX, AGGREGATE_PAUSE_MS};
 use crate::liveness::Liveness;
 use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject, Verdict};
@@ -16,9 +16,9 @@ use crate::view::{JobView, View};
 
 #[derive(Debug)]
 enum Stage {
-    /// Aggregate was ordered; its result is to come.
-    Ordered,
-    /// It failed; ordered again at this time.
+    /// Aggregate was ordered; its result is to come until then.
+    Ordered(Millis),
+    /// It failed, or its result never came; ordered again at this time.
     Resting(Millis),
     /// The sum is durable; its command is proposed until the row shows the commit.
     Committing { commit: Box<CommitModel>, proposed: bool },
@@ -50,7 +50,7 @@ impl Rounds {
     ) {
         let Some((sequence, _)) = view.job_by_id(job_id) else { return };
         let Some(sum) = self.sums.get_mut(&sequence) else { return };
-        if sum.round != round || !matches!(sum.stage, Stage::Ordered) {
+        if sum.round != round || !matches!(sum.stage, Stage::Ordered(_)) {
             return;
         }
         match result {
@@ -105,7 +105,8 @@ impl Rounds {
     pub(crate) fn next_wake(&self) -> Option<Millis> {
         let resting = self.sums.values().filter_map(|sum| match sum.stage {
             Stage::Resting(until) if sum.failures < AGGREGATE_FAILURES_MAX => Some(until),
-            Stage::Resting(_) | Stage::Ordered | Stage::Committing { .. } => None,
+            Stage::Ordered(until) => Some(until),
+            Stage::Resting(_) | Stage::Committing { .. } => None,
         });
         resting.min()
     }
@@ -125,11 +126,11 @@ impl Sum {
 
     fn step(&mut self, now: Millis, job: &JobView, actions: &mut Vec<Action>) {
         match self.stage {
-            Stage::Resting(until) if until <= now && self.failures < AGGREGATE_FAILURES_MAX => {
-                self.stage = Stage::Ordered;
+            Stage::Resting(due) | Stage::Ordered(due) if due <= now && self.failures < AGGREGATE_FAILURES_MAX => {
+                self.stage = Stage::Ordered(now + AGGREGATE_ANSWER_MS);
                 actions.push(Action::Aggregate { job_id: job.row.get_job().job_id.clone(), round: self.round });
             }
-            Stage::Resting(_) | Stage::Ordered | Stage::Committing { .. } => {}
+            Stage::Resting(_) | Stage::Ordered(_) | Stage::Committing { .. } => {}
         }
     }
 }

@@ -56,9 +56,13 @@ def main() -> None:
     trainer = wait_for("the train task", lambda: poll("train"))
     print("train task", trainer.task_id, flush=True)
 
-    pushed = 0
-    while True:
+    def next_model(seen: bytes | None):  # noqa: ANN202
         model = b"".join(chunk.data for chunk in models.GetModel(api.ModelRequest(), timeout=30))
+        return model if model != seen else None
+
+    pushed, model = 0, None
+    while True:
+        model = wait_for("the next model", lambda: next_model(model))
         gradient = save({name: np.ones_like(value) for name, value in load(model).items()})
         half = len(gradient) // 2
         chunks = [

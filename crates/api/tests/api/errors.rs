@@ -26,7 +26,7 @@ fn outcomes_become_statuses() {
     let node = start(1, 1);
     let mut named = submission(b"{\"n\":1}");
     named.set_task_id("task-of-mine".to_owned());
-    named.set_request_id("0190b5a0-0000-7000-8000-000000000001".to_owned());
+    named.set_request_id(uuid::Uuid::now_v7().to_string());
     let first = node.call(&methods::SUBMIT_TASK, &named).expect("new");
     assert!(!first.get_existing());
     let again = node.call(&methods::SUBMIT_TASK, &named).expect("the same again");
@@ -34,7 +34,7 @@ fn outcomes_become_statuses() {
     assert_eq!(again.get_task_id(), first.get_task_id());
     let mut other = named.clone();
     other.set_task_data(b"{\"n\":2}".to_vec());
-    other.set_request_id("0190b5a0-0000-7000-8000-000000000002".to_owned());
+    other.set_request_id(uuid::Uuid::now_v7().to_string());
     let refused = node.call(&methods::SUBMIT_TASK, &other).expect_err("another spec");
     assert_eq!(refused.code(), RpcStatusCode::ALREADY_EXISTS);
 

@@ -52,7 +52,7 @@ impl World {
     pub fn apply(&self, command: Command) -> CommandReply {
         let mut state = self.state();
         state.index += 1;
-        let payload = raftgrid_manifest::encode_batch(1_000 * state.index, vec![command]);
+        let payload = raftgrid_manifest::encode_batch(wall_ms(), vec![command]);
         let applied = raftgrid_manifest::apply(&state.rows, state.index, &[payload]).expect("it applies");
         state.rows.write(&applied.changes);
         self.changed.notify_all();
@@ -371,6 +371,11 @@ pub fn status_of(error: grpcio::Error) -> RpcStatus {
         grpcio::Error::RpcFailure(status) => status,
         other => panic!("not a status: {other}"),
     }
+}
+
+fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    since.as_millis() as u64
 }
 
 /// A unary method under another name.

@@ -97,7 +97,7 @@ pub struct Applier {
 
 impl Applier {
     /// Stands where the tables stand at boot.
-    pub fn new(initial: &InitialState) -> Self {
+    pub(super) fn new(initial: &InitialState) -> Self {
         Self { conf: initial.conf.clone(), applied: initial.applied }
     }
 

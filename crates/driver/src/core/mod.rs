@@ -18,7 +18,7 @@ use slog::Logger;
 use crate::error::StartError;
 use crate::limits;
 use crate::traits::{LogError, LogReader, LogStore};
-use crate::types::{ConfState, Index, NodeId, Role, Snapshot, Status, Term};
+use crate::types::{ConfState, Index, InitialState, NodeId, Role, Snapshot, Status, Term};
 
 mod applier;
 pub(crate) mod conf;
@@ -61,6 +61,8 @@ pub struct Core<L: LogStore> {
     node: RawNode<LogView<L::Reader>>,
     log: L,
     reader: L::Reader,
+    /// What was there at boot.
+    initial: InitialState,
     effects: Effects,
     ticks: u64,
 
@@ -148,9 +150,15 @@ impl<L: LogStore> Core<L> {
             distrusted: false,
             timeout_epoch: 0,
             timeout_key: (0, StateRole::Follower, 0),
+            initial,
         };
         core.after_raft();
         Ok(core)
+    }
+
+    /// The apply side, standing where the tables stood at boot. For the one who runs the state machine.
+    pub fn applier(&self) -> Applier {
+        Applier::new(&self.initial)
     }
 
     /// One tick of time: heartbeats, elections, deadlines.

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use crossbeam::channel;
 use slog::Logger;
 
-use crate::core::{Applier, Core, CoreConfig};
+use crate::core::{Core, CoreConfig};
 use crate::error::StartError;
 use crate::limits;
 use crate::traits::{LogStore, Observer, StateMachine, Transport};
@@ -143,15 +143,15 @@ impl Runner {
         O: Observer,
     {
         let core_config = config.to_core()?;
-        let initial = log.initial_state();
-        if machine.applied().0 != initial.applied {
-            let (tables, log) = (machine.applied().0, initial.applied);
-            return Err(StartError::Inconsistent(format!(
-                "the tables stand at {tables}, the log was opened for {log}"
-            )));
-        }
         let (reader, syncer) = (log.reader(), log.syncer());
         let core = Core::new(core_config, log, logger.clone())?;
+        let applier = core.applier();
+        let (tables, opened) = (machine.applied().0, applier.applied());
+        if tables != opened {
+            return Err(StartError::Inconsistent(format!(
+                "the tables stand at {tables}, the log was opened for {opened}"
+            )));
+        }
         let (clients, clients_inbox) = channel::bounded(config.client_inbox_max);
         let (peers, peers_inbox) = channel::bounded(config.peer_inbox_max);
         let (completions, completions_inbox) = channel::unbounded();
@@ -180,7 +180,7 @@ impl Runner {
         let apply = apply_thread::ApplyThread {
             machine,
             reader,
-            applier: Applier::new(&initial),
+            applier,
             jobs: jobs_inbox,
             completions: completions.clone(),
             waiters,

@@ -8,7 +8,7 @@ use slog::{o, Discard, Logger};
 use crate::core::conf::single;
 use crate::core::{Applied, Applier, ApplyTask, Core, CoreConfig};
 use crate::testing::{MemoryDisk, MemoryLog, MemoryMachine};
-use crate::traits::{LogStore, SyncMark};
+use crate::traits::SyncMark;
 use crate::types::{ConfState, Message, NodeId, Snapshot, SnapshotMeta, Status};
 
 pub(super) struct Alone {
@@ -24,8 +24,8 @@ pub(super) struct Alone {
 impl Alone {
     pub(super) fn open(node: NodeId, disk: MemoryDisk) -> Self {
         let (log, machine) = disk.open();
-        let applier = Applier::new(&log.initial_state());
         let core = Core::new(CoreConfig::new(node), log, Logger::root(Discard, o!())).expect("it can be opened");
+        let applier = core.applier();
         Self { disk, core, applier, machine, sync: None, sent: Vec::new(), tasks: Vec::new() }
     }
 

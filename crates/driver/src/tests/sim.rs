@@ -172,15 +172,15 @@ impl Sim {
         assert!(home.live.is_none());
         home.incarnation += 1;
         let (log, machine) = home.disk.open();
-        let initial = crate::traits::LogStore::initial_state(&log);
         let mut config = CoreConfig::new(node);
         (config.boot_nonce, config.log_tail_entries, config.timeout_seed) = (boot_nonce, tail, 7);
         config.promote_lag_entries = 4;
         config.snapshot_report_ticks = 200;
         let core = Core::new(config, log, logger()).expect("what is durable can be opened");
+        let applier = core.applier();
         home.live = Some(Live {
             core,
-            applier: Applier::new(&initial),
+            applier,
             machine,
             queue: VecDeque::new(),
             applying: false,

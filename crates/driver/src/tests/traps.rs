@@ -183,15 +183,16 @@ fn a_single_voter_restarts_with_everything_acknowledged() {
 #[test]
 fn a_leader_that_is_taken_out_steps_down_and_another_leads() {
     for kind in [ConfChangeType::RemoveNode, ConfChangeType::AddLearnerNode] {
-        let mut sim = Sim::found(3, Options::default(), &[1, 2, 3]);
+        // Entries are still on their way to the disk when the removal is applied.
+        let mut sim = Sim::found(3, Options { sync_us: 30_000, ..Options::default() }, &[1, 2, 3]);
         let leader = lead(&mut sim);
         // What `change` refuses happens all the same when leadership moves while a removal is under way.
         sim.input(leader, |live| {
             live.core.propose_changes(vec![single(leader, kind)], Bytes::new()).expect("no other change");
         });
         let others: Vec<NodeId> = [1, 2, 3].into_iter().filter(|node| *node != leader).collect();
-        for _ in 0..100 {
-            sim.run_for(10_000);
+        for _ in 0..1000 {
+            sim.run_for(1_000);
             if let Some(at) = sim.leader() {
                 sim.propose(at);
             }

@@ -1,6 +1,7 @@
 //! Scripted conversations with the executor.
 
 use protobuf::RepeatedField;
+use raftgrid_proto::v1::TaskStatus;
 
 use super::*;
 

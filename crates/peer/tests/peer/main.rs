@@ -1,0 +1,8 @@
+//! Two replicas' ends over real gRPC on 127.0.0.1; what lies behind the ends is watched.
+#![allow(missing_docs, unreachable_pub)]
+
+mod calls;
+mod fragments;
+mod ground;
+mod messages;
+mod snapshots;
