@@ -68,12 +68,13 @@ pub(crate) fn down(directory: &Path) -> Result<usize> {
 
 fn up(context: &Context, directory: &Path, args: &DevUp) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let state = start(directory, args, &interrupt)?;
+    // Before anything runs: from the first start on, every way out of here takes the cluster down.
     let python = launch::python(args.python.as_deref())?;
     if !launch::missing_modules(&python, &["raftgrid"])?.is_empty() {
         let python = python.display();
         context.output.note(format_args!("{python} has no package raftgrid: train tasks will fail; try: make deps"));
     }
+    let state = start(directory, args, &interrupt)?;
     let (state, ready) = match ready(&state, &interrupt) {
         Ok(ready) => (state, ready),
         Err(failure) => {

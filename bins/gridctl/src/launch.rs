@@ -81,6 +81,8 @@ pub(crate) fn missing_modules(python: &Path, modules: &[&str]) -> Result<Vec<Str
         .args(["-c", script])
         .args(modules)
         .stdin(Stdio::null())
+        // Ctrl-C is for gridctl.
+        .process_group(0)
         .output()
         .map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {

@@ -66,6 +66,15 @@ impl Drop for Dev {
     }
 }
 
+/// Bounds a hang; no verdict depends on how fast something came.
+fn wait_for(what: &str, mut look: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !look() {
+        assert!(begin.elapsed() < std::time::Duration::from_secs(60), "never came: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn a_dev_cluster_survives_the_kill_of_its_leader_and_goes_down_without_a_trace() {
     let dev = Dev::new();
@@ -90,12 +99,36 @@ fn a_dev_cluster_survives_the_kill_of_its_leader_and_goes_down_without_a_trace()
     assert_eq!(dev.json(&format!("dev restart {name}"))["started"], Value::String(name));
     assert_eq!(dev.json("cluster status").as_array().map(Vec::len), Some(3));
 
-    // A worker that is gone at once leaves its work to `down`.
+    // Children of workers are part of the cluster: of one that runs, and of one that was killed at once.
+    let sleep = "task submit --type command --data {\"argv\":[\"sleep\",\"1000\"]} --id";
+    dev.json(&format!("{sleep} first"));
+    wait_for("the first task runs", || dev.json("task get first")["status"] == "running");
     dev.json("dev kill worker-1");
+    dev.json("dev restart worker-1");
+    dev.json(&format!("{sleep} second"));
+    wait_for("the second task runs", || dev.json("task get second")["status"] == "running");
+    assert!(dev.processes().len() >= 5, "three replicas, a worker, a task");
     dev.json("dev down");
     assert_eq!(dev.processes(), Vec::<i32>::new());
     let line = dev.fails("job list --timeout 300ms");
     assert!(line.contains("no replica at"), "{line}");
+}
+
+#[test]
+fn an_interrupt_at_any_moment_of_the_start_leaves_no_process() {
+    for after_ms in [20, 60, 120, 250, 400, 900] {
+        let dev = Dev::new();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gridctl"));
+        command.args(["dev", "up", "--workers", "1"]).current_dir(dev.folder.path()).stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        std::thread::sleep(std::time::Duration::from_millis(after_ms));
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+        let status = child.wait().expect("it ends");
+        // The earliest interrupt may come before the signals are taken over: then the signal itself ends it.
+        assert!(matches!(status.code(), Some(130) | None), "{after_ms} ms: {status:?}");
+        assert_eq!(dev.processes(), Vec::<i32>::new(), "after {after_ms} ms");
+    }
 }
 
 #[test]

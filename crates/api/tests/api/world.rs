@@ -21,7 +21,6 @@ pub struct State {
     /// 0: none.
     pub leader: u64,
     pub heartbeats: Vec<HeartbeatRequest>,
-    pub polled: BTreeMap<String, String>,
     pub finished: Vec<(String, Vec<u8>)>,
     pub gradients: Vec<GradientMeta>,
     pub models: BTreeMap<String, Vec<u8>>,

@@ -44,6 +44,7 @@ fn a_fragment_with_another_digest_or_a_damaged_chunk_is_not_kept() {
     hello.set_cluster_id("blue".to_owned());
     hello.set_from_node(1);
     hello.set_to_node(2);
+    hello.set_store_uuid(vec![1; 16]);
     let mut chunk = FragmentChunk::new();
     chunk.set_hello(hello);
     chunk.set_artifact_id(5);
