@@ -9,8 +9,7 @@ command -v cmake >/dev/null 2>&1 || need cmake
 command -v g++ >/dev/null 2>&1 || need g++
 command -v clang >/dev/null 2>&1 || need clang
 # bindgen loads libclang at build time.
-ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* "${LIBCLANG_PATH:-/nonexistent}"/libclang*.so* >/dev/null 2>&1 \
-  || find /usr/lib -name 'libclang*.so*' 2>/dev/null | grep -q . || need libclang-dev
+find /usr/lib "${LIBCLANG_PATH:-/usr/lib}" \( -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' \) 2>/dev/null | grep -q . || need libclang-dev
 # Debian's python3 has no ensurepip without this package.
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || need python3-venv
 

@@ -119,7 +119,7 @@ fn a_worker_stopped_beyond_its_lease_finds_its_results_refused_and_the_model_unc
         let (_, out, _) = cluster.gridctl(&["node", "list", "--output", "json"]);
         let nodes: serde_json::Value = serde_json::from_str(&out).ok()?;
         let nodes = nodes.as_array().cloned().or_else(|| nodes["nodes"].as_array().cloned())?;
-        nodes.iter().find(|node| node["node_id"] == "worker-1" && node["status"] == "healthy").map(|_| ())
+        nodes.iter().find(|node| node["node"] == "worker-1" && node["status"] == "healthy").map(|_| ())
     });
     let after = audit(&cluster, "stopped");
     assert_eq!(before["model_sha256"], after["model_sha256"]);

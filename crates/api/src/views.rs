@@ -77,7 +77,7 @@ pub(crate) fn first_round_after(rows: &dyn Rows, job: &JobRow, position: u64) ->
     let mut next = job.get_job().get_rounds_committed();
     while let Some(before) = next.checked_sub(1) {
         match views::round_of(rows, job.get_sequence(), before)? {
-            Some(round) if round.get_committed_position() >= position => next = before,
+            Some(round) if round.get_committed_position() > position => next = before,
             Some(_) => break,
             None if position == 0 => break,
             None => return Ok(None),

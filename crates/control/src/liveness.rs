@@ -96,6 +96,17 @@ impl Liveness {
         self.contacts.get(node_id).is_some_and(|contact| contact.in_reach(moment))
     }
 
+    /// When the node counts as lost to its shards if it is not heard before: its beat window after the last beat; for one that this leader has
+    /// never heard, two windows after it took over. None: not a node. Leases live longer; computing a shard twice does no harm.
+    pub(crate) fn lost_at(&self, moment: &Moment<'_>, node_id: &str) -> Option<Millis> {
+        let contact = self.contacts.get(node_id)?;
+        let window = contact.unknown_after(moment.config);
+        Some(match contact.last.filter(|_| contact.heard) {
+            Some(last) => last + window,
+            None => self.grace_until.saturating_sub(moment.config.election_grace_ms) + 2 * window,
+        })
+    }
+
     /// Load as last beaten: (cpu, memory) shares.
     pub(crate) fn load(&self, node_id: &str) -> (f64, f64) {
         self.contacts.get(node_id).map_or((0.0, 0.0), |contact| (contact.cpu_usage, contact.memory_usage))

@@ -39,6 +39,8 @@ struct Plan {
     leases: Vec<ShardLease>,
     /// A pair that every trainer in reach has answered with something that was refused.
     refused_by_all: Option<u32>,
+    /// When the first node that works on a pair counts as lost, if it stays silent.
+    look_again: Option<Millis>,
 }
 
 #[derive(Debug, Default)]
@@ -70,11 +72,12 @@ impl Shards {
                 wake = Some(wake.map_or(until, |wake| wake.min(until)));
                 continue;
             }
-            let plan = plan_open(view, job, round, &mut trainers);
+            let plan = plan_open(moment, liveness, job, round, &mut trainers);
             if let Some(command) = command(job, round.round, plan.leases) {
                 outbox.put(subject, command);
                 continue;
             }
+            wake = [wake, plan.look_again].into_iter().flatten().min();
             match self.give_up_at(now, *sequence, plan.refused_by_all) {
                 Some((shard, at)) if now >= at => outbox.put(subject, reject(job, round.round, shard)),
                 Some((_, at)) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
@@ -190,7 +193,17 @@ struct Home {
 }
 
 /// Everything of the open round that is to be leased.
-fn plan_open(view: &View, job: &JobView, round: &RoundRow, trainers: &mut [Trainer<'_>]) -> Plan {
+///
+/// A pair on a node that fell silent is given to a second trainer before the lease ends, as a verification is: whoever answers first gives
+/// it, and nobody waits for the lease of a dead worker.
+fn plan_open(
+    moment: &Moment<'_>,
+    liveness: &Liveness,
+    job: &JobView,
+    round: &RoundRow,
+    trainers: &mut [Trainer<'_>],
+) -> Plan {
+    let view = moment.view;
     let train = job.row.get_job().get_spec().get_train();
     let is_live = |lease: &&RoundLease| {
         !lease.answered && view.lease_is_open(&lease.get_lease().task_id, lease.get_lease().epoch)
@@ -213,11 +226,19 @@ fn plan_open(view: &View, job: &JobView, round: &RoundRow, trainers: &mut [Train
     }
     for shard in 0..train.shards {
         let Some(home) = homes.get(&shard) else { continue };
-        if wants_verify(train, job, round.round, shard) && !has_second(job, round, &live, shard) {
+        let lost_at = liveness.lost_at(moment, &home.node_id).filter(|_| !is_given(job, shard));
+        let lost = lost_at.is_some_and(|at| moment.now >= at);
+        if (lost || wants_verify(train, job, round.round, shard)) && !has_second(job, round, &live, shard) {
             plan.leases.extend(lease_elsewhere(round, trainers, shard, home));
         }
+        let soon = lost_at.filter(|at| *at > moment.now);
+        plan.look_again = [plan.look_again, soon].into_iter().flatten().min();
     }
     plan
+}
+
+fn is_given(job: &JobView, shard: u32) -> bool {
+    job.given.get(&shard).is_some_and(|given| !given.digest.is_empty())
 }
 
 /// Who gave the shard, or works on it.

@@ -32,6 +32,8 @@ pub const SLOTS_MAX: u32 = 4_096;
 pub const MAX_RETRIES_DEFAULT: u32 = 3;
 /// Exit code that asks for another try without being counted (sysexits' EX_TEMPFAIL).
 pub const EXIT_CODE_RETRY: i32 = 75;
+/// Exit codes that say the task itself is wrong, so that another try cannot help (sysexits' EX_USAGE, EX_DATAERR, EX_NOINPUT).
+pub const EXIT_CODES_FINAL: [i32; 3] = [64, 65, 66];
 /// Longest back-off that a leader may draw.
 pub const BACKOFF_MS_MAX: u64 = 60 * 60 * 1_000;
 /// Retries by hand of one task.

@@ -167,6 +167,23 @@ fn a_trainer_that_fails_for_good_fails_the_job_and_stops_the_others() {
 }
 
 #[test]
+fn trainers_may_end_when_only_the_sum_of_the_last_round_is_missing() {
+    let mut world = World::with_nodes();
+    let epochs = world.training("digits", |train| train.rounds = 1);
+    for shard in 0..2 {
+        let reply = world.gradient("digits", 0, shard, 0, epochs[0], &format!("g0.{shard}"));
+        assert_eq!(reply.outcome, Outcome::OK, "{}", reply.message);
+    }
+    for (worker, epoch) in epochs.iter().enumerate() {
+        world.ok(report(&trainer("digits", worker as u32), *epoch, TaskStatus::COMPLETED, |_| ()));
+    }
+    assert_eq!(world.job("digits").phase, JobPhase::JOB_RUNNING);
+    let model = world.next_model("digits", 0);
+    world.ok(Kind::commit_model(model));
+    assert_eq!(world.job("digits").phase, JobPhase::JOB_DONE);
+}
+
+#[test]
 fn trainers_that_end_by_themselves_before_the_job_is_done_fail_it_when_none_is_left() {
     let mut world = World::with_nodes();
     let epochs = world.training("digits", |_| ());

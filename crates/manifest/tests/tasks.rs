@@ -260,6 +260,8 @@ fn user_failures_are_bounded_and_infrastructure_failures_are_not() {
         (after_failures(retries(1), 2, |r| r.exit_code = 1), Phase::PHASE_RETRIES_EXHAUSTED, 2, 0),
         (after_failures(retries(0), 1, |r| r.exit_code = 1), Phase::PHASE_ERROR, 1, 0),
         (after_failures(retries(0), 9, |r| r.exit_code = 75), Phase::PHASE_BACKOFF, 0, 9),
+        (after_failures(retries(3), 1, |r| r.exit_code = 64), Phase::PHASE_ERROR, 1, 0),
+        (after_failures(retries(3), 1, |r| r.exit_code = 66), Phase::PHASE_ERROR, 1, 0),
         (after_failures(retries(0), 9, |r| r.infrastructure = true), Phase::PHASE_BACKOFF, 0, 9),
     ];
     for (row, phase, user, infrastructure) in cases {

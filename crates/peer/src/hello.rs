@@ -71,7 +71,7 @@ impl Doorkeeper {
         let Some(hello) = hello else { return Err(refused("the stream does not begin with a hello")) };
         let from = hello.get_from_node();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let why = if hello.get_cluster_id().is_empty() {
+        let why = if hello.get_cluster_id() != self.identity.cluster_id {
             format!("cluster {:?} speaks, this is cluster {:?}", hello.get_cluster_id(), self.identity.cluster_id)
         } else if hello.get_to_node() != self.identity.node_id {
             format!("node {} is meant, this is node {}", hello.get_to_node(), self.identity.node_id)

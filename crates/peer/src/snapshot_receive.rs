@@ -30,6 +30,10 @@ pub(crate) fn receive(
     while !inbound.take(chunk)? {
         chunk = next(stream)?;
     }
+    // The sender closes its side now; answering before it has would look to it like a stream that broke.
+    if !matches!(block_on(stream.try_next()), Ok(None)) {
+        return Err(refused("the stream goes on after its last chunk, or broke"));
+    }
     let snapshot = inbound.sink.finish().map_err(|why| failed(&why))?;
     Ok((message(door.identity().node_id, from, data, snapshot), index))
 }

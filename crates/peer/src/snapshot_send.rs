@@ -80,6 +80,7 @@ fn stream(
     first.set_message(message.data.to_vec());
     first.set_index(snapshot.meta.index);
     first.set_term(snapshot.meta.term);
+    let bytes = source.files().iter().map(|file| file.bytes).sum();
     let sent = send_files(&mut sender, &mut *source, first, config.snapshot_bytes_per_second);
     if matches!(sent, Err(Broken::Here(_))) {
         sender.cancel();
@@ -90,9 +91,10 @@ fn stream(
     let answer = block_on(receiver);
     match (sent, answer) {
         (Err(Broken::Here(why)), _) => Err(why),
-        (Ok(bytes), Ok(done)) if done.get_installed() => Ok(bytes),
-        (_, Ok(done)) => Err(done.get_reason().to_owned()),
-        (_, Err(error)) => Err(error.to_string()),
+        // The answer may overtake the end of the last send: what the peer says is what counts.
+        (Ok(()) | Err(Broken::There), Ok(done)) if done.get_installed() => Ok(bytes),
+        (Ok(()) | Err(Broken::There), Ok(done)) => Err(done.get_reason().to_owned()),
+        (Ok(()) | Err(Broken::There), Err(error)) => Err(error.to_string()),
     }
 }
 
@@ -108,7 +110,7 @@ fn send_files(
     source: &mut dyn SnapshotSource,
     first: SnapshotChunk,
     bytes_per_second: u64,
-) -> Result<u64, Broken> {
+) -> Result<(), Broken> {
     let files = source.files();
     let last = files.len().checked_sub(1).ok_or_else(|| Broken::Here("it has no file".to_owned()))?;
     let pace = Pace { started: Instant::now(), bytes_per_second };
@@ -138,7 +140,7 @@ fn send_files(
             }
         }
     }
-    Ok(total)
+    Ok(())
 }
 
 /// Keeps a stream below its rate.

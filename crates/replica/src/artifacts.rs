@@ -1,6 +1,7 @@
 //! Where an artifact's bytes are: copies on this disk, or fetched from a replica that holds one. The plain-copy road.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raftgrid_blob::{placement, BlobError, FragmentReader, FragmentStore, FragmentWriter};
 use raftgrid_driver::RaftHandle;
@@ -8,7 +9,8 @@ use raftgrid_manifest::views;
 use raftgrid_proto::v1::{ArtifactRow, ArtifactState, BeginArtifact, Command, Command_oneof_kind, Outcome, Receipt};
 use slog::{warn, Logger};
 
-use crate::limits::UPLOAD_EXPIRES_MS;
+use crate::clock::Clock;
+use crate::limits::{SILENT_PEER_MS, UPLOAD_EXPIRES_MS};
 use crate::polls::rows_failed;
 use crate::ports::{CallError, Download, Peers};
 use crate::proposals::Proposals;
@@ -86,7 +88,8 @@ impl Artifacts {
         let conf = self.handle.status().conf.clone();
         let copies = placement::copies(conf.voters.len());
         let salt = u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], 0, 0, 0, 0]);
-        let candidates = placement::candidates(self.node, &conf.voters, salt);
+        let mut candidates = placement::candidates(self.node, &conf.voters, salt);
+        self.silent.last(&mut candidates, self.clock.monotonic_ms());
         let artifact_id = self.begin(description, total_bytes, digest, &candidates, copies)?;
         self.files.keep(written, artifact_id, COPY).map_err(blob_failed)?;
         let mut holders = Vec::new();
@@ -96,8 +99,12 @@ impl Artifacts {
                 break;
             }
             match self.copy_to(node, artifact_id, digest) {
-                Ok(()) => holders.push(node),
+                Ok(()) => {
+                    self.silent.heard(node);
+                    holders.push(node);
+                }
                 Err(error) => {
+                    self.silent.note(node, self.clock.monotonic_ms());
                     warn!(self.logger, "copy not stored on a peer"; "peer" => node, "artifact" => artifact_id, "cause" => %error);
                     last_error = Some(error);
                 }
@@ -165,10 +172,16 @@ impl Artifacts {
             }
         }
         let mut last_error = CallError::NotFound(format!("artifact {} has no other copy", row.artifact_id));
-        for holder in row.receipts.iter().map(|receipt| receipt.node_id).filter(|node| *node != self.node) {
+        let mut holders: Vec<u64> =
+            row.receipts.iter().map(|receipt| receipt.node_id).filter(|node| *node != self.node).collect();
+        self.silent.last(&mut holders, self.clock.monotonic_ms());
+        for holder in holders {
             match self.fetch(holder, row, digest) {
                 Ok(reader) => return Ok(reader),
-                Err(error) => last_error = error,
+                Err(error) => {
+                    self.silent.note(holder, self.clock.monotonic_ms());
+                    last_error = error;
+                }
             }
         }
         Err(match last_error {
@@ -234,5 +247,26 @@ impl Download for OnDisk {
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, CallError> {
         self.0.read_at(offset, buffer).map_err(blob_failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_was_silent_a_moment_ago_is_asked_last_and_later_as_before() {
+        let silent = SilentPeers::default();
+        silent.note(2, 1_000);
+        let mut candidates = [1, 2, 3];
+        silent.last(&mut candidates, 1_000 + SILENT_PEER_MS - 1);
+        assert_eq!(candidates, [1, 3, 2]);
+        let mut candidates = [1, 2, 3];
+        silent.last(&mut candidates, 1_000 + SILENT_PEER_MS);
+        assert_eq!(candidates, [1, 2, 3]);
+        silent.note(2, 5_000);
+        silent.heard(2);
+        silent.last(&mut candidates, 5_000);
+        assert_eq!(candidates, [1, 2, 3]);
     }
 }

@@ -296,14 +296,19 @@ impl Shell {
                     *folded = event.position;
                     for change in event.changes.iter() {
                         if let Err(error) = control.fold(change) {
-                            slog::error!(self.context.logger, "change not folded"; "cause" => %error);
+                            // A row that does not decode is damage: this replica must not go on (the panic ends the process).
+                            panic!("failed to read a changed row: {error}; this replica stops, nothing acknowledged is lost");
                         }
                     }
                 }
             }
             Since::Compacted => {
                 warn!(self.context.logger, "leader loops fell out of the event ring");
-                return self.take_over();
+                // The new state knows neither the beats that wait nor what is under way: both are asked for again.
+                self.refuse_beats();
+                self.take_over();
+                self.inbox.look();
+                return;
             }
         }
         let actions = control.step(now, inputs);

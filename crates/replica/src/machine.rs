@@ -70,6 +70,15 @@ impl<D: Disk> Machine<D> {
     }
 }
 
+impl<D: Disk> Drop for Machine<D> {
+    /// A clean stop: what is flushed now need not be applied again at the next start.
+    fn drop(&mut self) {
+        if let Err(error) = self.tables.flush() {
+            slog::warn!(self.logger, "state tables not flushed at the stop, the log is replayed at the next start"; "cause" => %error);
+        }
+    }
+}
+
 impl<D: Disk> StateMachine for Machine<D> {
     fn apply(&mut self, entries: &[Committed]) -> Vec<Vec<Bytes>> {
         let mut replies = Vec::with_capacity(entries.len());

@@ -17,7 +17,7 @@ use raftgrid_store::{Booted, Disk};
 use slog::Logger;
 
 use crate::aggregate::Aggregator;
-use crate::artifacts::{blob_failed, Artifacts, OnDisk};
+use crate::artifacts::{blob_failed, Artifacts, OnDisk, SilentPeers};
 use crate::clock::Clock;
 use crate::cluster_time::ClusterTime;
 use crate::janitor::{self, Janitor, JanitorStop};
@@ -133,6 +133,8 @@ impl Replica {
             handle: handle.clone(),
             views: views.clone(),
             proposals: proposals.clone(),
+            clock: clock.clone(),
+            silent: SilentPeers::default(),
             logger: logger.clone(),
         });
         let models = Arc::new(Models { artifacts: artifacts.clone(), cache: Mutex::default() });

@@ -48,7 +48,8 @@ fn reflection_lists_the_services_over_the_wire() {
     let answer = block_on(receiver.try_next()).expect("streamed").expect("an answer");
     let names: Vec<&str> = answer.get_list_services_response().get_service().iter().map(|it| it.get_name()).collect();
     assert!(names.contains(&"raftgrid.v1.TaskService") && names.contains(&"raftpb.NodeService"), "{names:?}");
-    block_on(sender.close()).expect("closed");
+    // The server's end may overtake the client's.
+    let _ = block_on(sender.close());
     assert!(block_on(receiver.try_next()).expect("ended").is_none());
 }
 

@@ -299,3 +299,23 @@ fn a_pair_refused_where_no_other_trainer_is_in_reach_stops_the_job_after_a_while
     assert_eq!((after, phase), (20_000, JobPhase::JOB_REJECTED));
     assert!(reason.contains("shard 0") && reason.contains("node-0") && reason.contains("not finite"), "{reason}");
 }
+
+#[test]
+fn a_pair_on_a_node_that_fell_silent_goes_to_a_second_trainer_before_its_lease_ends() {
+    let mut world = open_round(3, 5, 0.0);
+    let actions = world.step(vec![]);
+    let lost = per_trainer(&shard_leases(&actions))[&trainer_id(1)].clone();
+    grant(&mut world, 5, &actions, |_| false);
+    let mut seconds = Vec::new();
+    for _ in 0..3 {
+        world.now += 500;
+        for n in [0, 2] {
+            let (task, epoch) = (trainer_id(n), 1_001 + n);
+            let (_, inputs) = world.beat_input(beat_holding(&format!("node-{n}"), &[(&task, epoch)]));
+            seconds.extend(shard_leases(&world.step(inputs)));
+        }
+    }
+    let shards: Vec<u32> = seconds.iter().map(|(_, lease)| lease.shard).collect();
+    assert_eq!(shards, lost, "each of the silent trainer's pairs once, and no other");
+    assert!(seconds.iter().all(|(_, lease)| lease.verify && lease.task_id != trainer_id(1)));
+}

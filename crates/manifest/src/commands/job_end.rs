@@ -1,6 +1,6 @@
 //! How a job ends: by its rounds, by its tasks, by order.
 
-use raftgrid_proto::v1::{JobPhase, JobRow, Phase, TaskRow, TaskStatus};
+use raftgrid_proto::v1::{JobPhase, JobRow, Phase, RoundPhase, TaskRow, TaskStatus};
 
 use crate::commands::job_spec::TRAIN;
 use crate::commands::lifecycle;
@@ -97,6 +97,14 @@ fn only_task_ended(machine: &mut Machine<'_>, task_row: &TaskRow, mut job_row: J
     }
 }
 
+/// The last round has all its contributions: the leader sums it without any trainer.
+fn only_the_sum_is_missing(machine: &Machine<'_>, job_row: &JobRow) -> Result<bool, Fault> {
+    let job = job_row.get_job();
+    let open = read::round(&machine.rows, job_row.sequence, job.rounds_committed)?;
+    let sealed = open.is_some_and(|round| round.phase == RoundPhase::ROUND_SEALED);
+    Ok(sealed && job.rounds_committed + 1 >= job.get_spec().get_train().rounds)
+}
+
 fn trainer_ended(machine: &mut Machine<'_>, task_row: &TaskRow, mut job_row: JobRow) -> Result<(), Fault> {
     let (task, job) = (task_row.get_task(), job_row.get_job());
     let completed = task.status == TaskStatus::COMPLETED;
@@ -117,7 +125,7 @@ fn trainer_ended(machine: &mut Machine<'_>, task_row: &TaskRow, mut job_row: Job
         format!("{id} failed: {}", task.failure_reason)
     } else if !job.has_model && job_row.init_task == *id {
         format!("{id}, which was to make model 0, {ended}")
-    } else if job_row.open_tasks == 0 {
+    } else if job_row.open_tasks == 0 && !only_the_sum_is_missing(machine, &job_row)? {
         format!("no trainer is left after {} of {rounds} rounds; the last, {id}, {ended}", job.rounds_committed)
     } else {
         return Ok(());

@@ -116,6 +116,7 @@ pub(crate) fn user_failure(
     mut row: TaskRow,
     backoff_ms: u64,
     reason: &str,
+    again: bool,
 ) -> Result<TaskRow, Fault> {
     if row.get_task().phase == Phase::PHASE_STOPPING {
         return cancelled(machine, row, "");
@@ -125,7 +126,8 @@ pub(crate) fn user_failure(
         return fail(machine, row, Phase::PHASE_CANCELLED, "its job is over");
     }
     let spec = row.get_task().get_spec();
-    let retries = if spec.retries_given { spec.max_retries } else { MAX_RETRIES_DEFAULT };
+    let allowed = if spec.retries_given { spec.max_retries } else { MAX_RETRIES_DEFAULT };
+    let retries = if again { allowed } else { 0 };
     if row.user_failures > retries {
         let phase = if retries == 0 { Phase::PHASE_ERROR } else { Phase::PHASE_RETRIES_EXHAUSTED };
         return fail(machine, row, phase, reason);

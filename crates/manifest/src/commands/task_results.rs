@@ -7,7 +7,7 @@ use raftgrid_proto::v1::{CommandReply, ExpireLease, LastReport, Outcome, ReportR
 use crate::commands::lifecycle::{complete, interrupt, user_failure, Interruption};
 use crate::commands::tasks::with_open_lease;
 use crate::error::Handled;
-use crate::limits::{EXIT_CODE_RETRY, ID_BYTES_MAX, NOTE_BYTES_MAX, RESULT_DATA_BYTES_MAX};
+use crate::limits::{EXIT_CODES_FINAL, EXIT_CODE_RETRY, ID_BYTES_MAX, NOTE_BYTES_MAX, RESULT_DATA_BYTES_MAX};
 use crate::machine::Machine;
 use crate::read;
 use crate::reply::{invalid, not_found, stale_lease};
@@ -80,7 +80,8 @@ pub(crate) fn report(machine: &mut Machine<'_>, command: &ReportResult) -> Handl
         if command.infrastructure || command.exit_code == EXIT_CODE_RETRY {
             interrupt(machine, row, Interruption::GivenBack, command.backoff_ms, &reason)?;
         } else {
-            user_failure(machine, row, command.backoff_ms, &reason)?;
+            let again = !EXIT_CODES_FINAL.contains(&command.exit_code);
+            user_failure(machine, row, command.backoff_ms, &reason, again)?;
         }
     }
     Ok(reply)

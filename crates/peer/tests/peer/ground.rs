@@ -128,10 +128,13 @@ impl SnapshotSink for Sink {
     }
 }
 
+/// (artifact, fragment) → bytes.
+pub type ByFragment = Arc<Mutex<BTreeMap<(u64, u32), Vec<u8>>>>;
+
 /// Fragments in memory.
 #[derive(Default)]
 pub struct Fragments {
-    pub kept: Arc<Mutex<BTreeMap<(u64, u32), Vec<u8>>>>,
+    pub kept: ByFragment,
 }
 
 pub struct Kept(pub Vec<u8>);
@@ -155,7 +158,7 @@ impl Download for Kept {
 }
 
 struct Storing {
-    kept: Arc<Mutex<BTreeMap<(u64, u32), Vec<u8>>>>,
+    kept: ByFragment,
     key: (u64, u32),
     digest: [u8; 32],
     data: Vec<u8>,
@@ -223,7 +226,7 @@ pub struct End {
     pub env: Arc<Environment>,
     pub heard: Receiver<Heard>,
     pub shelf: Arc<Shelf>,
-    pub fragments: Arc<Mutex<BTreeMap<(u64, u32), Vec<u8>>>>,
+    pub fragments: ByFragment,
     pub address: String,
     pub server: Server,
 }
