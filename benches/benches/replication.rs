@@ -96,7 +96,8 @@ fn replication(criterion: &mut Criterion) {
                 for _ in 0..under_way {
                     let sender = sender.clone();
                     let payload = Bytes::from(vec![b'x'; 256]);
-                    leader.propose(payload, Box::new(move |outcome| drop(sender.send(outcome.is_ok()))));
+                    let told = move |ok| sender.send(ok).expect("the bench waits for every answer");
+                    leader.propose(payload, Box::new(move |outcome| told(outcome.is_ok())));
                 }
                 for _ in 0..under_way {
                     assert!(done.recv().expect("every proposal is answered"), "a proposal failed");

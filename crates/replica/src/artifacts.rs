@@ -33,8 +33,38 @@ pub(crate) struct Artifacts {
     pub views: Arc<dyn Views>,
     /// Writes.
     pub proposals: Arc<Proposals>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Peers that did not answer a moment ago.
+    pub silent: SilentPeers,
     /// Log.
     pub logger: Logger,
+}
+
+/// Peers that did not take a copy a moment ago: they are asked last, so that a dead replica does not slow every upload down.
+#[derive(Debug, Default)]
+pub(crate) struct SilentPeers {
+    since_ms: Mutex<BTreeMap<u64, u64>>,
+}
+
+impl SilentPeers {
+    fn note(&self, node: u64, now_ms: u64) {
+        self.lock().insert(node, now_ms);
+    }
+
+    fn heard(&self, node: u64) {
+        self.lock().remove(&node);
+    }
+
+    /// Moves those that were silent within `SILENT_PEER_MS` behind the others.
+    fn last(&self, candidates: &mut [u64], now_ms: u64) {
+        let since = self.lock();
+        candidates.sort_by_key(|node| since.get(node).is_some_and(|at| now_ms.saturating_sub(*at) < SILENT_PEER_MS));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.since_ms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What an artifact is; see `BeginArtifact`.

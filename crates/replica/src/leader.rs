@@ -46,7 +46,7 @@ pub(crate) enum Event {
         ok: bool,
     },
     /// For `control`.
-    Input(Input),
+    Input(Box<Input>),
     /// End the thread.
     Stop,
 }
@@ -78,7 +78,7 @@ impl LeaderInbox {
     /// Blocks until there is room; from the replica's own threads only.
     pub(crate) fn input(&self, input: Input) {
         // A stopped thread needs no input.
-        let _ = self.events.send(Event::Input(input));
+        let _ = self.events.send(Event::Input(Box::new(input)));
     }
 
     /// Ends the thread.
@@ -166,7 +166,7 @@ impl Shell {
                     Event::Look => {}
                     Event::Beat(request, done) => self.take_beat(*request, done, &mut inputs),
                     Event::Confirmed { term, ticket, ok } => self.confirmed(term, ticket, ok, &mut inputs),
-                    Event::Input(input) => inputs.push(input),
+                    Event::Input(input) => inputs.push(*input),
                 }
             }
             self.follow_role();
@@ -340,7 +340,7 @@ impl Shell {
                     commands,
                     Box::new(move |replies| {
                         let input = Input::Proposed { tag, replies: replies.ok() };
-                        let _ = inbox.events.try_send(Event::Input(input));
+                        let _ = inbox.events.try_send(Event::Input(Box::new(input)));
                     }),
                 );
             }

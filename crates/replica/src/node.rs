@@ -39,6 +39,9 @@ use crate::views::{end_of_entry, Views};
 /// How often the members are looked at even if no change of them was seen.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(60);
 
+/// Called with all members that are recorded.
+pub type MembersTold = Arc<dyn Fn(&[MemberRow]) + Send + Sync>;
+
 /// What a replica is told.
 pub struct ReplicaConfig {
     /// Of the driver.
@@ -231,7 +234,7 @@ impl Replica {
     }
 
     /// Tells `told` the members that are recorded, now and after every change of them.
-    pub fn follow_members(self: &Arc<Self>, told: Arc<dyn Fn(&[MemberRow]) + Send + Sync>) {
+    pub fn follow_members(self: &Arc<Self>, told: MembersTold) {
         let (rows, position) = self.views.view();
         told(&views::members(rows.as_ref()).unwrap_or_default());
         let this = Arc::downgrade(self);
