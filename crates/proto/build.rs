@@ -8,6 +8,7 @@ fn main() {
     let root = root.to_str().expect("the path of the checkout is UTF-8");
     let mut files: Vec<String> = FILES.iter().map(|file| format!("{root}/raftgrid/v1/{file}.proto")).collect();
     files.extend(["api", "raftpb", "reflection"].map(|file| format!("{root}/compat/{file}.proto")));
-    println!("cargo:rerun-if-changed={root}");
+    // Relative: a target directory that several checkouts share must not take another checkout's messages.
+    println!("cargo:rerun-if-changed=../../proto");
     protobuf_build::Builder::new().includes(&[root]).files(&files).package_name("v1").generate();
 }

@@ -3,7 +3,7 @@
 //! The machine does most of it in the command that ends a job (waiting tasks are cancelled, running ones are STOPPING, trainers of a job
 //! that is done may finish by themselves). What is left here: an end to that last grace, and tasks that slipped through.
 
-use raftgrid_proto::v1::{Command_oneof_kind, FailJob, JobPhase, Phase, TaskRow};
+use raftgrid_proto::v1::{Command_oneof_kind, FailJob, JobPhase, Phase, RoundPhase, TaskRow};
 
 use crate::cancel::cancel;
 use crate::limits::DONE_GRACE_TTLS;
@@ -71,6 +71,10 @@ fn cancel_tasks(view: &View, job: u64, reason: &str, ends: impl Fn(&TaskRow) -> 
 fn fail_without_tasks(view: &View, sequence: u64, job: &JobView, outbox: &mut Outbox) {
     let row = &job.row;
     if !row.get_job().get_spec().has_train() || row.open_tasks > 0 || view.tasks_of_job(sequence).next().is_some() {
+        return;
+    }
+    if job.round.as_ref().is_some_and(|round| round.phase == RoundPhase::ROUND_SEALED) {
+        // It needs no trainer any more; if it was the last one, the job is done with its sum.
         return;
     }
     let subject = Subject::Job(sequence);
