@@ -95,6 +95,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("raft.snapshot_interval", "120s", &[]),
     key("raft.snapshot_threshold", "8192", &[]),
     key("raft.log_tail_entries", "10000", &[]),
+    key("disk.low_water_bytes", "", &[]),
     key("grpc.port", "", &[]),
     key("grpc.max_concurrent_streams", "", &[]),
 ];

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::MemberRow;
 use raftgrid_settings::{Settings, SettingsError};
+use raftgrid_store::limits::LOW_WATER_BYTES;
 use raftgrid_store::BootMode;
 use sha2::{Digest, Sha256};
 
@@ -26,6 +27,8 @@ pub(crate) struct Plan {
     pub raft_addr: String,
     /// Members whose addresses are known at the start.
     pub members: Vec<MemberRow>,
+    /// Below so many free bytes this replica takes nothing new.
+    pub low_water_bytes: u64,
     /// Of the raft group.
     pub driver: raftgrid_driver::Config,
     /// Of the leader's loops.
@@ -73,7 +76,8 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
         }
     };
     let (driver, control) = patience(settings, node)?;
-    Ok(Plan { node, boot, cluster_id, data_dir, client_addr, raft_addr, members, driver, control })
+    let low_water_bytes = settings.parse("disk.low_water_bytes")?.unwrap_or(LOW_WATER_BYTES);
+    Ok(Plan { low_water_bytes, node, boot, cluster_id, data_dir, client_addr, raft_addr, members, driver, control })
 }
 
 /// A number; or, in the JSON files of existing clusters, a name: then the place of this replica's address in the list of peers.

@@ -12,9 +12,10 @@ use raftgrid_peer::{
     AddressBook, Identity, PeerClients, PeerService, PeerTransport, RaftSeat, ShelfSnapshots, TransportConfig,
 };
 use raftgrid_replica::clock::SystemClock;
-use raftgrid_replica::{Replica, ReplicaCluster, ReplicaConfig};
+use raftgrid_replica::{Replica, ReplicaCluster, ReplicaConfig, RoomGauge};
 use raftgrid_rpc::grpcio::Server;
-use raftgrid_store::{Booted, Store};
+use raftgrid_store::limits::BALLAST_BYTES;
+use raftgrid_store::{Booted, RoomWatch, Store};
 use raftgrid_store_rocks::RocksDisk;
 use slog::{info, Logger};
 
@@ -116,6 +117,13 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     Ok(Running { servers: vec![client_server, raft_server], replica })
 }
 
+/// Looks at the disk of the data directory; a ballast file keeps some of it for truncation and deletion.
+fn gauge(plan: &Plan) -> Result<RoomGauge> {
+    let watch = RoomWatch::with_limits(RocksDisk::new(), &plan.data_dir, plan.low_water_bytes, BALLAST_BYTES);
+    watch.keep_ballast()?;
+    Ok(Box::new(move || watch.check().map(|room| (room.free_bytes, room.low)).map_err(|error| error.to_string())))
+}
+
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
@@ -133,6 +141,7 @@ fn run(
         blob_dir: plan.data_dir.join("blobs"),
         members: plan.members.clone(),
         client_address: plan.client_addr.clone(),
+        room: gauge(plan)?,
     };
     Ok(Replica::start(config, booted, transport, peers, Arc::new(SystemClock::default()), logger)?)
 }

@@ -200,3 +200,32 @@ fn a_start_that_cannot_work_ends_with_one_line_that_names_the_cause_and_loses_no
     cluster.caught_up(0);
     all_there(&cluster, &ids);
 }
+
+#[test]
+fn replicas_without_room_refuse_new_work_say_so_and_go_on_when_there_is_room() {
+    let mut cluster = Cluster::start(3, &[]);
+    let ids = submit(&cluster, 3);
+    let config = cluster.dir.path().join("no-room.toml");
+    // More than any disk has: every replica is below the mark.
+    std::fs::write(&config, "[disk]\nlow_water_bytes = 1125899906842624\n").unwrap();
+    for at in 0..3 {
+        cluster.kill_replica(at);
+    }
+    for at in 0..3 {
+        let mut command = cluster.command(at);
+        command.arg("--config").arg(&config);
+        cluster.replicas[at].process = Some(Process::start(&mut command, &cluster.log(at)));
+    }
+    wait_for("a refusal that names the disk", || {
+        let args = ["task", "submit", "--type", "command", "--data", r#"{"argv":["true"]}"#, "--timeout", "2s"];
+        let (code, _, errors) = cluster.gridctl(&args);
+        (code != 0 && errors.contains("disk of this replica is almost full")).then_some(())
+    });
+    for at in 0..3 {
+        cluster.kill_replica(at);
+        cluster.start_replica(at);
+    }
+    cluster.leader();
+    all_there(&cluster, &ids);
+    submit(&cluster, 1);
+}

@@ -149,29 +149,15 @@ impl Served {
         Ok(())
     }
 
-    /// Runs `body` on a thread with a slot; what cannot be started is answered with a status.
-    fn on_thread<S, B>(&self, name: &str, slot: Result<Slot, RpcStatus>, sink: S, refuse: fn(S, RpcStatus), body: B)
-    where
-        S: Send + 'static,
-        B: FnOnce(S) + Send + 'static,
-    {
-        let slot = match slot {
-            Ok(slot) => slot,
-            Err(status) => {
-                // Sending a status does not wait for the network, but its future must live until it is sent.
-                let refusing =
-                    std::thread::Builder::new().name("peer-refuse".to_owned()).spawn(move || refuse(sink, status));
-                if let Err(error) = refusing {
-                    warn!(self.parts.logger, "failed to start a thread"; "error" => %error);
-                }
-                return;
-            }
-        };
-        let started = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let _slot = slot;
-            body(sink);
-        });
-        if let Err(error) = started {
+    /// Runs `body` on a thread of its own, with a slot or with the status that says why there is none. A stream and its sink must live
+    /// until the answer is out, or the caller sees a cancelled call instead: so both belong to the body.
+    fn on_thread(
+        &self,
+        name: &str,
+        slot: Result<Slot, RpcStatus>,
+        body: impl FnOnce(Result<Slot, RpcStatus>) + Send + 'static,
+    ) {
+        if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(move || body(slot)) {
             warn!(self.parts.logger, "failed to start a thread"; "error" => %error);
         }
     }
@@ -179,10 +165,12 @@ impl Served {
     fn snapshot(&self, mut stream: RequestStream<SnapshotChunk>, sink: ClientStreamingSink<SnapshotDone>) {
         let served = self.clone();
         let slot = Slot::take(&self.snapshots, limits::SNAPSHOTS_RECEIVED_MAX);
-        let refuse = |sink: ClientStreamingSink<SnapshotDone>, status| drop(block_on(sink.fail(status)));
-        self.on_thread("peer-snap-in", slot, sink, refuse, move |sink| {
+        self.on_thread("peer-snap-in", slot, move |slot| {
             let parts = &served.parts;
-            let ended = match snapshot_receive::receive(&served.door, &*parts.snapshots, &mut stream) {
+            // The slot is free again before the caller hears the answer: it may try again at once.
+            let received =
+                slot.and_then(|_slot| snapshot_receive::receive(&served.door, &*parts.snapshots, &mut stream));
+            let ended = match received {
                 Ok((message, index)) => {
                     info!(parts.logger, "snapshot received"; "from" => message.from, "index" => index);
                     parts.seat.step(message);
@@ -204,9 +192,8 @@ impl Served {
     fn put(&self, mut stream: RequestStream<FragmentChunk>, sink: ClientStreamingSink<FragmentReceipt>) {
         let served = self.clone();
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
-        let refuse = |sink: ClientStreamingSink<FragmentReceipt>, status| drop(block_on(sink.fail(status)));
-        self.on_thread("peer-put", slot, sink, refuse, move |sink| {
-            let ended = match fragments::put(&served.door, &*served.parts.bytes, &mut stream) {
+        self.on_thread("peer-put", slot, move |slot| {
+            let ended = match slot.and_then(|_slot| fragments::put(&served.door, &*served.parts.bytes, &mut stream)) {
                 Ok(receipt) => block_on(sink.success(receipt)),
                 Err(status) => block_on(sink.fail(status)),
             };
@@ -216,12 +203,12 @@ impl Served {
         });
     }
 
-    fn get(&self, request: GetFragmentRequest, sink: ServerStreamingSink<FragmentChunk>) {
+    fn get(&self, request: GetFragmentRequest, mut sink: ServerStreamingSink<FragmentChunk>) {
         let served = self.clone();
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
-        let refuse = |sink: ServerStreamingSink<FragmentChunk>, status| drop(block_on(sink.fail(status)));
-        self.on_thread("peer-get", slot, sink, refuse, move |mut sink| {
-            let ended = match fragments::get(&served.door, &*served.parts.bytes, &request, &mut sink) {
+        self.on_thread("peer-get", slot, move |slot| {
+            let sent = slot.and_then(|_slot| fragments::get(&served.door, &*served.parts.bytes, &request, &mut sink));
+            let ended = match sent {
                 Ok(()) => block_on(sink.close()),
                 Err(status) => block_on(sink.fail(status)),
             };

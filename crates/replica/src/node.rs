@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crossbeam::channel::Sender;
 use raftgrid_blob::FragmentStore;
 use raftgrid_driver::{Observer, RaftHandle, ReadError, Runner, Status, Transport};
 use raftgrid_manifest::{views, Table};
@@ -32,6 +33,7 @@ use crate::ports::{
 };
 use crate::proposals::Proposals;
 use crate::ring::Ring;
+use crate::room::{self, Room, RoomGauge};
 use crate::timer::Timer;
 use crate::uploads::Uploads;
 use crate::views::{end_of_entry, Views};
@@ -54,6 +56,8 @@ pub struct ReplicaConfig {
     pub members: Vec<MemberRow>,
     /// host:port of this replica's client API, as others reach it.
     pub client_address: String,
+    /// Looks at the disk.
+    pub room: RoomGauge,
 }
 
 /// Why a replica did not start.
@@ -88,6 +92,7 @@ pub struct Replica {
 struct Running {
     runner: Runner,
     janitor: JanitorStop,
+    room: Sender<()>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -114,6 +119,7 @@ impl Replica {
         let (timer, timer_thread) = Timer::start();
         let tables = booted.tables;
         let ring = Ring::new(end_of_entry(tables.applied().0), timer.clone());
+        let room = Room::default();
         let late_proposals = Arc::new(Mutex::new(None));
         let reader = tables.reader();
         let machine = Machine::new(tables, ring.clone(), clock.clone(), late_proposals.clone(), logger.clone());
@@ -125,6 +131,7 @@ impl Replica {
             peers: peers.clone(),
             clock: clock.clone(),
             cluster_time: Mutex::new(ClusterTime::default()),
+            room: room.clone(),
             pool: Pool::start("forward", 4, 1_024),
         });
         *late_proposals.lock().unwrap_or_else(PoisonError::into_inner) = Some(proposals.clone());
@@ -181,7 +188,8 @@ impl Replica {
             proposals: proposals.clone(),
             ring: ring.clone(),
         };
-        let threads = vec![timer_thread, leader_thread, janitor_thread];
+        let (room, room_thread) = room::watch(room, config.room, handle.clone(), logger.clone());
+        let threads = vec![timer_thread, leader_thread, janitor_thread, room_thread];
         Ok(Arc::new(Self {
             node,
             client_address: config.client_address,
@@ -196,7 +204,7 @@ impl Replica {
             leader,
             timer,
             flushed: Box::new(move || reader.flushed().unwrap_or(0)),
-            running: Mutex::new(Some(Running { runner, janitor, threads })),
+            running: Mutex::new(Some(Running { runner, janitor, room, threads })),
         }))
     }
 
@@ -263,6 +271,7 @@ impl Replica {
         let Some(running) = running else { return };
         self.leader.stop();
         drop(running.janitor);
+        drop(running.room);
         running.runner.stop();
         self.timer.stop();
         for thread in running.threads {
@@ -376,6 +385,7 @@ impl Bytes for Replica {
         total_bytes: u64,
         digest: [u8; 32],
     ) -> Result<Box<dyn FragmentSink>, CallError> {
+        self.proposals.room.check()?;
         let writer = self.artifacts.files.create().map_err(blob_failed)?;
         let files = self.artifacts.files.clone();
         Ok(Box::new(Sink { files, writer, artifact_id, fragment, total_bytes, digest }))

@@ -14,6 +14,7 @@ use crate::cluster_time::ClusterTime;
 use crate::limits::{COMMAND_BYTES_MAX, PROPOSE_WAIT_MS};
 use crate::pool::Pool;
 use crate::ports::{CallError, Callback, Commands, Peers};
+use crate::room::Room;
 
 /// The path under which a peer takes a batch.
 pub const PROPOSE_PATH: &str = "raftgrid/propose";
@@ -28,6 +29,8 @@ pub struct Proposals {
     pub clock: Arc<dyn Clock>,
     /// What batches are stamped with.
     pub cluster_time: Mutex<ClusterTime>,
+    /// Whether this replica may take more.
+    pub(crate) room: Room,
     /// Where forwarding blocks.
     pub pool: Pool,
 }
@@ -35,6 +38,9 @@ pub struct Proposals {
 impl Proposals {
     /// Proposes here or nowhere.
     pub fn propose_here(&self, mut batch: CommandBatch, done: Callback<Vec<CommandReply>>) {
+        if let Err(full) = self.room.check_commands(batch.get_commands()) {
+            return done(Err(full));
+        }
         let stamp = {
             let mut time = self.cluster_time.lock().unwrap_or_else(PoisonError::into_inner);
             time.stamp(self.clock.monotonic_ms(), self.clock.wall_ms())

@@ -52,6 +52,7 @@ impl Uploads {
         if tensors && total_bytes.is_some_and(|total| total > TENSOR_BYTES_MAX) {
             return Err(CallError::Invalid(format!("total_bytes: the limit is {TENSOR_BYTES_MAX}")));
         }
+        self.proposals.room.check()?;
         let writer = self.artifacts.files.create().map_err(blob_failed)?;
         Ok(Box::new(Incoming { uploads: self.clone(), caller: caller.clone(), purpose, total_bytes, digest, writer }))
     }

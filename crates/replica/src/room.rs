@@ -1,0 +1,111 @@
+//! Low disk: a replica whose disk is almost full takes nothing new and hands leadership to one that has room.
+//!
+//! A write that fails ends the process (durability rule 6), so it must not come to that. Below the mark proposals and uploads are refused as
+//! RESOURCE_EXHAUSTED; what frees space (deletions, cancellations) goes on.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{bounded, RecvTimeoutError, Sender};
+use raftgrid_driver::{RaftHandle, Role};
+use raftgrid_proto::v1::{Command, Command_oneof_kind};
+use slog::{error, info, warn, Logger};
+
+use crate::ports::CallError;
+
+/// How often the disk is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks at the disk: free bytes, and whether they are below the mark. An error is logged and changes nothing.
+pub type RoomGauge = Box<dyn FnMut() -> Result<(u64, bool), String> + Send>;
+
+/// Whether this replica has room; shared by everything that would need some.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Room {
+    low: Arc<AtomicBool>,
+}
+
+impl Room {
+    /// An error if the disk is almost full.
+    pub(crate) fn check(&self) -> Result<(), CallError> {
+        if self.low.load(Ordering::Relaxed) {
+            let why = "the disk of this replica is almost full; free space, or delete jobs and artifacts";
+            return Err(CallError::Exhausted(why.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The same for commands; those that free space may always go.
+    pub(crate) fn check_commands(&self, commands: &[Command]) -> Result<(), CallError> {
+        let frees = |command: &Command| {
+            matches!(
+                command.kind,
+                Some(
+                    Command_oneof_kind::delete_artifact(_)
+                        | Command_oneof_kind::cancel_task(_)
+                        | Command_oneof_kind::cancel_job(_)
+                )
+            )
+        };
+        if commands.iter().all(frees) {
+            return Ok(());
+        }
+        self.check()
+    }
+}
+
+/// Starts the thread that looks; it ends when the sender is dropped.
+pub(crate) fn watch(
+    room: Room,
+    mut gauge: RoomGauge,
+    handle: RaftHandle,
+    logger: Logger,
+) -> (Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = bounded::<()>(0);
+    let thread = std::thread::Builder::new()
+        .name("room".to_owned())
+        .spawn(move || {
+            while stopped.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                match gauge() {
+                    Ok((free_bytes, low)) => told(&room, free_bytes, low, &handle, &logger),
+                    Err(cause) => warn!(logger, "free space not known"; "cause" => cause),
+                }
+            }
+        })
+        .expect("a thread can be started while the process boots");
+    (stop, thread)
+}
+
+fn told(room: &Room, free_bytes: u64, low: bool, handle: &RaftHandle, logger: &Logger) {
+    let before = room.low.swap(low, Ordering::Relaxed);
+    if low && !before {
+        error!(logger, "disk almost full, nothing new is taken"; "free_bytes" => free_bytes);
+    } else if before && !low {
+        info!(logger, "disk has room again"; "free_bytes" => free_bytes);
+    }
+    if low && handle.status().role == Role::Leader {
+        // Tried each second until somebody with room leads.
+        handle.transfer_leadership(None, Box::new(|_| ()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raftgrid_proto::v1::{DeleteArtifact, SubmitTask};
+
+    #[test]
+    fn without_room_only_what_frees_space_goes_through() {
+        let room = Room::default();
+        let submit = Command { kind: Some(Command_oneof_kind::submit_task(SubmitTask::new())), ..Command::default() };
+        let delete =
+            Command { kind: Some(Command_oneof_kind::delete_artifact(DeleteArtifact::new())), ..Command::default() };
+        assert_eq!(room.check_commands(std::slice::from_ref(&submit)), Ok(()));
+        room.low.store(true, Ordering::Relaxed);
+        assert!(matches!(room.check_commands(&[delete.clone(), submit]), Err(CallError::Exhausted(_))));
+        assert_eq!(room.check_commands(&[delete]), Ok(()));
+        assert!(matches!(room.check(), Err(CallError::Exhausted(_))));
+    }
+}
