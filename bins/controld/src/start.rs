@@ -13,7 +13,7 @@ use raftgrid_peer::{
 };
 use raftgrid_replica::clock::SystemClock;
 use raftgrid_replica::{Replica, ReplicaCluster, ReplicaConfig, RoomGauge};
-use raftgrid_rpc::grpcio::Server;
+use raftgrid_rpc::grpcio::{Environment, Server};
 use raftgrid_store::limits::BALLAST_BYTES;
 use raftgrid_store::{Booted, RoomWatch, Store};
 use raftgrid_store_rocks::RocksDisk;
@@ -87,6 +87,34 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         }
     }));
     seat.fill(Arc::new(replica.handle().clone()));
+    let opened = open_ports(&plan, &env, identity, seat, snapshots, peers, &replica, shutdown, logger);
+    match opened {
+        Ok(servers) => {
+            info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr,
+                "raft_addr" => &plan.raft_addr, "cluster" => &plan.cluster_id, "data_dir" => shown(&plan.data_dir));
+            Ok(Running { servers, replica })
+        }
+        Err(error) => {
+            // Its threads must be gone before the process ends: they use the databases.
+            replica.stop();
+            Err(error)
+        }
+    }
+}
+
+/// The services of a replica, on its two ports.
+#[allow(clippy::too_many_arguments, reason = "the parts of one construction, each used once")]
+fn open_ports(
+    plan: &Plan,
+    env: &Arc<Environment>,
+    identity: Identity,
+    seat: RaftSeat,
+    snapshots: Arc<ShelfSnapshots<RocksDisk>>,
+    peers: Arc<PeerClients>,
+    replica: &Arc<Replica>,
+    shutdown: Sender<()>,
+    logger: &Logger,
+) -> Result<Vec<Server>> {
     let cluster = Arc::new(ReplicaCluster {
         replica: replica.clone(),
         cluster_id: identity.cluster_id.clone(),
@@ -110,11 +138,9 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     let service = PeerService::new(identity, seat, snapshots, replica.clone(), forwarding, logger.clone());
     let mut raft_services = services.agents();
     raft_services.push(service.build());
-    let (raft_server, _) = raftgrid_rpc::serve::listen(&env, &plan.raft_addr, raft_services)?;
-    let (client_server, _) = raftgrid_rpc::serve::listen(&env, &plan.client_addr, services.public())?;
-    info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr, "raft_addr" => &plan.raft_addr,
-        "cluster" => &plan.cluster_id, "data_dir" => shown(&plan.data_dir));
-    Ok(Running { servers: vec![client_server, raft_server], replica })
+    let (raft_server, _) = raftgrid_rpc::serve::listen(env, &plan.raft_addr, raft_services)?;
+    let (client_server, _) = raftgrid_rpc::serve::listen(env, &plan.client_addr, services.public())?;
+    Ok(vec![client_server, raft_server])
 }
 
 /// Looks at the disk of the data directory; a ballast file keeps some of it for truncation and deletion.
