@@ -69,9 +69,9 @@ pub(crate) fn down(directory: &Path) -> Result<usize> {
 fn up(context: &Context, directory: &Path, args: &DevUp) -> Result<()> {
     let interrupt = Interrupt::install()?;
     // Before anything runs: from the first start on, every way out of here takes the cluster down.
-    let python = launch::python(args.python.as_deref())?;
-    if !launch::missing_modules(&python, &["raftgrid"])?.is_empty() {
-        let python = python.display();
+    let plan = plan(args)?;
+    if !launch::missing_modules(&plan.python, &["raftgrid"])?.is_empty() {
+        let python = plan.python.display();
         context.output.note(format_args!("{python} has no package raftgrid: train tasks will fail; try: make deps"));
     }
     let state = start(directory, args, &interrupt)?;
@@ -93,11 +93,17 @@ fn up(context: &Context, directory: &Path, args: &DevUp) -> Result<()> {
     outcome
 }
 
-/// Starts all processes of a new cluster, or of one that is down. Milliseconds until each node was ready: see `ready`.
-pub(crate) fn start(directory: &Path, args: &DevUp, interrupt: &Interrupt) -> Result<(DevState, Instant)> {
+/// What is asked for, checked.
+fn plan(args: &DevUp) -> Result<Plan> {
     let python = launch::python(args.python.as_deref())?;
     let plan = Plan { peers: args.peers.unwrap_or(3), workers: args.workers.unwrap_or(3), slots: args.slots, python };
     plan.check()?;
+    Ok(plan)
+}
+
+/// Starts all processes of a new cluster, or of one that is down. Milliseconds until each node was ready: see `ready`.
+pub(crate) fn start(directory: &Path, args: &DevUp, interrupt: &Interrupt) -> Result<(DevState, Instant)> {
+    let plan = plan(args)?;
     let _lock = Lock::take(directory)?;
     let mut state = match DevState::load(directory)? {
         Some(state) => resume(directory, state, args, &plan)?,

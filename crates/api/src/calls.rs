@@ -166,13 +166,17 @@ impl<T> Incoming<T> {
 }
 
 /// What a client is sent, piece by piece, at the pace at which it takes it.
+///
+/// grpcio panics when a sink is polled again after it has said that the call is over, and such a panic ends a completion thread: after the
+/// first failure the sink is not touched any more.
 pub(crate) struct Outgoing<T> {
     sink: ServerStreamingSink<T>,
+    over: bool,
 }
 
 impl<T> Outgoing<T> {
     fn new(sink: ServerStreamingSink<T>) -> Self {
-        Self { sink }
+        Self { sink, over: false }
     }
 
     /// Many large messages: let gRPC pack them.
@@ -183,39 +187,53 @@ impl<T> Outgoing<T> {
     /// Sends at once.
     pub(crate) async fn send(&mut self, message: T) -> Answer<()> {
         use futures::SinkExt;
-        self.sink.send((message, grpcio::WriteFlags::default())).await.map_err(gone)
+        self.alive()?;
+        let sent = self.sink.send((message, grpcio::WriteFlags::default())).await;
+        self.note(sent)
     }
 
     /// Hands the message over and returns when the one before it is on its way: the next can be read meanwhile.
     pub(crate) async fn feed(&mut self, message: T) -> Answer<()> {
         use futures::SinkExt;
-        self.sink.feed((message, grpcio::WriteFlags::default())).await.map_err(gone)
+        self.alive()?;
+        let fed = self.sink.feed((message, grpcio::WriteFlags::default())).await;
+        self.note(fed)
     }
 
     /// Fails if the client has gone.
     pub(crate) async fn still_there(&mut self) -> Answer<()> {
         use futures::Sink;
-        futures::future::poll_fn(|cx| Pin::new(&mut self.sink).poll_ready(cx)).await.map_err(gone)
+        self.alive()?;
+        let ready = futures::future::poll_fn(|cx| Pin::new(&mut self.sink).poll_ready(cx)).await;
+        self.note(ready)
+    }
+
+    fn alive(&self) -> Answer<()> {
+        if self.over {
+            return Err(Failure::Status(status(RpcStatusCode::CANCELLED, "the client has gone")));
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, outcome: grpcio::Result<()>) -> Answer<()> {
+        outcome.map_err(|error| {
+            self.over = true;
+            Failure::Status(status(RpcStatusCode::CANCELLED, error.to_string()))
+        })
     }
 
     async fn end(mut self, answer: Result<(), RpcStatus>) -> grpcio::Result<()> {
         use futures::SinkExt;
+        if self.over {
+            return Ok(());
+        }
+        // What was accepted goes out first.
+        self.sink.flush().await?;
         match answer {
-            Ok(()) => {
-                self.sink.flush().await?;
-                self.sink.close().await
-            }
-            Err(status) => {
-                // What was accepted goes out first; a client that is gone makes no difference to the status.
-                let _ = self.sink.flush().await;
-                self.sink.fail(status).await
-            }
+            Ok(()) => self.sink.close().await,
+            Err(status) => self.sink.fail(status).await,
         }
     }
-}
-
-fn gone(error: grpcio::Error) -> Failure {
-    Failure::Status(status(RpcStatusCode::CANCELLED, error.to_string()))
 }
 
 /// The status that a client sees.

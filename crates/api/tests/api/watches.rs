@@ -122,3 +122,21 @@ fn watching_what_is_not_there_ends_with_not_found() {
     let status = block_on(watch(&node, 0).try_collect::<Vec<_>>()).map_err(status_of).expect_err("no such job");
     assert_eq!(status.code(), RpcStatusCode::NOT_FOUND);
 }
+
+#[test]
+fn clients_that_go_away_in_the_middle_of_a_watch_leave_the_server_serving() {
+    let node = start(1, 1);
+    commit(&node, 0, JobPhase::JOB_RUNNING);
+    // Each leaves while the server waits or sends; a completion thread that died of it would leave some later call unanswered.
+    for number in 1..60 {
+        let mut stream = watch(&node, 0);
+        assert!(block_on(stream.try_next()).expect("streamed").is_some());
+        drop(stream);
+        commit(&node, number, JobPhase::JOB_RUNNING);
+    }
+    for _ in 0..60 {
+        let client = node.other_client();
+        let answer = call(&client, &methods::GET_TASK.method, &GetTaskRequest::new());
+        assert_eq!(answer.expect_err("no id").code(), RpcStatusCode::INVALID_ARGUMENT);
+    }
+}
