@@ -4,12 +4,13 @@ use crate::types::{Config, Millis};
 
 /// Draws pauses. One per leader; the seed differs by replica (it comes with the configuration).
 #[derive(Debug)]
-pub(crate) struct Jitter {
+pub struct Jitter {
     state: u64,
 }
 
 impl Jitter {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// From a seed.
+    pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
@@ -23,7 +24,7 @@ impl Jitter {
     }
 
     /// The pause after `failures` earlier failures: doubled for each, capped, then between its half and its whole.
-    pub(crate) fn backoff(&mut self, config: &Config, failures: u32) -> Millis {
+    pub fn backoff(&mut self, config: &Config, failures: u32) -> Millis {
         let doubled = config.backoff_ms.saturating_mul(1u64 << failures.min(32));
         let whole = doubled.min(config.backoff_ms_max);
         let half = whole / 2;

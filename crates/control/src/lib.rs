@@ -22,4 +22,5 @@ mod types;
 mod view;
 
 pub use control::Control;
+pub use jitter::Jitter;
 pub use types::*;

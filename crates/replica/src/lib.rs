@@ -7,6 +7,7 @@
 
 mod aggregate;
 mod artifacts;
+mod backoff;
 pub mod clock;
 mod cluster_time;
 mod group;

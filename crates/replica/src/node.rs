@@ -19,6 +19,7 @@ use slog::Logger;
 
 use crate::aggregate::Aggregator;
 use crate::artifacts::{blob_failed, Artifacts, OnDisk, SilentPeers};
+use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::cluster_time::ClusterTime;
 use crate::janitor::{self, Janitor, JanitorStop};
@@ -77,6 +78,7 @@ pub struct Replica {
     client_address: String,
     handle: RaftHandle,
     proposals: Arc<Proposals>,
+    backoff: Backoff,
     views: Arc<dyn Views>,
     ring: Ring,
     polls: Arc<Polls>,
@@ -154,6 +156,7 @@ impl Replica {
             pool: Pool::start("aggregate", 1, 1_024),
             logger: logger.clone(),
         });
+        let backoff = Backoff::new(config.control.clone(), views.clone());
         let tap = leader.clone();
         ring.tap(Box::new(move || tap.look()));
         let leader_thread = leader::start(
@@ -195,6 +198,7 @@ impl Replica {
             client_address: config.client_address,
             handle,
             proposals,
+            backoff,
             views,
             ring,
             polls,
@@ -282,7 +286,8 @@ impl Replica {
 }
 
 impl Commands for Replica {
-    fn propose(&self, commands: Vec<Command>, done: Callback<Vec<CommandReply>>) {
+    fn propose(&self, mut commands: Vec<Command>, done: Callback<Vec<CommandReply>>) {
+        self.backoff.fill_in(&mut commands);
         self.proposals.propose(commands, done);
     }
 }
