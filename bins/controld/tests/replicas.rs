@@ -77,8 +77,9 @@ fn a_follower_that_was_away_returns_by_the_log_and_by_a_snapshot() {
     cluster.start_replica(away);
     cluster.caught_up(away);
 
-    let last = cluster.state(away).unwrap().last_index;
     cluster.kill_replica(away);
+    // Whatever it had when it was killed was committed by then, or never will be.
+    let last = wait_for("the leader's state", || cluster.state(cluster.leader())).last_index;
     ids.extend(submit(&cluster, 200));
     let client = cluster.client();
     // Of both that run: whoever leads when the third returns.
@@ -91,7 +92,8 @@ fn a_follower_that_was_away_returns_by_the_log_and_by_a_snapshot() {
     }
     cluster.start_replica(away);
     cluster.caught_up(away);
-    assert!(cluster.state(away).unwrap().first_index > last + 1, "it came by a snapshot, not by the log");
+    let first = wait_for("its state", || cluster.state(away)).first_index;
+    assert!(first > last + 1, "it came by the log: last {last}, first {first}, {:?}", cluster.states_seen());
     all_there(&cluster, &ids);
     // What it got is durable: it starts from it again.
     cluster.kill_replica(away);

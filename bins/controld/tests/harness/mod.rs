@@ -13,6 +13,9 @@ use raftgrid_proto::v1::StateResponse;
 /// Longest wait for something that must come. It bounds a hang; no verdict depends on how fast it came.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Lines of each process's log that a failed test shows.
+const LOG_LINES_SHOWN: usize = 40;
+
 /// A built program of the workspace.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
@@ -191,6 +194,12 @@ impl Cluster {
         client.cluster_state(&self.replicas[at].client).ok()
     }
 
+    /// (node, role, first, last) of all that answer, for messages.
+    pub fn states_seen(&self) -> Vec<(u64, String, u64, u64)> {
+        let states = (0..self.replicas.len()).filter_map(|at| self.state(at));
+        states.map(|it| (it.node_id, it.role.clone(), it.first_index, it.last_index)).collect()
+    }
+
     /// Place of the replica that leads, once one does and the running majority agrees.
     pub fn leader(&self) -> usize {
         wait_for("a leader", || {
@@ -250,6 +259,24 @@ impl Cluster {
             .expect("gridctl runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    }
+}
+
+impl Drop for Cluster {
+    /// A test that failed shows what its processes said last.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let Ok(entries) = std::fs::read_dir(self.dir.path()) else { return };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.extension().is_some_and(|ending| ending == "log") {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                let tail = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+                eprintln!("--- end of {}\n{}", path.display(), tail.join("\n"));
+            }
+        }
     }
 }
 

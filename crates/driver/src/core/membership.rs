@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, EntryType};
-use raft::ProgressState;
+use raft::{Progress, ProgressState};
 
 use super::{conf, ChangeStart, Core, Ticket};
 use crate::error::ChangeError;
@@ -101,10 +101,16 @@ impl<L: LogStore> Core<L> {
     }
 
     fn is_caught_up(&self, node: NodeId) -> bool {
-        let committed = self.node.raft.raft_log.committed;
-        let near = |matched: Index| matched > 0 && matched + self.config.promote_lag_entries >= committed;
-        let progress = self.node.raft.prs().get(node);
-        progress.is_some_and(|p| p.state == ProgressState::Replicate && near(p.matched)) && self.is_healthy(node)
+        let log = &self.node.raft.raft_log;
+        let near = |matched: Index| matched > 0 && matched + self.config.promote_lag_entries >= log.committed;
+        let caught_up = |p: &Progress| match p.state {
+            ProgressState::Replicate => near(p.matched),
+            // An answer to a snapshot that overtakes the report of its sending leaves raft-rs probing, and it sends nothing to a follower that
+            // has everything: without new entries it would stay so for ever.
+            ProgressState::Probe => p.matched > 0 && p.matched == log.last_index(),
+            ProgressState::Snapshot => false,
+        };
+        self.node.raft.prs().get(node).is_some_and(caught_up) && self.is_healthy(node)
     }
 
     pub(super) fn tick_membership(&mut self) {

@@ -52,6 +52,18 @@ fn a_joiner_becomes_a_learner_then_a_voter_and_its_address_is_recorded() {
 }
 
 #[test]
+fn a_joiner_is_promoted_in_an_idle_group_although_its_answer_overtakes_the_report_of_the_snapshot() {
+    let options = Options { log_tail_entries: 5, flush_percent: 100, report_late_us: SECOND / 5, ..Options::default() };
+    let mut sim = Sim::found(11, options, &[1, 2, 3]);
+    assert!(sim.run_until(10 * SECOND, |sim| sim.leader().is_some_and(|l| sim.core(l).status().applied > 1)));
+    let leader = sim.leader().expect("just seen");
+    sim.add(4, MemoryDisk::default());
+    sim.change(leader, MembershipChange::AddLearner { node: 4 }, b"four:1");
+    // Nobody proposes anything: raft-rs goes on probing a follower that has everything, and never sends to it again.
+    assert!(sim.run_until(20 * SECOND, |sim| sim.conf_everywhere(&[1, 2, 3, 4], |c| c.voters == [1, 2, 3, 4])));
+}
+
+#[test]
 fn a_replica_that_was_away_returns_by_log_or_by_snapshot() {
     let (mut sim, leader) = found(2, &[1, 2, 3]);
     let away = if leader == 3 { 2 } else { 3 };

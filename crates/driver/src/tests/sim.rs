@@ -47,6 +47,8 @@ pub(super) struct Options {
     pub(super) loss_percent: u64,
     pub(super) double_percent: u64,
     pub(super) delay_us: u64,
+    /// So much later than the snapshot itself arrives the report of its sending, in microseconds.
+    pub(super) report_late_us: u64,
     pub(super) sync_us: u64,
     pub(super) apply_us: u64,
     pub(super) flush_percent: u64,
@@ -61,6 +63,7 @@ impl Default for Options {
             loss_percent: 0,
             double_percent: 0,
             delay_us: 2_000,
+            report_late_us: 0,
             sync_us: 1_000,
             apply_us: 500,
             flush_percent: 20,
@@ -80,6 +83,7 @@ enum Event {
     AppliedDone(NodeId, u64, Applied),
     Deliver(Message, u64),
     SnapshotBuilt(NodeId, u64, Result<Snapshot, String>),
+    SnapshotReported(NodeId, u64, NodeId, bool),
 }
 
 pub(super) struct Live {
@@ -295,6 +299,7 @@ impl Sim {
                 }
             }
             Event::Deliver(message, incarnation) => self.deliver(message, incarnation),
+            Event::SnapshotReported(from, incarnation, to, ok) => self.report_snapshot(from, incarnation, to, ok),
             Event::SnapshotBuilt(node, incarnation, built) => {
                 if self.live(node, incarnation).is_some() {
                     self.input(node, |live| live.core.snapshot_built(built));
@@ -443,13 +448,21 @@ impl Sim {
         }
     }
 
+    fn report_snapshot(&mut self, from: NodeId, incarnation: u64, to: NodeId, ok: bool) {
+        if self.live(from, incarnation).is_some() {
+            self.input(from, |live| live.core.snapshot_sent(to, ok));
+        }
+    }
+
     fn deliver(&mut self, mut message: Message, incarnation: u64) {
         let (from, to) = (message.from, message.to);
         let there = self.nodes.get(&to).is_some_and(|home| home.live.is_some()) && !self.cut.contains(&(from, to));
         if message.snapshot.is_some() {
             let ok = there && !self.rng.percent(self.options.loss_percent);
-            if self.live(from, incarnation).is_some() {
-                self.input(from, |live| live.core.snapshot_sent(to, ok));
+            if self.options.report_late_us > 0 {
+                self.schedule(self.options.report_late_us, Event::SnapshotReported(from, incarnation, to, ok));
+            } else {
+                self.report_snapshot(from, incarnation, to, ok);
             }
             if !ok {
                 return;
