@@ -10,6 +10,9 @@ use raftgrid_store::limits::LOW_WATER_BYTES;
 use raftgrid_store::BootMode;
 use sha2::{Digest, Sha256};
 
+/// Default port of the client API.
+const CLIENT_PORT: u16 = 40_051;
+
 /// Everything that `start` needs.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -43,7 +46,14 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
     let (client_addr, raft_addr) = addresses(settings)?;
     let mut members = peers(settings)?;
     let join: bool = settings.parse("join")?.unwrap_or(false);
-    let bootstrap: bool = settings.parse("bootstrap")?.unwrap_or(false);
+    let expects_itself_alone = members.is_empty() && settings.parse("bootstrap_expect")? == Some(1_usize);
+    let bootstrap = settings.parse("bootstrap")?.unwrap_or(false) || expects_itself_alone;
+    if join && bootstrap {
+        return Err(settings.bad("join", "a replica founds a cluster or joins one, not both"));
+    }
+    if join && members.is_empty() {
+        return Err(settings.bad("join", "peers must name the founders, as they were founded"));
+    }
     let this = member(node, &raft_addr, &client_addr);
     if members.is_empty() && !join && !bootstrap {
         return Err(SettingsError::Missing {
@@ -122,6 +132,7 @@ fn is_loopback(host: &str) -> bool {
 fn peers(settings: &Settings) -> Result<Vec<MemberRow>, SettingsError> {
     let Some(list) = settings.get("peers").filter(|list| !list.is_empty()) else { return Ok(Vec::new()) };
     let mut members: Vec<MemberRow> = Vec::new();
+    let client_port = settings.parse::<u16>("grpc.port")?.unwrap_or(CLIENT_PORT);
     for (place, item) in list.split(',').map(str::trim).filter(|item| !item.is_empty()).enumerate() {
         let bad = |cause: &str| settings.bad("peers", format!("`{item}`: {cause}"));
         let row = match item.split_once('=') {
@@ -133,7 +144,7 @@ fn peers(settings: &Settings) -> Result<Vec<MemberRow>, SettingsError> {
             }
             None => {
                 let (host, _) = item.rsplit_once(':').ok_or_else(|| bad("write ID=RAFT_HOST:PORT/CLIENT_HOST:PORT"))?;
-                member(place as NodeId + 1, item, &format!("{host}:40051"))
+                member(place as NodeId + 1, item, &format!("{host}:{client_port}"))
             }
         };
         if row.node_id == 0 || members.iter().any(|other| other.node_id == row.node_id) {
@@ -254,6 +265,8 @@ mod tests {
             (vec![("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS), ("preset", "fast")], "presets are"),
             (vec![("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS), ("client_addr", "0.0.0.0:1")], "--insecure"),
             (vec![("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS), ("raft_addr", "here")], "HOST:PORT"),
+            (vec![("node_id", "1"), ("data_dir", "/d"), ("join", "true")], "peers must name the founders"),
+            (vec![("node_id", "1"), ("data_dir", "/d"), ("join", "true"), ("bootstrap", "true")], "not both"),
             (vec![("node_id", "0"), ("data_dir", "/d"), ("peers", PEERS)], "1 or more"),
         ] {
             let error = planned(&flags).unwrap_err();

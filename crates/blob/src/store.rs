@@ -75,6 +75,9 @@ impl FragmentStore {
         }
         fs::create_dir_all(&incoming).map_err(io("create", &incoming))?;
         sync_directory(root)?;
+        if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_directory(parent)?;
+        }
         Ok(Self { root: root.to_owned(), incoming, next_incoming: Arc::new(AtomicU64::new(0)) })
     }
 
@@ -98,10 +101,9 @@ impl FragmentStore {
     /// Gives a finished fragment its place; durable when it returns. Storing the same fragment again replaces it.
     pub fn keep(&self, mut written: FragmentWriter, artifact_id: u64, fragment: u32) -> Result<(), BlobError> {
         let folder = self.folder(artifact_id);
-        if !folder.exists() {
-            fs::create_dir_all(&folder).map_err(io("create", &folder))?;
-            sync_directory(&self.root)?;
-        }
+        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
+        // Always: a folder that is there may be another thread's, or a killed process's, that was not synced yet.
+        sync_directory(&self.root)?;
         let path = folder.join(fragment.to_string());
         fs::rename(&written.path, &path).map_err(io("rename to", &path))?;
         written.kept = true;

@@ -74,11 +74,6 @@ pub(crate) fn answered(machine: &Machine<'_>, command: &Command) -> Result<Optio
         let why = format!("request {id} is older than the answers that are kept; it is not executed");
         return Err(refuse(Outcome::OUTCOME_UNKNOWN, why));
     }
-    let now = machine.now_ms();
-    if now != 0 && created > now.saturating_add(REQUEST_AHEAD_MS_MAX) {
-        let ahead = (created - now) / 1_000;
-        return Err(invalid("request_id", format!("made {ahead} s ahead of cluster time; set the caller's clock")));
-    }
     Ok(None)
 }
 
@@ -93,7 +88,10 @@ pub(crate) fn keep(
     if reply.outcome != Outcome::EXHAUSTED {
         let key = keys::request(&command.principal, &command.request_id);
         let mut row = RequestRow { position: position.get(), command_digest: digest(command), ..RequestRow::default() };
-        row.created_ms = created_ms(&command.request_id).unwrap_or(0);
+        // Cluster time stands still while no replica runs, so a caller may be ahead of it by any time; what is kept must not let one caller's
+        // clock make the requests of all others look old.
+        let ahead_max = meta.cluster_time_ms.saturating_add(REQUEST_AHEAD_MS_MAX);
+        row.created_ms = created_ms(&command.request_id).unwrap_or(0).min(ahead_max);
         row.set_reply(reply.clone());
         rows.set(Table::Request, key.clone(), Some(encode(&row)));
         rows.set(Table::RequestByAge, keys::number(position.get()), Some(key));

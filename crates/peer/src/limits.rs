@@ -38,7 +38,7 @@ pub const FRAGMENT_STREAMS_MAX: usize = 64;
 /// Bytes of one fragment.
 pub const FRAGMENT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// Time that a fragment's transfer has, whatever its size.
-pub const FRAGMENT_TIME_MIN: Duration = Duration::from_secs(10);
+pub const FRAGMENT_TIME_MIN: Duration = Duration::from_secs(3);
 /// Slowest transfer that is waited for, in bytes per second.
 pub const FRAGMENT_BYTES_PER_SECOND_MIN: u64 = 1024 * 1024;
 

@@ -2,8 +2,10 @@
 //! that commits them. Whoever leads may do it again: the bytes are the same.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use raftgrid_control::Input;
+use raftgrid_driver::Role;
 use raftgrid_manifest::{round_inputs_hash, views, RoundInputs};
 use raftgrid_proto::v1::{CommitModel, ContributionRow, JobRow, RoundRow};
 use slog::{warn, Logger};
@@ -14,6 +16,11 @@ use crate::models::Models;
 use crate::polls::rows_failed;
 use crate::pool::Pool;
 use crate::ports::CallError;
+
+/// How often a sum is tried before the step hears of the trouble.
+const SUM_TRIES_MAX: usize = 100;
+/// Between two tries.
+const SUM_PAUSE: Duration = Duration::from_millis(500);
 
 /// Sums rounds on threads of its own.
 pub(crate) struct Aggregator {
@@ -31,7 +38,7 @@ impl Aggregator {
     /// Starts; the outcome goes to `inbox`.
     pub(crate) fn start(self: &Arc<Self>, job_id: String, round: u64, inbox: LeaderInbox) {
         let Some(slot) = self.pool.slot() else {
-            return inbox.input(Input::Aggregated {
+            return inbox.input_from_inside(Input::Aggregated {
                 job_id,
                 round,
                 result: Err("too many sums are waiting".to_owned()),
@@ -39,12 +46,31 @@ impl Aggregator {
         };
         let this = self.clone();
         slot.run(Box::new(move || {
-            let result = this.sum(&job_id, round).map(Box::new).map_err(|error| error.to_string());
+            let result = this.sum_patiently(&job_id, round).map(Box::new).map_err(|error| error.to_string());
             if let Err(cause) = &result {
                 warn!(this.logger, "round not summed"; "job" => &job_id, "round" => round, "cause" => cause);
             }
             inbox.input(Input::Aggregated { job_id, round, result });
         }));
+    }
+
+    /// Trouble that passes (a peer that is away, an outcome that was not learnt) is no failure of the job: it is tried again while this replica
+    /// leads.
+    fn sum_patiently(&self, job_id: &str, round: u64) -> Result<CommitModel, CallError> {
+        for _ in 0..SUM_TRIES_MAX {
+            match self.sum(job_id, round) {
+                Err(error) if !matches!(error, CallError::Invalid(_)) && self.leads() => {
+                    warn!(self.logger, "round not summed yet"; "job" => job_id, "round" => round, "cause" => %error);
+                    std::thread::sleep(SUM_PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
+        self.sum(job_id, round)
+    }
+
+    fn leads(&self) -> bool {
+        self.artifacts.handle.status().role == Role::Leader
     }
 
     fn sum(&self, job_id: &str, round: u64) -> Result<CommitModel, CallError> {

@@ -239,7 +239,16 @@ impl Artifacts {
 
     /// All bytes of a committed artifact, verified. Blocks.
     pub(crate) fn read(&self, artifact_id: u64) -> Result<Vec<u8>, CallError> {
-        self.open(&self.committed(artifact_id)?)?.read_all().map_err(blob_failed)
+        let row = self.committed(artifact_id)?;
+        match self.open(&row)?.read_all() {
+            Ok(bytes) => Ok(bytes),
+            Err(error) => {
+                // The footer was good and a block is not: this copy is worth nothing, another replica's may be.
+                warn!(self.logger, "copy damaged, fetching another"; "artifact" => artifact_id, "cause" => %error);
+                self.files.remove(artifact_id).map_err(blob_failed)?;
+                self.open(&row)?.read_all().map_err(blob_failed)
+            }
+        }
     }
 
     /// A new artifact of bytes in memory, placed. Blocks.

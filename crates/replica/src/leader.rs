@@ -81,6 +81,11 @@ impl LeaderInbox {
         let _ = self.events.send(Event::Input(Box::new(input)));
     }
 
+    /// The same from the leader's own thread, which must not wait for itself: what does not go in is ordered again by the step's own time-out.
+    pub fn input_from_inside(&self, input: Input) {
+        let _ = self.events.try_send(Event::Input(Box::new(input)));
+    }
+
     /// Ends the thread.
     pub(crate) fn stop(&self) {
         let _ = self.events.send(Event::Stop);
@@ -210,6 +215,9 @@ impl Shell {
             info!(self.context.logger, "leadership lost"; "term" => status.term, "leader" => status.leader);
             self.term = None;
             self.wake_at = None;
+            self.refuse_beats();
+        }
+        if !leads && !self.beats.is_empty() {
             self.refuse_beats();
         }
         if leads && self.term.is_none() {

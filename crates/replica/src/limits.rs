@@ -15,7 +15,7 @@ pub const LEADER_INBOX_MAX: usize = 16_384;
 /// Snapshots that may be ordered at a time.
 pub const SNAPSHOTS_WAITING_MAX: usize = 4;
 /// For so long a peer that did not take a copy is asked after the others, in milliseconds.
-pub const SILENT_PEER_MS: u64 = 3_000;
+pub const SILENT_PEER_MS: u64 = 10_000;
 /// Longest wait for a decision on a proposal of the replica itself, in milliseconds.
 pub const PROPOSE_WAIT_MS: u64 = 10_000;
 /// Bytes of one command batch.

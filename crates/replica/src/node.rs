@@ -124,6 +124,8 @@ impl Replica {
         let room = Room::default();
         let late_proposals = Arc::new(Mutex::new(None));
         let reader = tables.reader();
+        // Before anything is proposed here: a group that has a time never takes it from a wall clock again.
+        let cluster_time_ms = views::meta(&reader.view()).map_or(0, |meta| meta.cluster_time_ms);
         let machine = Machine::new(tables, ring.clone(), clock.clone(), late_proposals.clone(), logger.clone());
         let (leader, queue) = leader::inbox();
         let (handle, runner) =
@@ -132,7 +134,7 @@ impl Replica {
             handle: handle.clone(),
             peers: peers.clone(),
             clock: clock.clone(),
-            cluster_time: Mutex::new(ClusterTime::default()),
+            cluster_time: Mutex::new(ClusterTime::new(cluster_time_ms, clock.monotonic_ms())),
             room: room.clone(),
             pool: Pool::start("forward", 4, 1_024),
         });
@@ -153,7 +155,7 @@ impl Replica {
         let aggregator = Arc::new(Aggregator {
             artifacts: artifacts.clone(),
             models: models.clone(),
-            pool: Pool::start("aggregate", 1, 1_024),
+            pool: Pool::start("aggregate", 2, 1_024),
             logger: logger.clone(),
         });
         let backoff = Backoff::new(config.control.clone(), views.clone());

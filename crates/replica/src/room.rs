@@ -18,6 +18,9 @@ use crate::ports::CallError;
 /// How often the disk is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// After handing leadership away for want of room, so many looks pass until it is tried again.
+const TRANSFER_AGAIN_LOOKS: u32 = 120;
+
 /// Looks at the disk: free bytes, and whether they are below the mark. An error is logged and changes nothing.
 pub type RoomGauge = Box<dyn FnMut() -> Result<(u64, bool), String> + Send>;
 
@@ -67,9 +70,10 @@ pub(crate) fn watch(
     let thread = std::thread::Builder::new()
         .name("room".to_owned())
         .spawn(move || {
+            let mut transfer_in = 0;
             while stopped.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 match gauge() {
-                    Ok((free_bytes, low)) => told(&room, free_bytes, low, &handle, &logger),
+                    Ok((free_bytes, low)) => told(&room, free_bytes, low, &mut transfer_in, &handle, &logger),
                     Err(cause) => warn!(logger, "free space not known"; "cause" => cause),
                 }
             }
@@ -78,15 +82,17 @@ pub(crate) fn watch(
     (stop, thread)
 }
 
-fn told(room: &Room, free_bytes: u64, low: bool, handle: &RaftHandle, logger: &Logger) {
+fn told(room: &Room, free_bytes: u64, low: bool, transfer_in: &mut u32, handle: &RaftHandle, logger: &Logger) {
     let before = room.low.swap(low, Ordering::Relaxed);
     if low && !before {
         error!(logger, "disk almost full, nothing new is taken"; "free_bytes" => free_bytes);
     } else if before && !low {
         info!(logger, "disk has room again"; "free_bytes" => free_bytes);
     }
-    if low && handle.status().role == Role::Leader {
-        // Tried each second until somebody with room leads.
+    *transfer_in = transfer_in.saturating_sub(1);
+    if low && *transfer_in == 0 && handle.status().role == Role::Leader {
+        // Seldom: where all replicas share one full disk, leadership must not go round and round.
+        *transfer_in = TRANSFER_AGAIN_LOOKS;
         handle.transfer_leadership(None, Box::new(|_| ()));
     }
 }

@@ -1,14 +1,14 @@
 //! Bytes on their way in: spooled to this disk, checked, copied to the peers, committed. One file for the three purposes that end differently.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::bounded;
 use raftgrid_blob::FragmentWriter;
 use raftgrid_manifest::{views, Rows, Table};
 use raftgrid_proto::v1::{
-    Ack, AckOutcome, Command, CommandReply, Command_oneof_kind, CommitArtifact, CommitGradient, CommitModel, JobRow,
-    Outcome, RejectGradient, RoundPhase, TaskRow,
+    Ack, AckOutcome, Command, CommandReply, Command_oneof_kind, CommitArtifact, CommitGradient, CommitModel, JobPhase,
+    JobRow, Outcome, RejectGradient, RoundPhase, TaskRow,
 };
 use raftgrid_train::{check_contribution, check_model, effective_weight, GuardLimits};
 
@@ -21,7 +21,7 @@ use crate::proposals::Proposals;
 use crate::ring::Ring;
 
 /// How long `InitModel` of a trainer that is not the init task waits for model 0.
-const MODEL_WAIT: Duration = Duration::from_secs(20);
+const MODEL_WAIT: Duration = Duration::from_secs(5);
 
 /// How long an upload waits for a replica that is behind.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -171,6 +171,7 @@ impl Uploads {
     /// a client without leases does not know that its shard is leased a moment after it was given the model.
     fn caught_up_with(&self, meta: &GradientMeta) -> Result<Arc<dyn Rows + Send + Sync>, CallError> {
         let old_client = meta.lease_epoch == 0;
+        let deadline = Instant::now() + CATCH_UP;
         loop {
             let (rows, position) = self.artifacts.views.view();
             let behind = if old_client {
@@ -188,14 +189,15 @@ impl Uploads {
                 // Whoever waited too long is gone.
                 let _ = sender.send(at);
             });
+            let left = deadline.saturating_duration_since(Instant::now());
             self.ring.changed_after(
                 position,
                 Some(vec![(Table::Round, Vec::new()), (Table::Task, Vec::new())]),
-                CATCH_UP,
+                left,
                 woken,
             );
             match changed.recv() {
-                Ok(at) if at > position => {}
+                Ok(at) if at > position && Instant::now() < deadline => {}
                 _ if old_client => return Ok(rows),
                 _ => {
                     return Err(CallError::Unavailable("this replica is behind the one that gave the lease".to_owned()))
@@ -227,7 +229,7 @@ impl Uploads {
         mut writer: FragmentWriter,
         digest: [u8; 32],
     ) -> Result<Ack, CallError> {
-        let job = self.job_for_model(meta, digest)?;
+        let job = self.job_for_model(meta)?;
         if job.get_job().has_model {
             let (rows, _) = self.artifacts.views.view();
             return first_model_compared(rows.as_ref(), &job, digest);
@@ -257,7 +259,9 @@ impl Uploads {
     }
 
     /// The job, once it has a model or this task is the one to make it.
-    fn job_for_model(&self, meta: &InitModelMeta, _digest: [u8; 32]) -> Result<JobRow, CallError> {
+    /// It gives up in time, since it holds a thread.
+    fn job_for_model(&self, meta: &InitModelMeta) -> Result<JobRow, CallError> {
+        let deadline = Instant::now() + MODEL_WAIT;
         loop {
             let (rows, position) = self.artifacts.views.view();
             let job = views::job_row(rows.as_ref(), &meta.job_id).map_err(rows_failed)?;
@@ -265,6 +269,9 @@ impl Uploads {
             if let Some(job) = job {
                 if job.get_job().has_model || job.init_task == meta.task_id {
                     return Ok(job);
+                }
+                if !matches!(job.get_job().phase, JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED) {
+                    return Err(CallError::Precondition(format!("STALE_LEASE: job {} is over", meta.job_id)));
                 }
             } else if !behind {
                 return Err(CallError::NotFound(format!("job {} does not exist", meta.job_id)));
@@ -275,9 +282,10 @@ impl Uploads {
                 // Whoever waited too long is gone.
                 let _ = sender.send(at);
             });
-            self.ring.changed_after(position, Some(vec![(Table::Job, Vec::new())]), MODEL_WAIT, woken);
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.ring.changed_after(position, Some(vec![(Table::Job, Vec::new())]), left, woken);
             match changed.recv() {
-                Ok(at) if at > position => {}
+                Ok(at) if at > position && Instant::now() < deadline => {}
                 _ => return Err(CallError::Unavailable(format!("job {} has no model 0 yet", meta.job_id))),
             }
         }

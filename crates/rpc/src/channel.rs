@@ -25,6 +25,9 @@ pub fn options(env: &Arc<Environment>) -> ChannelBuilder {
         .max_receive_message_len(message_bytes_max)
         .max_send_message_len(message_bytes_max)
         .http2_bdp_probe(false)
+        // The pings of our own clients are no attack.
+        .http2_min_recv_ping_interval_without_data(Duration::from_secs(1))
+        .http2_max_ping_strikes(0)
         // gRPC inflates after it checked the size of what it received; nobody of ours compresses.
         .raw_cfg_int(per_message_decompression, 0)
 }
@@ -36,8 +39,10 @@ fn client_options(env: &Arc<Environment>) -> ChannelBuilder {
         .use_local_subchannel_pool(true)
         .initial_reconnect_backoff(Duration::from_millis(50))
         .max_reconnect_backoff(Duration::from_millis(500))
-        .keepalive_time(Duration::from_secs(10))
-        .keepalive_timeout(Duration::from_secs(5))
+        // A peer that is stopped, or gone without a word, is noticed within five seconds while a call is under way.
+        .keepalive_time(Duration::from_secs(3))
+        .keepalive_timeout(Duration::from_secs(2))
+        .http2_max_pings_without_data(0)
 }
 
 /// A connection of its own for small calls. `address` is host:port.
