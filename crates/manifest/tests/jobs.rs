@@ -121,6 +121,9 @@ fn the_bundle_is_committed_and_its_digest_becomes_part_of_the_job() {
     assert_eq!(world.job("digits").get_spec().bundle_digest, sha("code"));
     world.must(submit_job(spec(Vec::new())), Outcome::EXISTING);
     world.must(submit_job(spec(sha("code"))), Outcome::EXISTING);
+    let mut uploaded_again = spec(sha("code"));
+    uploaded_again.mut_task().bundle_artifact = "77".to_owned();
+    world.must(submit_job(uploaded_again), Outcome::EXISTING);
 }
 
 #[test]

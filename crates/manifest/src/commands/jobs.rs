@@ -43,6 +43,10 @@ fn again(machine: &Machine<'_>, asked: &JobSpec, row: &JobRow) -> Handled {
     if asked.bundle_digest.is_empty() {
         asked.bundle_digest = job.get_spec().bundle_digest.clone();
     }
+    if !asked.bundle_digest.is_empty() && asked.bundle_digest == job.get_spec().bundle_digest {
+        // The same code uploaded again has another artifact id; what counts is its content.
+        asked.mut_task().bundle_artifact = job.get_spec().get_task().bundle_artifact.clone();
+    }
     if asked != *job.get_spec() || job.principal != machine.principal {
         return Err(refuse(Outcome::ALREADY_EXISTS, format!("job {} exists with another spec", job.job_id)));
     }
