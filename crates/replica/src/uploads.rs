@@ -1,7 +1,7 @@
 //! Bytes on their way in: spooled to this disk, checked, copied to the peers, committed. One file for the three purposes that end differently.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam::channel::bounded;
 use raftgrid_blob::FragmentWriter;
@@ -18,13 +18,13 @@ use crate::models::Models;
 use crate::polls::rows_failed;
 use crate::ports::{CallError, Callback, Caller, GradientMeta, InitModelMeta, Purpose, Upload, Uploaded};
 use crate::proposals::Proposals;
-use crate::ring::Ring;
+use crate::ring::{Interest, Ring};
 
 /// How long `InitModel` of a trainer that is not the init task waits for model 0.
-const MODEL_WAIT: Duration = Duration::from_secs(5);
+const MODEL_WAIT_MS: u64 = 5_000;
 
 /// How long an upload waits for a replica that is behind.
-const CATCH_UP: Duration = Duration::from_secs(5);
+const CATCH_UP_MS: u64 = 5_000;
 
 /// What uploads work with.
 #[derive(Clone)]
@@ -171,7 +171,7 @@ impl Uploads {
     /// a client without leases does not know that its shard is leased a moment after it was given the model.
     fn caught_up_with(&self, meta: &GradientMeta) -> Result<Arc<dyn Rows + Send + Sync>, CallError> {
         let old_client = meta.lease_epoch == 0;
-        let deadline = Instant::now() + CATCH_UP;
+        let deadline = self.now_ms() + CATCH_UP_MS;
         loop {
             let (rows, position) = self.artifacts.views.view();
             let behind = if old_client {
@@ -184,25 +184,14 @@ impl Uploads {
             if !behind {
                 return Ok(rows);
             }
-            let (sender, changed) = bounded(1);
-            let woken = Box::new(move |at| {
-                // Whoever waited too long is gone.
-                let _ = sender.send(at);
-            });
-            let left = deadline.saturating_duration_since(Instant::now());
-            self.ring.changed_after(
-                position,
-                Some(vec![(Table::Round, Vec::new()), (Table::Task, Vec::new())]),
-                left,
-                woken,
-            );
-            match changed.recv() {
-                Ok(at) if at > position && Instant::now() < deadline => {}
-                _ if old_client => return Ok(rows),
-                _ => {
-                    return Err(CallError::Unavailable("this replica is behind the one that gave the lease".to_owned()))
-                }
+            let interest = vec![(Table::Round, Vec::new()), (Table::Task, Vec::new())];
+            if self.changed(position, interest, deadline) {
+                continue;
             }
+            if old_client {
+                return Ok(rows);
+            }
+            return Err(CallError::Unavailable("this replica is behind the one that gave the lease".to_owned()));
         }
     }
 
@@ -258,10 +247,26 @@ impl Uploads {
         Ok(ack_of(self.propose(&caller.principal, Command_oneof_kind::commit_model(commit))?))
     }
 
+    fn now_ms(&self) -> u64 {
+        self.artifacts.clock.monotonic_ms()
+    }
+
+    /// Waits for a change after `position`; false when none came before `deadline_ms`. Blocks.
+    fn changed(&self, position: u64, interest: Interest, deadline_ms: u64) -> bool {
+        let (sender, changed) = bounded(1);
+        let woken = Box::new(move |at| {
+            // Whoever waited too long is gone.
+            let _ = sender.send(at);
+        });
+        let left = Duration::from_millis(deadline_ms.saturating_sub(self.now_ms()));
+        self.ring.changed_after(position, Some(interest), left, woken);
+        changed.recv().is_ok_and(|at| at > position) && self.now_ms() < deadline_ms
+    }
+
     /// The job, once it has a model or this task is the one to make it.
     /// It gives up in time, since it holds a thread.
     fn job_for_model(&self, meta: &InitModelMeta) -> Result<JobRow, CallError> {
-        let deadline = Instant::now() + MODEL_WAIT;
+        let deadline = self.now_ms() + MODEL_WAIT_MS;
         loop {
             let (rows, position) = self.artifacts.views.view();
             let job = views::job_row(rows.as_ref(), &meta.job_id).map_err(rows_failed)?;
@@ -277,16 +282,8 @@ impl Uploads {
                 return Err(CallError::NotFound(format!("job {} does not exist", meta.job_id)));
             }
             drop(rows);
-            let (sender, changed) = bounded(1);
-            let woken = Box::new(move |at| {
-                // Whoever waited too long is gone.
-                let _ = sender.send(at);
-            });
-            let left = deadline.saturating_duration_since(Instant::now());
-            self.ring.changed_after(position, Some(vec![(Table::Job, Vec::new())]), left, woken);
-            match changed.recv() {
-                Ok(at) if at > position && Instant::now() < deadline => {}
-                _ => return Err(CallError::Unavailable(format!("job {} has no model 0 yet", meta.job_id))),
+            if !self.changed(position, vec![(Table::Job, Vec::new())], deadline) {
+                return Err(CallError::Unavailable(format!("job {} has no model 0 yet", meta.job_id)));
             }
         }
     }

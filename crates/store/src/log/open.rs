@@ -72,7 +72,7 @@ pub(crate) fn load(db: &impl LogDb, base: Base) -> DiskResult<Result<Window, Str
 }
 
 /// (index, term) of the first or the last entry: None without entries, Some(None) when it does not decode.
-#[allow(clippy::option_option)]
+#[allow(clippy::option_option, reason = "no entry, and one that does not decode, are two different things")]
 fn edge(db: &impl LogDb, direction: Direction) -> DiskResult<Option<Option<(Index, Term)>>> {
     let mut found = None;
     db.scan(&entry_key(0), ENTRY_END, direction, &mut |key, value| {
