@@ -63,12 +63,13 @@ pub(crate) fn kill_all(folder: &Path) -> std::io::Result<usize> {
     let deadline = boottime_ms() + LEFTOVERS_DIE_MS;
     let mut found = 0;
     loop {
-        let alive = kill_once(&runs);
+        let Look { alive, starting } = kill_once(&runs);
         found = found.max(alive);
-        if alive == 0 {
+        let late = boottime_ms() > deadline;
+        if alive == 0 && (starting == 0 || late) {
             break;
         }
-        if boottime_ms() > deadline {
+        if late {
             let text =
                 format!("failed to kill {alive} processes that an earlier worker left; end them, then start again");
             return Err(std::io::Error::other(text));
@@ -81,9 +82,18 @@ pub(crate) fn kill_all(folder: &Path) -> std::io::Result<usize> {
     Ok(found)
 }
 
+/// What one look at all processes found.
+struct Look {
+    /// Processes of these runs; each was killed.
+    alive: usize,
+    /// Processes in the middle of an exec, which show neither environment nor arguments for an instant: whose they are is told by the
+    /// next look.
+    starting: usize,
+}
+
 /// One look at all processes: kills those of these runs and counts them.
-fn kill_once(runs: &[&Note]) -> usize {
-    let mut alive = 0;
+fn kill_once(runs: &[&Note]) -> Look {
+    let mut look = Look { alive: 0, starting: 0 };
     for note in runs {
         if let Some(pid) = Pid::from_raw(note.pid).filter(|_| start_ticks(note.pid) == Some(note.start_ticks)) {
             // The group too: members that dropped their environment are in it.
@@ -91,23 +101,33 @@ fn kill_once(runs: &[&Note]) -> usize {
         }
     }
     if runs.is_empty() {
-        return 0;
+        return look;
     }
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         // A zombie has no environment any more: it does not count.
         let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
+        if environment.is_empty() && is_starting(&entry.path()) {
+            look.starting += 1;
+            continue;
+        }
         let prefix = format!("{RUN_VARIABLE}=");
         let run = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(prefix.as_bytes()));
         let ours = run.is_some_and(|run| runs.iter().any(|note| note.run.as_bytes() == run));
         if let Some(pid) = Pid::from_raw(pid).filter(|_| ours && pid != own) {
-            alive += 1;
+            look.alive += 1;
             // Gone meanwhile: the next look sees it.
             let _ = kill_process(pid, Signal::KILL);
         }
     }
-    alive
+    look
+}
+
+/// Whether a process without an environment is one whose exec is not complete: it has a program and not even an empty argument. (A
+/// kernel thread has no program, a program that was started without an environment has arguments.)
+fn is_starting(process: &Path) -> bool {
+    fs::read_link(process.join("exe")).is_ok() && fs::read(process.join("cmdline")).is_ok_and(|line| line.is_empty())
 }
 
 #[cfg(test)]
