@@ -4,7 +4,9 @@ use std::path::Path;
 const FILES: &[&str] = &["agent", "artifact", "cluster", "command", "job", "kv", "ml", "peer", "row", "task", "types"];
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Asked when it runs: a target directory that several checkouts share may hold this program as another one compiled it.
+    let here = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the crate is");
+    let root = Path::new(&here).join("../../proto");
     let root = root.to_str().expect("the path of the checkout is UTF-8");
     let mut files: Vec<String> = FILES.iter().map(|file| format!("{root}/raftgrid/v1/{file}.proto")).collect();
     files.extend(["api", "raftpb", "reflection"].map(|file| format!("{root}/compat/{file}.proto")));

@@ -9,7 +9,8 @@ use crossbeam::channel::Sender;
 use raftgrid_api::{ApiConfig, Ports, Services};
 use raftgrid_manifest::MACHINE_VERSION;
 use raftgrid_peer::{
-    AddressBook, Identity, PeerClients, PeerService, PeerTransport, RaftSeat, ShelfSnapshots, TransportConfig,
+    AddressBook, DurableStores, Identity, KnownStores, PeerClients, PeerService, PeerTransport, RaftSeat,
+    ShelfSnapshots, TransportConfig,
 };
 use raftgrid_replica::clock::SystemClock;
 use raftgrid_replica::{Replica, ReplicaCluster, ReplicaConfig, RoomGauge};
@@ -80,6 +81,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     };
     let transport = PeerTransport::new(env.clone(), config, book.clone(), seat.clone(), snapshots.clone());
     let peers = Arc::new(PeerClients::new(env.clone(), identity.clone(), book.clone()));
+    let known: Arc<dyn KnownStores> = Arc::new(DurableStores::new(booted.peer_stores.clone()));
     let replica = run(&plan, booted, transport, peers.clone(), logger)?;
     replica.follow_members(Arc::new(move |members| {
         for row in members {
@@ -87,7 +89,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         }
     }));
     seat.fill(Arc::new(replica.handle().clone()));
-    let opened = open_ports(&plan, &env, identity, seat, snapshots, peers, &replica, shutdown, logger);
+    let opened = open_ports(&plan, &env, identity, known, seat, snapshots, peers, &replica, shutdown, logger);
     match opened {
         Ok(servers) => {
             info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr,
@@ -108,6 +110,7 @@ fn open_ports(
     plan: &Plan,
     env: &Arc<Environment>,
     identity: Identity,
+    known: Arc<dyn KnownStores>,
     seat: RaftSeat,
     snapshots: Arc<ShelfSnapshots<RocksDisk>>,
     peers: Arc<PeerClients>,
@@ -135,7 +138,7 @@ fn open_ports(
     let log_dir = plan.data_dir.join("task-logs");
     let services = Services::new(ApiConfig { node_id: plan.node, log_dir, logger: logger.clone() }, ports)?;
     let forwarding = ForwardedHere { api: services.forwarded(), proposals: replica.proposals().clone() };
-    let service = PeerService::new(identity, seat, snapshots, replica.clone(), forwarding, logger.clone());
+    let service = PeerService::new(identity, known, seat, snapshots, replica.clone(), forwarding, logger.clone());
     let mut raft_services = services.agents();
     raft_services.push(service.build());
     let (raft_server, _) = raftgrid_rpc::serve::listen(env, &plan.raft_addr, raft_services)?;

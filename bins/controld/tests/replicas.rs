@@ -108,6 +108,43 @@ fn a_follower_that_was_away_returns_by_the_log_and_by_a_snapshot() {
 }
 
 #[test]
+fn a_founder_that_lost_its_disk_is_refused_by_whoever_met_it_and_nothing_acknowledged_is_lost() {
+    let mut cluster = Cluster::start(3, &[]);
+    let mut ids = submit(&cluster, 5);
+    let leader = cluster.leader();
+    let (away, wiped) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.caught_up(away);
+    cluster.kill_replica(away);
+    ids.extend(submit(&cluster, 5));
+    cluster.kill_replica(leader);
+    cluster.kill_replica(wiped);
+    std::fs::remove_dir_all(cluster.data_dir(wiped)).expect("its directory can be removed");
+    // Together these two would be a majority that never heard of the last five.
+    cluster.start_replica(wiped);
+    cluster.start_replica(away);
+    wait_for("the refusal in the log of the one that was away", || {
+        let log = std::fs::read_to_string(cluster.log(away)).ok()?;
+        log.contains("speaks from another store than before").then_some(())
+    });
+    assert!([away, wiped].iter().all(|at| cluster.state(*at).is_some_and(|state| state.role != "leader")));
+    cluster.start_replica(leader);
+    all_there(&cluster, &ids);
+    // Its place is taken by a new one, under a new id.
+    cluster.kill_replica(wiped);
+    let gone = cluster.replicas[wiped].node.to_string();
+    let (code, _, errors) = cluster.gridctl(&["cluster", "remove", &gone]);
+    assert_eq!(code, 0, "{errors}");
+    let joiner = cluster.add_joiner();
+    cluster.start_replica(joiner);
+    let at = &cluster.replicas[joiner];
+    let (node, raft, client) = (at.node.to_string(), at.raft.clone(), at.client.clone());
+    let (code, _, errors) = cluster.gridctl(&["cluster", "add-learner", &node, &raft, &client]);
+    assert_eq!(code, 0, "{errors}");
+    cluster.caught_up(joiner);
+    all_there(&cluster, &ids);
+}
+
+#[test]
 fn a_joiner_that_is_cut_off_after_its_promotion_never_leads() {
     let mut cluster = Cluster::start(3, &[]);
     submit(&cluster, 5);

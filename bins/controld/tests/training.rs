@@ -3,7 +3,6 @@
 mod harness;
 
 use std::io::Cursor;
-use std::path::Path;
 use std::process::Command;
 
 use harness::{checkout, python, wait_for, Cluster};
@@ -11,7 +10,7 @@ use raftgrid_client::Upload;
 use raftgrid_proto::v1::{JobSpec, Optimizer, TrainSpec};
 
 fn script(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(name).display().to_string()
+    checkout().join("bins/controld/tests/scripts").join(name).display().to_string()
 }
 
 fn train(cluster: &Cluster, name: &str, file: &str, more: &[&str], args: &[&str]) {

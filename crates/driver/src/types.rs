@@ -188,6 +188,18 @@ pub enum MembershipChange {
         /// The joiner.
         node: NodeId,
     },
+    /// Adds `node` as a learner that this leader does not promote by itself: it is to replace another. A later leader does not know that.
+    AddStandby {
+        /// The joiner.
+        node: NodeId,
+    },
+    /// `new` votes in the place of `old`, in one step (joint consensus): the group never has a voter less.
+    Replace {
+        /// Any voter but the leader itself.
+        old: NodeId,
+        /// A learner that is caught up.
+        new: NodeId,
+    },
     /// Makes `node` a voter.
     Promote {
         /// A learner.

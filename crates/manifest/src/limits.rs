@@ -14,6 +14,8 @@ pub const RESULT_DATA_BYTES_MAX: usize = 64 << 10;
 pub const REASON_BYTES_MAX: usize = 1_024;
 /// Bytes of metrics, numeric classes and addresses.
 pub const NOTE_BYTES_MAX: usize = 4 << 10;
+/// Bytes of the id of a replica's data directory.
+pub const STORE_UUID_BYTES: usize = 16;
 /// Bytes of an encoded task spec.
 pub const SPEC_BYTES_MAX: usize = 32 << 10;
 /// Labels, constraints and environment variables, each.

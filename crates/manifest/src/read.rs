@@ -143,12 +143,23 @@ pub(crate) fn request(rows: &dyn Rows, key: &[u8]) -> Result<Option<RequestRow>,
     row(rows, Table::Request, key)
 }
 
-/// Replicas, in order of their id.
-pub(crate) fn members(rows: &dyn Rows) -> Result<Vec<MemberRow>, RowsError> {
+pub(crate) fn member(rows: &dyn Rows, node_id: u64) -> Result<Option<MemberRow>, RowsError> {
+    row(rows, Table::Member, &keys::number(node_id))
+}
+
+/// Replicas, in order of their id, those that were removed as well.
+pub(crate) fn members_ever(rows: &dyn Rows) -> Result<Vec<MemberRow>, RowsError> {
     let mut list = Vec::new();
     each(rows, Table::Member, &[], &[], |row| {
         list.push(row);
         true
     })?;
+    Ok(list)
+}
+
+/// Replicas that were not removed, in order of their id.
+pub(crate) fn members(rows: &dyn Rows) -> Result<Vec<MemberRow>, RowsError> {
+    let mut list = members_ever(rows)?;
+    list.retain(|row| !row.removed);
     Ok(list)
 }

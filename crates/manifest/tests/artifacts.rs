@@ -144,6 +144,74 @@ fn members_come_and_go() {
 }
 
 #[test]
+fn a_member_keeps_its_first_store_and_a_removed_one_never_comes_back() {
+    let mut world = World::new();
+    let put = |change: fn(&mut PutMember)| {
+        let mut put = PutMember { node_id: 2, ..PutMember::default() };
+        change(&mut put);
+        Kind::put_member(put)
+    };
+    world.ok(put(|put| put.raft_address = "10.0.0.2:1".to_owned()));
+    world.must(put(|put| put.store_uuid = vec![1; 15]), Outcome::INVALID);
+    world.ok(put(|put| put.store_uuid = vec![1; 16]));
+    world.ok(put(|put| put.store_uuid = vec![1; 16]));
+    world.must(put(|put| put.store_uuid = vec![2; 16]), Outcome::PRECONDITION);
+    world.ok(put(|put| put.leaving = MemberLeaving::LEAVING_YES));
+    world.ok(put(|put| put.client_address = "10.0.0.2:2".to_owned()));
+    let row = views::members(&world.rows).expect("memory").remove(0);
+    assert!(row.leaving, "said of nothing else");
+    assert_eq!((row.raft_address.as_str(), row.client_address.as_str()), ("10.0.0.2:1", "10.0.0.2:2"));
+    world.ok(put(|put| put.leaving = MemberLeaving::LEAVING_NO));
+    assert!(!views::members(&world.rows).expect("memory")[0].leaving);
+    world.ok(put(|put| put.removed = true));
+    world.must(put(|put| put.removed = true), Outcome::EXISTING);
+    world.must(put(|put| put.raft_address = "10.0.0.9:1".to_owned()), Outcome::PRECONDITION);
+    assert!(views::members(&world.rows).expect("memory").is_empty());
+    assert_eq!(views::members_ever(&world.rows).expect("memory")[0].store_uuid, vec![1; 16]);
+}
+
+#[test]
+fn a_copy_on_a_replica_that_leaves_does_not_count() {
+    let mut world = World::new();
+    let receipt = |node_id| Receipt { node_id, digest: sha("x"), ..Receipt::default() };
+    for node_id in 1..=3 {
+        world.ok(Kind::put_member(PutMember { node_id, ..PutMember::default() }));
+    }
+    let id = world.ok(begin("", "file", "", "x")).number;
+    let leaving = MemberLeaving::LEAVING_YES;
+    world.ok(Kind::put_member(PutMember { node_id: 3, leaving, ..PutMember::default() }));
+    let commit = |nodes: &[u64]| {
+        let receipts = nodes.iter().map(|node| receipt(*node)).collect::<Vec<_>>().into();
+        Kind::commit_artifact(CommitArtifact { artifact_id: id, receipts, ..CommitArtifact::default() })
+    };
+    world.must(commit(&[1, 3]), Outcome::PRECONDITION);
+    world.ok(commit(&[1, 2, 3]));
+    let row = views::artifact_row(&world.rows, id).expect("memory").expect("the row stands");
+    assert_eq!(row.placement, [1, 2]);
+}
+
+#[test]
+fn further_copies_of_a_committed_artifact_are_counted_once_and_must_hold_its_bytes() {
+    let mut world = World::new();
+    let id = world.ok(begin("", "file", "", "x")).number;
+    let add = |node_id, text: &str| {
+        let receipt = Receipt { node_id, digest: sha(text), ..Receipt::default() };
+        let receipts = vec![receipt].into();
+        Kind::add_receipts(AddReceipts { artifact_id: id, receipts, ..AddReceipts::default() })
+    };
+    world.must(add(7, "x"), Outcome::PRECONDITION);
+    world.ok(commit_artifact(id, "x"));
+    world.must(add(7, "y"), Outcome::MISMATCH);
+    world.ok(add(7, "x"));
+    world.must(add(7, "x"), Outcome::EXISTING);
+    let row = views::artifact_row(&world.rows, id).expect("memory").expect("the row stands");
+    assert_eq!(row.receipts.iter().filter(|receipt| receipt.node_id == 7).count(), 1);
+    assert!(row.placement.contains(&7));
+    world.ok(delete_artifact(id, false));
+    world.must(add(8, "x"), Outcome::PRECONDITION);
+}
+
+#[test]
 fn a_version_that_this_binary_does_not_know_stops_it() {
     let mut world = World::new();
     let set = |version| Kind::set_machine_version(SetMachineVersion { version, ..SetMachineVersion::default() });

@@ -1,8 +1,8 @@
 //! Who speaks: the first thing on every stream. A stream of another cluster, for another node, or from a store that took over a node's id is
 //! refused, and that is logged once.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use grpcio::{RpcStatus, RpcStatusCode};
 use raftgrid_driver::NodeId;
@@ -39,12 +39,11 @@ impl Identity {
     }
 }
 
-#[derive(Default)]
-struct Seen {
-    /// The store that each node spoke from first.
-    stores: BTreeMap<NodeId, Vec<u8>>,
-    /// Refusals that were logged.
-    logged: BTreeSet<(NodeId, String)>,
+/// Remembers durably which store each node speaks from.
+pub trait KnownStores: Send + Sync {
+    /// Notes the store of a node that is not known; fails with the reason if it is known by another one, or cannot be noted. May wait for
+    /// the disk, once for each node.
+    fn meet(&self, node: NodeId, store_uuid: &[u8]) -> Result<(), String>;
 }
 
 /// Refusals that are remembered so that each is logged once.
@@ -53,13 +52,15 @@ const LOGGED_MAX: usize = 1_024;
 /// Checks the hellos of others.
 pub(crate) struct Doorkeeper {
     identity: Identity,
+    stores: Arc<dyn KnownStores>,
     logger: Logger,
-    seen: Mutex<Seen>,
+    /// Refusals that were logged.
+    logged: Mutex<BTreeSet<(NodeId, String)>>,
 }
 
 impl Doorkeeper {
-    pub(crate) fn new(identity: Identity, logger: Logger) -> Self {
-        Self { identity, logger, seen: Mutex::new(Seen::default()) }
+    pub(crate) fn new(identity: Identity, stores: Arc<dyn KnownStores>, logger: Logger) -> Self {
+        Self { identity, stores, logger, logged: Mutex::default() }
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -70,20 +71,20 @@ impl Doorkeeper {
     pub(crate) fn check(&self, hello: Option<&PeerHello>) -> Result<NodeId, RpcStatus> {
         let Some(hello) = hello else { return Err(refused("the stream does not begin with a hello")) };
         let from = hello.get_from_node();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let why = if hello.get_cluster_id() != self.identity.cluster_id {
             format!("cluster {:?} speaks, this is cluster {:?}", hello.get_cluster_id(), self.identity.cluster_id)
         } else if hello.get_to_node() != self.identity.node_id {
             format!("node {} is meant, this is node {}", hello.get_to_node(), self.identity.node_id)
         } else if from == 0 || from == self.identity.node_id {
             format!("node {from} speaks, which is no other member")
-        } else if seen.stores.get(&from).is_some_and(|store| store != hello.get_store_uuid()) {
-            format!("node {from} speaks from another store than before; a node with a new disk joins under a new id")
         } else {
-            seen.stores.entry(from).or_insert_with(|| hello.get_store_uuid().to_vec());
-            return Ok(from);
+            match self.stores.meet(from, hello.get_store_uuid()) {
+                Ok(()) => return Ok(from),
+                Err(why) => why,
+            }
         };
-        if seen.logged.len() < LOGGED_MAX && seen.logged.insert((from, why.clone())) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.len() < LOGGED_MAX && logged.insert((from, why.clone())) {
             warn!(self.logger, "peer stream refused"; "from" => from, "reason" => &why);
         }
         Err(refused(&why))
@@ -108,9 +109,22 @@ mod tests {
         }
     }
 
+    /// Knows node 2 by its store.
+    struct OnlyTwo;
+
+    impl KnownStores for OnlyTwo {
+        fn meet(&self, node: NodeId, store_uuid: &[u8]) -> Result<(), String> {
+            if node == 2 && store_uuid == vec![2; 16] {
+                Ok(())
+            } else {
+                Err("another store".to_owned())
+            }
+        }
+    }
+
     #[test]
     fn only_the_right_cluster_node_and_store_come_in() {
-        let door = Doorkeeper::new(identity(1), Logger::root(slog::Discard, slog::o!()));
+        let door = Doorkeeper::new(identity(1), Arc::new(OnlyTwo), Logger::root(slog::Discard, slog::o!()));
         let good = identity(2).hello(1);
         assert_eq!(door.check(Some(&good)).ok(), Some(2));
         let refused = |change: fn(&mut PeerHello)| {

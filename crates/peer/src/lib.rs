@@ -8,6 +8,7 @@ mod book;
 mod clients;
 mod fragments;
 mod hello;
+mod known;
 pub mod limits;
 mod link;
 mod outbox;
@@ -22,7 +23,8 @@ mod wire;
 
 pub use book::AddressBook;
 pub use clients::PeerClients;
-pub use hello::Identity;
+pub use hello::{Identity, KnownStores};
+pub use known::DurableStores;
 pub use raft::{Raft, RaftSeat};
 pub use service::{Forwarding, PeerService};
 pub use shelf::ShelfSnapshots;

@@ -21,7 +21,7 @@ use raftgrid_rpc::serve::Handlers;
 use raftgrid_rpc::status::status;
 use slog::{debug, info, warn, Logger};
 
-use crate::hello::{Doorkeeper, Identity};
+use crate::hello::{Doorkeeper, Identity, KnownStores};
 use crate::raft::RaftSeat;
 use crate::snapshots::SnapshotFiles;
 use crate::wire::{broken, encode};
@@ -39,6 +39,7 @@ pub trait Forwarding: Send + Sync {
 #[derive(Clone)]
 struct Parts {
     identity: Identity,
+    stores: Arc<dyn KnownStores>,
     seat: RaftSeat,
     snapshots: Arc<dyn SnapshotFiles>,
     bytes: Arc<dyn Bytes>,
@@ -63,19 +64,20 @@ impl PeerService {
     /// Raft messages go to whoever sits in `seat`, snapshots are staged in `snapshots`, fragments kept in `bytes`.
     pub fn new(
         identity: Identity,
+        stores: Arc<dyn KnownStores>,
         seat: RaftSeat,
         snapshots: Arc<dyn SnapshotFiles>,
         bytes: Arc<dyn Bytes>,
         forwarding: impl Forwarding + 'static,
         logger: Logger,
     ) -> Self {
-        Self { parts: Parts { identity, seat, snapshots, bytes, forwarding: Arc::new(forwarding), logger } }
+        Self { parts: Parts { identity, stores, seat, snapshots, bytes, forwarding: Arc::new(forwarding), logger } }
     }
 
     /// The service, for a server.
     pub fn build(self) -> grpcio::Service {
         let parts = self.parts;
-        let door = Arc::new(Doorkeeper::new(parts.identity.clone(), parts.logger.clone()));
+        let door = Arc::new(Doorkeeper::new(parts.identity.clone(), parts.stores.clone(), parts.logger.clone()));
         let served = Served { parts, door, snapshots: Arc::default(), fragments: Arc::default() };
         let (raft, snapshot, put) = (served.clone(), served.clone(), served.clone());
         let (get, forward) = (served.clone(), served);

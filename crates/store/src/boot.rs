@@ -19,6 +19,7 @@ use crate::limits::{CLUSTER_ID_BYTES_MAX, MEMBERS_MAX};
 use crate::log::records::Base;
 use crate::log::{self, RaftLog, Window};
 use crate::mark::{self, Found};
+use crate::peer_stores::PeerStores;
 use crate::shelf::SnapshotShelf;
 use crate::tables::StateTables;
 
@@ -101,6 +102,8 @@ pub struct Booted<D: Disk> {
     pub tables: StateTables<D>,
     /// Snapshots, for the transport.
     pub snapshots: SnapshotShelf<D>,
+    /// The stores that other replicas spoke from, for the transport.
+    pub peer_stores: PeerStores<D>,
     /// What the boot did.
     pub report: BootReport,
 }
@@ -195,7 +198,8 @@ impl<D: Disk> Boot<D> {
         let conf = tables.conf().cloned().unwrap_or_default();
         let initial = InitialState { hard_state, conf, applied: tables.applied().0 };
         let log = RaftLog::new(disk.clone(), layout.clone(), db, window, mark, shelf.clone(), initial);
-        Ok(Booted { identity, log, tables, snapshots: shelf, report: BootReport { created, removed } })
+        let peer_stores = PeerStores::open(disk.clone(), layout.clone())?;
+        Ok(Booted { identity, log, tables, snapshots: shelf, peer_stores, report: BootReport { created, removed } })
     }
 
     /// Makes the tables, the mark and the base of a new replica.

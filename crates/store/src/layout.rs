@@ -38,6 +38,14 @@ impl Layout {
         self.root.join("identity.new")
     }
 
+    pub(crate) fn peer_stores(&self) -> PathBuf {
+        self.root.join("peer-stores")
+    }
+
+    pub(crate) fn peer_stores_new(&self) -> PathBuf {
+        self.root.join("peer-stores.new")
+    }
+
     pub(crate) fn log(&self) -> PathBuf {
         self.root.join("log")
     }

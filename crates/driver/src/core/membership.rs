@@ -22,38 +22,63 @@ impl<L: LogStore> Core<L> {
             return Err(ChangeError::NotLeader { leader: self.leader() });
         }
         self.check_change(change).map_err(|reason| ChangeError::Refused { reason })?;
-        let (node, kind) = match change {
-            MembershipChange::AddLearner { node } | MembershipChange::Demote { node } => {
-                (*node, ConfChangeType::AddLearnerNode)
+        let steps = match change {
+            MembershipChange::AddLearner { node }
+            | MembershipChange::AddStandby { node }
+            | MembershipChange::Demote { node } => vec![conf::single(*node, ConfChangeType::AddLearnerNode)],
+            MembershipChange::Promote { node } => vec![conf::single(*node, ConfChangeType::AddNode)],
+            MembershipChange::Remove { node } => vec![conf::single(*node, ConfChangeType::RemoveNode)],
+            MembershipChange::Replace { old, new } => {
+                vec![conf::single(*new, ConfChangeType::AddNode), conf::single(*old, ConfChangeType::RemoveNode)]
             }
-            MembershipChange::Promote { node } => (*node, ConfChangeType::AddNode),
-            MembershipChange::Remove { node } => (*node, ConfChangeType::RemoveNode),
         };
-        self.propose_changes(vec![conf::single(node, kind)], context)
+        let proposed = self.propose_changes(steps, context)?;
+        if let MembershipChange::AddStandby { node } = change {
+            self.demoted.insert(*node);
+        }
+        Ok(proposed)
     }
 
     fn check_change(&self, change: &MembershipChange) -> Result<(), String> {
         let (voters, learners) = (&self.conf.voters, &self.conf.learners);
         match change {
-            MembershipChange::AddLearner { node: 0 } => Err("0 is no replica".to_owned()),
-            MembershipChange::AddLearner { node } if self.conf.contains(*node) => {
+            MembershipChange::AddLearner { node: 0 } | MembershipChange::AddStandby { node: 0 } => {
+                Err("0 is no replica".to_owned())
+            }
+            MembershipChange::AddLearner { node } | MembershipChange::AddStandby { node }
+                if self.conf.contains(*node) =>
+            {
                 Err(format!("replica {node} is a member already"))
             }
-            MembershipChange::Promote { node } if !learners.contains(node) => {
+            MembershipChange::Promote { node } | MembershipChange::Replace { new: node, .. }
+                if !learners.contains(node) =>
+            {
                 Err(format!("replica {node} is no learner"))
             }
-            MembershipChange::Promote { node } if !self.is_caught_up(*node) => {
+            MembershipChange::Promote { node } | MembershipChange::Replace { new: node, .. }
+                if !self.is_caught_up(*node) =>
+            {
                 Err(format!("replica {node} is not caught up yet"))
             }
-            MembershipChange::Demote { node } if !voters.contains(node) => Err(format!("replica {node} is no voter")),
+            MembershipChange::Demote { node } | MembershipChange::Replace { old: node, .. }
+                if !voters.contains(node) =>
+            {
+                Err(format!("replica {node} is no voter"))
+            }
             MembershipChange::Remove { node } if !self.conf.contains(*node) => {
                 Err(format!("replica {node} is no member"))
             }
             // A leader without a vote stays leader in raft-rs 0.7.
-            MembershipChange::Demote { node } | MembershipChange::Remove { node } if *node == self.config.node => {
+            MembershipChange::Demote { node }
+            | MembershipChange::Remove { node }
+            | MembershipChange::Replace { old: node, .. }
+                if *node == self.config.node =>
+            {
                 Err("it is the leader; transfer leadership first".to_owned())
             }
             MembershipChange::AddLearner { .. }
+            | MembershipChange::AddStandby { .. }
+            | MembershipChange::Replace { .. }
             | MembershipChange::Promote { .. }
             | MembershipChange::Demote { .. }
             | MembershipChange::Remove { .. } => Ok(()),

@@ -158,3 +158,22 @@ fn leadership_goes_where_it_is_asked_to_go() {
     assert_eq!(sim.seen.transfers.remove(&ticket), Some(Err(TransferError::TimedOut)));
     sim.check_end(&[1, 2, 3]);
 }
+
+#[test]
+fn a_standby_waits_without_a_vote_and_replaces_a_voter_in_one_step() {
+    let (mut sim, leader) = found(12, &[1, 2, 3]);
+    let old = if leader == 3 { 2 } else { 3 };
+    sim.add(4, MemoryDisk::default());
+    outcome(&mut sim, leader, MembershipChange::AddStandby { node: 4 }).expect("a new one");
+    let early = outcome(&mut sim, leader, MembershipChange::Replace { old, new: 5 });
+    assert!(matches!(early, Err(ChangeError::Refused { .. })), "{early:?}");
+    let own = outcome(&mut sim, leader, MembershipChange::Replace { old: leader, new: 4 });
+    assert!(matches!(own, Err(ChangeError::Refused { .. })), "{own:?}");
+    sim.run_for(5 * SECOND);
+    assert!(sim.core(leader).status().conf.learners == [4], "it is caught up, and not promoted by itself");
+    outcome(&mut sim, leader, MembershipChange::Replace { old, new: 4 }).expect("caught up");
+    let mut left: Vec<NodeId> = [1, 2, 3, 4].into_iter().filter(|node| *node != old).collect();
+    left.sort_unstable();
+    assert!(sim.run_until(10 * SECOND, |sim| sim.conf_everywhere(&left, |c| c.voters == left && !c.is_joint())));
+    sim.check_end(&left);
+}

@@ -2,7 +2,8 @@
 
 use protobuf::RepeatedField;
 use raftgrid_proto::v1::{
-    ArtifactRow, ArtifactState, BeginArtifact, CommandReply, CommitArtifact, DeleteArtifact, Outcome, Receipt,
+    AddReceipts, ArtifactRow, ArtifactState, BeginArtifact, CommandReply, CommitArtifact, DeleteArtifact, Outcome,
+    Receipt,
 };
 
 use crate::commands::job_end;
@@ -89,16 +90,33 @@ pub(crate) fn get(machine: &Machine<'_>, artifact_id: u64) -> Result<ArtifactRow
 }
 
 /// How many copies make it durable: F+1, as the members tell F, and never more than were placed.
-fn receipts_needed(machine: &Machine<'_>, row: &ArtifactRow) -> Result<usize, Fault> {
-    let members = read::members(&machine.rows)?.len();
+fn receipts_needed(members: usize, row: &ArtifactRow) -> usize {
     if members == 0 {
-        return Ok(row.placement.len());
+        return row.placement.len();
     }
-    Ok(row.placement.len().min((members - 1) / 2 + 1))
+    row.placement.len().min((members - 1) / 2 + 1)
+}
+
+/// Adds the replicas that hold the very bytes of `row` to `holders`.
+fn count_holders(row: &ArtifactRow, receipts: &[Receipt], holders: &mut Vec<u64>) -> Result<(), Fault> {
+    if receipts.len() > RECEIPTS_MAX {
+        return Err(invalid("receipts", format!("at most {RECEIPTS_MAX}, is {}", receipts.len())));
+    }
+    for receipt in receipts {
+        if receipt.digest != row.digest {
+            let (node, id) = (receipt.node_id, row.artifact_id);
+            let why = format!("replica {node} holds other bytes of artifact {id} than were announced");
+            return Err(refuse(Outcome::MISMATCH, why));
+        }
+        if receipt.node_id != 0 && !holders.contains(&receipt.node_id) {
+            holders.push(receipt.node_id);
+        }
+    }
+    Ok(())
 }
 
 /// Commits the artifact by its receipts: enough distinct replicas hold the very bytes that were announced. One that is committed already
-/// stays as it is. A replica that stepped in for one of the placement counts like those of the placement.
+/// stays as it is. A replica that stepped in for one of the placement counts like those of the placement; one that leaves or left does not.
 pub(crate) fn commit_by_receipts(
     machine: &mut Machine<'_>,
     mut row: ArtifactRow,
@@ -110,20 +128,11 @@ pub(crate) fn commit_by_receipts(
         ArtifactState::ARTIFACT_DELETING => return Err(precondition(format!("artifact {id} is being deleted"))),
         ArtifactState::ARTIFACT_BEGUN => {}
     }
-    if receipts.len() > RECEIPTS_MAX {
-        return Err(invalid("receipts", format!("at most {RECEIPTS_MAX}, is {}", receipts.len())));
-    }
     let mut holders: Vec<u64> = Vec::new();
-    for receipt in receipts {
-        if receipt.digest != row.digest {
-            let why = format!("replica {} holds other bytes of artifact {id} than were announced", receipt.node_id);
-            return Err(refuse(Outcome::MISMATCH, why));
-        }
-        if receipt.node_id != 0 && !holders.contains(&receipt.node_id) {
-            holders.push(receipt.node_id);
-        }
-    }
-    let needed = receipts_needed(machine, &row)?;
+    count_holders(&row, receipts, &mut holders)?;
+    let members = read::members_ever(&machine.rows)?;
+    holders.retain(|node| !members.iter().any(|member| member.node_id == *node && (member.leaving || member.removed)));
+    let needed = receipts_needed(members.iter().filter(|member| !member.removed).count(), &row);
     if holders.len() < needed {
         return Err(precondition(format!("artifact {id} has {} receipts, needs {needed}", holders.len())));
     }
@@ -135,11 +144,37 @@ pub(crate) fn commit_by_receipts(
         machine.put_bytes(Table::ArtifactByName, row.name.clone().into_bytes(), keys::number(id));
     }
     holders.sort_unstable();
-    row.placement = holders;
-    row.receipts = RepeatedField::from_vec(receipts.to_vec());
+    let counted = receipts.iter().filter(|receipt| holders.contains(&receipt.node_id));
+    row.receipts = RepeatedField::from_vec(counted.cloned().collect());
     row.state = ArtifactState::ARTIFACT_COMMITTED;
+    row.placement = holders;
     put(machine, &row);
     Ok(row)
+}
+
+/// Further copies of a committed artifact. One that is counted already is not counted twice.
+pub(crate) fn add_receipts(machine: &mut Machine<'_>, command: &AddReceipts) -> Handled {
+    let mut row = get(machine, command.artifact_id)?;
+    if row.state != ArtifactState::ARTIFACT_COMMITTED {
+        return Err(precondition(format!("artifact {} is not committed", row.artifact_id)));
+    }
+    let mut holders: Vec<u64> = row.receipts.iter().map(|receipt| receipt.node_id).collect();
+    let before = holders.len();
+    count_holders(&row, command.get_receipts(), &mut holders)?;
+    if holders.len() > RECEIPTS_MAX {
+        return Err(precondition(format!("artifact {} has {before} receipts", row.artifact_id)));
+    }
+    for node in &holders[before..] {
+        let added = command.receipts.iter().find(|receipt| receipt.node_id == *node);
+        row.receipts.push(added.expect("counted from this list").clone());
+    }
+    if holders.len() == before {
+        return Ok(machine.existing(row.artifact_id));
+    }
+    holders.sort_unstable();
+    row.placement = holders;
+    put(machine, &row);
+    Ok(machine.ok())
 }
 
 pub(crate) fn commit(machine: &mut Machine<'_>, command: &CommitArtifact) -> Handled {

@@ -7,6 +7,7 @@ mod job_end;
 mod job_spec;
 mod jobs;
 mod lifecycle;
+mod members;
 mod models;
 mod nodes;
 mod retention;
@@ -54,6 +55,7 @@ pub fn minimum_version(kind: &Kind) -> u64 {
         | Kind::begin_artifact(_)
         | Kind::commit_artifact(_)
         | Kind::delete_artifact(_)
+        | Kind::add_receipts(_)
         | Kind::set_machine_version(_)
         | Kind::put_member(_) => 1,
     }
@@ -90,8 +92,9 @@ pub(crate) fn dispatch(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
         Kind::begin_artifact(command) => artifacts::begin(machine, command),
         Kind::commit_artifact(command) => artifacts::commit(machine, command),
         Kind::delete_artifact(command) => artifacts::delete(machine, command),
+        Kind::add_receipts(command) => artifacts::add_receipts(machine, command),
         Kind::set_machine_version(command) => cluster::set_version(machine, command),
-        Kind::put_member(command) => cluster::put_member(machine, command),
+        Kind::put_member(command) => members::put(machine, command),
     }
 }
 

@@ -11,9 +11,14 @@ pub fn meta(rows: &dyn Rows) -> Result<MetaRow, RowsError> {
     read::meta(rows)
 }
 
-/// Addresses of the replicas, in order of their id. Who votes is Raft's configuration.
+/// Addresses of the replicas, in order of their id; of those that were not removed. Who votes is Raft's configuration.
 pub fn members(rows: &dyn Rows) -> Result<Vec<MemberRow>, RowsError> {
     read::members(rows)
+}
+
+/// The same with those that were removed: their ids are never used again.
+pub fn members_ever(rows: &dyn Rows) -> Result<Vec<MemberRow>, RowsError> {
+    read::members_ever(rows)
 }
 
 /// The digest of all rows, 32 bytes; equal on replicas at an equal applied index.

@@ -10,7 +10,7 @@ mod tasks;
 
 pub use artifacts::{artifact_info, artifact_row, artifact_rows, find_artifact, list_artifacts, ArtifactPage};
 pub use audit::audit;
-pub use cluster::{digest, members, meta, request_answer};
+pub use cluster::{digest, members, members_ever, meta, request_answer};
 pub use explain::explain_task;
 pub use jobs::{
     contributions, expected_inputs_hash, get_job, get_round, job_row, job_row_by_sequence, job_rows, job_tasks,

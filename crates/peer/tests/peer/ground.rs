@@ -221,6 +221,22 @@ impl Forwarding for Echo {
     }
 }
 
+/// Whom this end met, by the first store.
+#[derive(Default)]
+struct Met(Mutex<BTreeMap<NodeId, Vec<u8>>>);
+
+impl KnownStores for Met {
+    fn meet(&self, node: NodeId, store_uuid: &[u8]) -> Result<(), String> {
+        let mut met = self.0.lock().expect("no panic under the lock");
+        let known = met.entry(node).or_insert_with(|| store_uuid.to_vec());
+        if known == store_uuid {
+            Ok(())
+        } else {
+            Err(format!("node {node} speaks from another store than before"))
+        }
+    }
+}
+
 /// The receiving end: node `node` of cluster `cluster`.
 pub struct End {
     pub env: Arc<Environment>,
@@ -238,7 +254,16 @@ pub fn end(cluster: &str, node: NodeId, port: u16, shelf: Shelf, echo: Echo) -> 
     let bytes = Fragments::default();
     let fragments = bytes.kept.clone();
     let files = Arc::new(Files(shelf.clone()));
-    let service = PeerService::new(identity(cluster, node), seat, files, Arc::new(bytes), echo, logger()).build();
+    let service = PeerService::new(
+        identity(cluster, node),
+        Arc::new(Met::default()),
+        seat,
+        files,
+        Arc::new(bytes),
+        echo,
+        logger(),
+    )
+    .build();
     let (server, port) =
         raftgrid_rpc::serve::listen(&env, &format!("127.0.0.1:{port}"), vec![service]).expect("a free port");
     End { env, heard, shelf, fragments, address: format!("127.0.0.1:{port}"), server }

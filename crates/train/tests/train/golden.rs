@@ -5,7 +5,8 @@ use raftgrid_train::{aggregate, mean_metrics, shard_seed, Accumulator, Frame, Pr
 use serde_json::Value;
 
 fn golden() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../ml-code/tests/golden/aggregate.json");
+    let here = std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    let path = std::path::Path::new(&here).join("../../ml-code/tests/golden/aggregate.json");
     serde_json::from_str(&std::fs::read_to_string(path).expect("the golden file is in the checkout")).expect("JSON")
 }
 
