@@ -30,11 +30,13 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(3_600);
 pub(crate) struct Running {
     servers: Vec<Server>,
     replica: Arc<Replica>,
+    logger: Logger,
 }
 
 impl Running {
-    /// Closes the ports, then ends the replica.
+    /// Hands leadership over, closes the ports, then ends the replica.
     pub(crate) fn stop(mut self) {
+        self.replica.hand_over(&self.logger);
         for server in &mut self.servers {
             server.cancel_all_calls();
         }
@@ -83,9 +85,17 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     let peers = Arc::new(PeerClients::new(env.clone(), identity.clone(), book.clone()));
     let known: Arc<dyn KnownStores> = Arc::new(DurableStores::new(booted.peer_stores.clone()));
     let replica = run(&plan, booted, transport, peers.clone(), logger)?;
+    let (own, store, met) = (Arc::downgrade(&replica), identity.store_uuid.clone(), known.clone());
     replica.follow_members(Arc::new(move |members| {
         for row in members {
             book.set(row.node_id, row.raft_address.clone());
+            if !row.store_uuid.is_empty() {
+                // One that is known by another store is refused at the door, which says so.
+                let _ = met.meet(row.node_id, &row.store_uuid);
+            }
+        }
+        if let Some(replica) = own.upgrade() {
+            replica.announce_store(members, &store);
         }
     }));
     seat.fill(Arc::new(replica.handle().clone()));
@@ -94,7 +104,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         Ok(servers) => {
             info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr,
                 "raft_addr" => &plan.raft_addr, "cluster" => &plan.cluster_id, "data_dir" => shown(&plan.data_dir));
-            Ok(Running { servers, replica })
+            Ok(Running { servers, replica, logger: logger.clone() })
         }
         Err(error) => {
             // Its threads must be gone before the process ends: they use the databases.

@@ -5,8 +5,8 @@ mod harness;
 use std::time::Duration;
 
 use harness::{wait_for, Cluster, Process};
-use raftgrid_proto::v1::{ChangeMemberRequest, SnapshotRequest, SubmitTaskRequest};
-use raftgrid_rpc::methods::{CLUSTER_ADD_LEARNER, CLUSTER_SNAPSHOT};
+use raftgrid_proto::v1::{SnapshotRequest, SubmitTaskRequest};
+use raftgrid_rpc::methods::CLUSTER_SNAPSHOT;
 
 fn submit(cluster: &Cluster, count: usize) -> Vec<String> {
     let client = cluster.client();
@@ -136,10 +136,7 @@ fn a_founder_that_lost_its_disk_is_refused_by_whoever_met_it_and_nothing_acknowl
     assert_eq!(code, 0, "{errors}");
     let joiner = cluster.add_joiner();
     cluster.start_replica(joiner);
-    let at = &cluster.replicas[joiner];
-    let (node, raft, client) = (at.node.to_string(), at.raft.clone(), at.client.clone());
-    let (code, _, errors) = cluster.gridctl(&["cluster", "add-learner", &node, &raft, &client]);
-    assert_eq!(code, 0, "{errors}");
+    cluster.add_learner(joiner);
     cluster.caught_up(joiner);
     all_there(&cluster, &ids);
 }
@@ -150,12 +147,8 @@ fn a_joiner_that_is_cut_off_after_its_promotion_never_leads() {
     submit(&cluster, 5);
     let joiner = cluster.add_joiner();
     cluster.start_replica(joiner);
-    let mut request = ChangeMemberRequest::new();
-    request.set_node_id(cluster.replicas[joiner].node);
-    request.set_raft_address(cluster.replicas[joiner].raft.clone());
-    request.set_client_address(cluster.replicas[joiner].client.clone());
     let client = cluster.client();
-    client.call(&CLUSTER_ADD_LEARNER, &request, Duration::from_secs(30)).expect("a learner is added");
+    cluster.add_learner(joiner);
     let node = cluster.replicas[joiner].node;
     wait_for("its promotion", || {
         client.members().ok()?.iter().find(|member| member.node_id == node && member.role == "voter").map(|_| ())

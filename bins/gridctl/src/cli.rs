@@ -295,8 +295,26 @@ pub(crate) enum Cluster {
     AddVoter(Change),
     /// Take a replica's vote
     DemoteVoter(Change),
-    /// Remove a replica
-    RemoveServer(Change),
+    /// Remove a replica, after what only it holds was copied
+    #[structopt(alias = "remove")]
+    RemoveServer {
+        /// Id of the replica
+        node_id: u64,
+        /// Remove it even if artifacts lose redundancy, or are lost
+        #[structopt(long)]
+        force_losing_data: bool,
+    },
+    /// Let a new replica take the place of a voter
+    #[structopt(alias = "replace")]
+    ReplaceServer {
+        /// Id of the voter that goes
+        old: u64,
+        #[structopt(flatten)]
+        new: Change,
+        /// Replace it even if artifacts lose redundancy, or are lost
+        #[structopt(long)]
+        force_losing_data: bool,
+    },
 }
 
 #[derive(Debug, StructOpt)]

@@ -69,8 +69,16 @@ pub(crate) fn run(context: &Context, command: Cluster) -> Result<()> {
         Cluster::DemoteVoter(change) => {
             changed(context, client.call(&rpc::CLUSTER_DEMOTE_VOTER, &request(&change), timeout)?)
         }
-        Cluster::RemoveServer(change) => {
-            changed(context, client.call(&rpc::CLUSTER_REMOVE_SERVER, &request(&change), timeout)?)
+        Cluster::RemoveServer { node_id, force_losing_data } => {
+            let mut request = request(&Change { node_id, raft_address: None, client_address: None });
+            request.set_force(force_losing_data);
+            changed(context, client.call(&rpc::CLUSTER_REMOVE_SERVER, &request, timeout)?)
+        }
+        Cluster::ReplaceServer { old, new, force_losing_data } => {
+            let mut request = request(&new);
+            request.set_replaces(old);
+            request.set_force(force_losing_data);
+            changed(context, client.call(&rpc::CLUSTER_REPLACE_SERVER, &request, timeout)?)
         }
     }
     Ok(())

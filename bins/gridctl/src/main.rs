@@ -34,7 +34,7 @@ use std::process::ExitCode;
 use cli::{Cli, Command};
 use context::Context;
 use failure::{Failure, Result};
-use usage::Parsed;
+use raftgrid_settings::usage::Parsed;
 
 fn main() -> ExitCode {
     match words().and_then(|words| usage::parse(&words)).and_then(run) {
@@ -54,7 +54,7 @@ fn words() -> Result<Vec<String>> {
     std::env::args_os().map(text).collect()
 }
 
-fn run(parsed: Parsed) -> Result<()> {
+fn run(parsed: Parsed<Cli>) -> Result<()> {
     let Cli { global, command } = match parsed {
         Parsed::Run(cli) => *cli,
         Parsed::Text(text) => {

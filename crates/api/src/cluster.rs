@@ -24,6 +24,7 @@ pub(crate) fn register(surface: Surface) -> Surface {
         .unary(&methods::CLUSTER_ADD_VOTER, |core, _, request| change(core, MemberVerb::AddVoter, request))
         .unary(&methods::CLUSTER_DEMOTE_VOTER, |core, _, request| change(core, MemberVerb::Demote, request))
         .unary(&methods::CLUSTER_REMOVE_SERVER, |core, _, request| change(core, MemberVerb::Remove, request))
+        .unary(&methods::CLUSTER_REPLACE_SERVER, |core, _, request| change(core, MemberVerb::Replace, request))
         .unary(&methods::CLUSTER_TRANSFER, transfer)
         .unary(&methods::CLUSTER_VERIFY_LEADER, verify_leader)
         .unary(&methods::CLUSTER_BARRIER, barrier)
@@ -52,12 +53,19 @@ async fn change(core: Arc<Core>, verb: MemberVerb, mut request: ChangeMemberRequ
     if verb == MemberVerb::AddLearner {
         validate::name("raft_address", request.get_raft_address())?;
     }
+    if (verb == MemberVerb::Replace) != (request.get_replaces() != 0) {
+        return Err(invalid("replaces", "is the replica that goes, with ReplaceServer only"));
+    }
+    if request.get_replaces() == request.get_node_id() {
+        return Err(invalid("replaces", "a replica cannot replace itself"));
+    }
     let change = MemberChange {
         verb,
         node_id: request.get_node_id(),
         raft_address: request.take_raft_address(),
         client_address: request.take_client_address(),
         request_id: request.take_request_id(),
+        replaces: request.get_replaces(),
         force: request.get_force(),
     };
     let mut response = ChangeMemberResponse::new();

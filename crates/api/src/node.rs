@@ -78,6 +78,7 @@ async fn report(
         reason: request.take_reason(),
         digest: request.take_digest(),
         result_artifact: request.take_result_artifact(),
+        infrastructure: request.get_infrastructure(),
         ..ReportResult::default()
     });
     let reply = propose(&core, &context, "", kind).await?;

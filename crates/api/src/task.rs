@@ -97,7 +97,7 @@ async fn retry(core: Arc<Core>, context: Context, request: RetryTaskRequest) -> 
     Ok(response)
 }
 
-/// Proposes a change of one task and reads the task as it is after it.
+/// Proposes a change of one task and reads the task that it changed, or made, as it is after it.
 async fn change(
     core: &Arc<Core>,
     context: &Context,
@@ -109,9 +109,11 @@ async fn change(
     validate::optional_name("request_id", request_id)?;
     let reply = propose(core, context, request_id, kind).await?;
     let view = read_at(core, reply.get_position()).await?;
-    match views::task(&*view.rows, task_id)?.and_then(|row| row.task.into_option()) {
+    // A failed task never changes: trying it again makes another one, and the reply says which.
+    let changed = if reply.get_id().is_empty() { task_id } else { reply.get_id() };
+    match views::task(&*view.rows, changed)?.and_then(|row| row.task.into_option()) {
         Some(task) => Ok(task),
-        None => Err(not_found("task", task_id)),
+        None => Err(not_found("task", changed)),
     }
 }
 

@@ -35,6 +35,11 @@ pub const LOAD_REPORT_EVERY_MS: Millis = 2_000;
 pub const LOAD_REPORT_IDLE_MS: Millis = 10_000;
 /// A load that moved by less than this is not news.
 pub const LOAD_STEP: f64 = 0.02;
+/// Nodes on which a task failed that the scheduler keeps it away from; the oldest is forgotten first.
+pub const AVOIDED_NODES_MAX: usize = 16;
+/// Interrupted attempts of a task up to which a failure that its node takes the blame for is not counted against the task. Beyond it so
+/// many nodes had the same trouble that the task is the likelier cause.
+pub const NODE_FAILURES_FREE: u32 = 5;
 /// Longest interval between beats that an idle worker is told.
 pub const IDLE_BEAT_MS_MAX: Millis = 10_000;
 /// Idle workers of a fleet up to this size beat at the configured interval.

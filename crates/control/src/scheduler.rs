@@ -2,7 +2,8 @@
 //!
 //! Order of the queue: priority with ageing, then sequence. Waiting `AGEING_MS` is worth one step of priority; since all tasks age alike,
 //! the order of two tasks never changes and the key can be fixed when a task enters. Order of nodes: least loaded first, by a total order
-//! (active/slots, gpus, cpu, memory, node id). Whether a node may take a task at all is manifest's predicate, the same that guards Assign.
+//! (active/slots, gpus, cpu, memory, node id). A node on which an attempt of the task ended badly comes after all others, whatever its load.
+//! Whether a node may take a task at all is manifest's predicate, the same that guards Assign.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,7 +114,7 @@ impl Scheduler {
             if !outbox.free(&subject) || !jobs::wants_tasks(view, row) {
                 continue;
             }
-            let Some(node_id) = candidates.choose(row.get_task()) else { continue };
+            let Some(node_id) = candidates.choose(row.get_task(), view.avoided_nodes(*task)) else { continue };
             candidates.take(&node_id, row.get_task());
             outbox.put(subject, assign(row, &node_id));
             self.underway.insert(*task, node_id);
@@ -167,14 +168,22 @@ impl Scheduler {
 }
 
 impl Candidates {
-    /// The node that manifest's order picks. Only the least loaded group with a node that fits has to be compared.
-    fn choose(&self, task: &Task) -> Option<String> {
-        let preferred = task.get_spec().preferred_nodes.iter().filter_map(|node_id| self.nodes.get(node_id));
+    /// The node that manifest's order picks of those on which the task did not fail; if none of them can take it, of those on which it
+    /// failed longest ago.
+    fn choose(&self, task: &Task, avoided: &[String]) -> Option<String> {
+        (0..=avoided.len()).find_map(|oldest| self.choose_without(task, &avoided[oldest..]))
+    }
+
+    /// Only the least loaded group with a node that fits has to be compared.
+    fn choose_without(&self, task: &Task, avoided: &[String]) -> Option<String> {
+        let wanted = |node_id: &&String| !avoided.contains(node_id);
+        let preferred = task.get_spec().preferred_nodes.iter().filter(wanted);
+        let preferred = preferred.filter_map(|node_id| self.nodes.get(node_id));
         if let Some(node) = predicates::select_least_loaded(task, preferred) {
             return Some(node.node_id.clone());
         }
         self.by_load.values().find_map(|group| {
-            let nodes = group.iter().filter_map(|node_id| self.nodes.get(node_id));
+            let nodes = group.iter().filter(wanted).filter_map(|node_id| self.nodes.get(node_id));
             predicates::select_least_loaded(task, nodes).map(|node| node.node_id.clone())
         })
     }

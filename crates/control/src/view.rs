@@ -10,6 +10,8 @@ use raftgrid_proto::v1::{
     ArtifactRow, ArtifactState, ContributionRow, JobPhase, JobRow, MetaRow, NodeRow, RoundRow, TaskRow, TaskStatus,
 };
 
+use crate::limits::AVOIDED_NODES_MAX;
+
 /// What a change was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Touched {
@@ -52,6 +54,8 @@ pub(crate) struct View {
     /// Open leases by node.
     by_node: BTreeMap<String, BTreeSet<u64>>,
     by_job: BTreeMap<u64, BTreeSet<u64>>,
+    /// Nodes on which a pending task's attempts ended, the newest last. The leader's memory: a new leader starts without.
+    avoided: BTreeMap<u64, Vec<String>>,
     pub(crate) nodes: BTreeMap<String, NodeRow>,
     pub(crate) jobs: BTreeMap<u64, JobView>,
     job_ids: BTreeMap<String, u64>,
@@ -123,12 +127,15 @@ impl View {
     }
 
     fn apply_task(&mut self, sequence: u64, value: Option<&[u8]>) -> Result<Touched, RowsError> {
+        let left = self.holder(sequence);
         self.forget_task(sequence);
-        let Some(mut row) = decode::<TaskRow>(value)? else { return Ok(Touched::Task(sequence)) };
-        self.saw(row.get_task().revision);
-        match row.get_task().status {
-            TaskStatus::COMPLETED | TaskStatus::FAILED => return Ok(Touched::Task(sequence)),
-            TaskStatus::PENDING | TaskStatus::ASSIGNED | TaskStatus::RUNNING => {}
+        let row = decode::<TaskRow>(value)?;
+        let Some(mut row) = row.inspect(|row| self.saw(row.get_task().revision)).filter(|row| !is_over(row)) else {
+            self.avoided.remove(&sequence);
+            return Ok(Touched::Task(sequence));
+        };
+        if let Some(node_id) = left.filter(|_| row.open_epoch == 0) {
+            self.avoid(sequence, node_id);
         }
         row.last_report.clear();
         let task = row.mut_task();
@@ -144,6 +151,26 @@ impl View {
         }
         self.tasks.insert(sequence, row);
         Ok(Touched::Task(sequence))
+    }
+
+    /// The node that holds the task's open lease.
+    fn holder(&self, sequence: u64) -> Option<String> {
+        let row = self.tasks.get(&sequence).filter(|row| row.open_epoch != 0)?;
+        Some(row.get_task().assigned_node_id.clone())
+    }
+
+    /// An attempt of the task ended on the node without success.
+    fn avoid(&mut self, sequence: u64, node_id: String) {
+        let nodes = self.avoided.entry(sequence).or_default();
+        nodes.retain(|known| *known != node_id);
+        nodes.push(node_id);
+        let excess = nodes.len().saturating_sub(AVOIDED_NODES_MAX);
+        nodes.drain(..excess);
+    }
+
+    /// Nodes on which attempts of the task ended, the newest last.
+    pub(crate) fn avoided_nodes(&self, sequence: u64) -> &[String] {
+        self.avoided.get(&sequence).map_or(&[], Vec::as_slice)
     }
 
     fn forget_task(&mut self, sequence: u64) {
@@ -229,6 +256,13 @@ impl View {
             None => self.leaving.remove(&artifact),
         };
         Ok(Touched::Artifact(artifact))
+    }
+}
+
+fn is_over(row: &TaskRow) -> bool {
+    match row.get_task().status {
+        TaskStatus::COMPLETED | TaskStatus::FAILED => true,
+        TaskStatus::PENDING | TaskStatus::ASSIGNED | TaskStatus::RUNNING => false,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! * [`core`]: one member of a raft group as a pure object; inputs in, effects out. A simulator runs it in virtual time.
 //! * [`runner`]: the same core on threads (`raft`, `raft-sync`, `apply`), with a cloneable [`RaftHandle`].
+//! * [`runner::manual`]: the same turns without threads, for whoever decides about time and order himself.
 //! * [`pack`]: many proposals in one entry.
 //!
 //! raft-rs is known only here, and stands in no public signature.
@@ -21,7 +22,8 @@ mod waiters;
 mod tests;
 
 pub use crate::error::*;
-pub use crate::runner::{Config, RaftHandle, Runner};
+pub use crate::runner::manual::ManualRunner;
+pub use crate::runner::{Config, Fatal, RaftHandle, Runner};
 pub use crate::traits::*;
 pub use crate::types::*;
 pub use crate::waiters::{Settled, Waiters};

@@ -21,6 +21,8 @@ pub enum Unfit {
         /// What the node has; None: it has no such label.
         found: Option<String>,
     },
+    /// The node said that it lacks what tasks of this type need.
+    TaskType(String),
     /// Too little is free.
     Capacity {
         /// `slots`, `cpu_milli`, `memory_bytes` or `gpus`.
@@ -43,6 +45,7 @@ impl fmt::Display for Unfit {
             Self::Eligibility(Eligibility::DRAINING) => f.write_str("draining"),
             Self::Constraint { key, wanted, found: Some(found) } => write!(f, "{key} is {found}, wanted {wanted}"),
             Self::Constraint { key, wanted, found: None } => write!(f, "has no {key}, wanted {wanted}"),
+            Self::TaskType(task_type) => write!(f, "cannot run tasks of type {task_type}; see its log"),
             Self::Capacity { resource, wanted, free } => write!(f, "{resource}: {free} free, wanted {wanted}"),
         }
     }
@@ -136,11 +139,21 @@ pub fn compare_load(task: &Task, a: &Node, b: &Node) -> Ordering {
         .then_with(|| a.node_id.cmp(&b.node_id))
 }
 
-/// The node that this task goes to: the least loaded of those that are eligible and have room.
+/// Whether the node has what tasks of this type need, as far as it said. The plan asks this; the guard of `Assign` does not, so that what
+/// a log says of old does not change its meaning.
+pub fn able(task: &Task, node: &Node) -> Result<(), Unfit> {
+    if node.unable.contains(&task.task_type) {
+        return Err(Unfit::TaskType(task.task_type.clone()));
+    }
+    Ok(())
+}
+
+/// The node that this task goes to: the least loaded of those that are eligible, able and have room.
 pub fn select_least_loaded<'a>(task: &Task, nodes: impl IntoIterator<Item = &'a Node>) -> Option<&'a Node> {
     nodes
         .into_iter()
-        .filter(|node| eligible(task, node).is_ok() && fits(task.get_spec().get_resources(), node).is_ok())
+        .filter(|node| eligible(task, node).is_ok() && able(task, node).is_ok())
+        .filter(|node| fits(task.get_spec().get_resources(), node).is_ok())
         .min_by(|a, b| compare_load(task, a, b))
 }
 
@@ -188,6 +201,19 @@ mod tests {
         prefers.mut_spec().preferred_nodes.push("b".into());
         assert_eq!(picked(&prefers, &[node("a", 4, 0), node("b", 4, 3)]).as_deref(), Some("b"), "preferred, with room");
         assert_eq!(picked(&prefers, &[node("a", 4, 0), node("b", 4, 4)]).as_deref(), Some("a"), "preferred, but full");
+    }
+
+    #[test]
+    fn a_task_stays_off_a_node_that_lacks_what_its_type_needs() {
+        let train = Task { task_type: "train".into(), ..Task::default() };
+        let mut without = node("a", 4, 0);
+        without.unable.push("train".into());
+        assert_eq!(picked(&train, &[without.clone(), node("b", 4, 3)]).as_deref(), Some("b"));
+        assert_eq!(picked(&train, &[without.clone()]), None);
+        let command = Task { task_type: "command".into(), ..Task::default() };
+        assert_eq!(picked(&command, &[without.clone(), node("b", 4, 3)]).as_deref(), Some("a"), "other types are welcome");
+        let why = able(&train, &without).expect_err("it said so").to_string();
+        assert_eq!(why, "cannot run tasks of type train; see its log");
     }
 
     #[test]

@@ -9,11 +9,13 @@ use futures::{SinkExt, TryStreamExt};
 use grpcio::{CallOption, Client, ClientCStreamSender, Environment, RpcStatusCode, WriteFlags};
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::{ForwardRequest, FragmentChunk, GetFragmentRequest};
-use raftgrid_replica::ports::{CallError, Download, Peers};
+use raftgrid_replica::ports::{Attempt, Attempted, CallError, Download, Peers};
 use raftgrid_rpc::chunk::{Verifier, CHUNK_BYTES_MAX};
 use raftgrid_rpc::methods::{PEER_FORWARD, PEER_GET_FRAGMENT, PEER_PUT_FRAGMENT};
+use raftgrid_rpc::wait::within;
 
 use crate::book::AddressBook;
+use crate::hedge::Hedge;
 use crate::hello::Identity;
 use crate::limits;
 use crate::wire::{decode, of};
@@ -33,12 +35,13 @@ pub struct PeerClients {
     book: Arc<AddressBook>,
     /// With the address that each was made for.
     clients: Mutex<BTreeMap<(NodeId, Use), (String, Client)>>,
+    hedge: Hedge,
 }
 
 impl PeerClients {
     /// Connects to nobody yet.
     pub fn new(env: Arc<Environment>, identity: Identity, book: Arc<AddressBook>) -> Self {
-        Self { env, identity, book, clients: Mutex::new(BTreeMap::new()) }
+        Self { env, identity, book, clients: Mutex::new(BTreeMap::new()), hedge: Hedge::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Use), (String, Client)>> {
@@ -94,12 +97,12 @@ impl Peers for PeerClients {
         first.set_fragment(fragment);
         first.set_total_bytes(data.total_bytes());
         first.set_digest(digest.to_vec());
-        if let Err(error) = send_fragment(&mut sender, data, first) {
+        if let Err(error) = send_fragment(&mut sender, data, first, node) {
             sender.cancel();
             return Err(error);
         }
-        // If the peer ended the call its status says why, and that is what counts.
-        let _ = block_on(sender.close());
+        // If the peer ended the call its status says why, and that is what counts. The deadline of the call ends the wait for the receipt.
+        let _ = within(limits::FRAGMENT_STALL, sender.close());
         let receipt = block_on(receiver).map_err(|error| of(error, false))?;
         let right = receipt.get_stored()
             && receipt.get_node_id() == node
@@ -124,7 +127,7 @@ impl Peers for PeerClients {
         request.set_hello(self.identity.hello(node));
         request.set_artifact_id(artifact_id);
         request.set_fragment(fragment);
-        // The size is not known before the first chunk, so each chunk has its time by the flow of the connection's keepalive.
+        // The size is not known before the first chunk, so it is the chunks that have a deadline. Dropping the stream ends the call.
         let mut stream = client
             .server_streaming(&PEER_GET_FRAGMENT.method, &request, CallOption::default())
             .map_err(|error| of(error, false))?;
@@ -132,7 +135,10 @@ impl Peers for PeerClients {
             |error| CallError::Unavailable(format!("fragment {artifact_id}/{fragment} of replica {node}: {error}"));
         let mut verifier = Verifier::new(limits::FRAGMENT_BYTES_MAX);
         let mut head = None;
-        while let Some(mut chunk) = block_on(stream.try_next()).map_err(|error| of(error, false))? {
+        while let Some(mut chunk) = within(limits::FRAGMENT_STALL, stream.try_next())
+            .unwrap_or_else(|| Err(stalled(node)))
+            .map_err(|error| of(error, false))?
+        {
             verifier.chunk(chunk.get_offset(), chunk.get_data(), Some(chunk.get_crc32c())).map_err(damaged)?;
             head.get_or_insert((chunk.get_total_bytes(), chunk.take_digest()));
             sink(chunk.get_data())?;
@@ -140,6 +146,10 @@ impl Peers for PeerClients {
         let (total, digest) = head.ok_or_else(|| CallError::Unavailable(format!("replica {node} sent nothing")))?;
         verifier.finish(Some(total), Some(&digest)).map_err(damaged)?;
         Ok(())
+    }
+
+    fn first_of(&self, nodes: &[u64], wanted: usize, patience: Duration, attempt: Attempt) -> Vec<Attempted> {
+        self.hedge.first_of(nodes, wanted, patience, &attempt)
     }
 
     fn forward(&self, node: u64, method: &str, request: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, CallError> {
@@ -159,11 +169,18 @@ impl Peers for PeerClients {
     }
 }
 
+/// No chunk moved in time.
+fn stalled(node: NodeId) -> grpcio::Error {
+    let why = format!("replica {node} made no step for {} s", limits::FRAGMENT_STALL.as_secs());
+    grpcio::Error::RpcFailure(grpcio::RpcStatus::with_message(RpcStatusCode::UNAVAILABLE, why))
+}
+
 /// Ends early and well if the peer ends the call: the receipt, or the status, tells.
 fn send_fragment(
     sender: &mut ClientCStreamSender<FragmentChunk>,
     data: &mut dyn Download,
     first: FragmentChunk,
+    node: NodeId,
 ) -> Result<(), CallError> {
     let total = data.total_bytes();
     let mut chunk = first;
@@ -180,7 +197,9 @@ fn send_fragment(
         chunk.set_data(buffer);
         at += got as u64;
         let message = std::mem::take(&mut chunk);
-        if block_on(sender.send((message, WriteFlags::default()))).is_err() || at >= total {
+        let sent = within(limits::FRAGMENT_STALL, sender.send((message, WriteFlags::default())));
+        let sent = sent.ok_or_else(|| of(stalled(node), false))?;
+        if sent.is_err() || at >= total {
             return Ok(());
         }
     }

@@ -7,6 +7,7 @@
 mod book;
 mod clients;
 mod fragments;
+mod hedge;
 mod hello;
 mod known;
 pub mod limits;

@@ -39,9 +39,14 @@ pub const FRAGMENT_STREAMS_MAX: usize = 64;
 pub const FRAGMENT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// Time that a fragment's transfer has, whatever its size.
 pub const FRAGMENT_TIME_MIN: Duration = Duration::from_secs(3);
+/// A transfer in which no chunk moves for so long is given up.
+pub const FRAGMENT_STALL: Duration = Duration::from_secs(2);
+/// Attempts at once, each with a thread; beyond it they are made one after another.
+pub const ATTEMPTS_MAX: usize = 64;
 /// Slowest transfer that is waited for, in bytes per second.
 pub const FRAGMENT_BYTES_PER_SECOND_MIN: u64 = 1024 * 1024;
 
 const _: () = assert!(FRAME_BYTES_MAX + MESSAGE_BYTES_MAX <= raftgrid_rpc::channel::MESSAGE_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX < OUTBOX_BYTES_MAX);
 const _: () = assert!(FRAME_MESSAGES_MAX < OUTBOX_MESSAGES_MAX);
+const _: () = assert!(FRAGMENT_STALL.as_millis() < FRAGMENT_TIME_MIN.as_millis());

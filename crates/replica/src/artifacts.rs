@@ -118,7 +118,7 @@ impl Artifacts {
         let conf = self.handle.status().conf.clone();
         let copies = placement::copies(conf.voters.len());
         let salt = u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], 0, 0, 0, 0]);
-        let mut candidates = placement::candidates(self.node, &conf.voters, salt);
+        let mut candidates = placement::candidates(self.node, &self.staying(&conf.voters)?, salt);
         self.silent.last(&mut candidates, self.clock.monotonic_ms());
         let artifact_id = self.begin(description, total_bytes, digest, &candidates, copies)?;
         self.files.keep(written, artifact_id, COPY).map_err(blob_failed)?;
@@ -151,7 +151,16 @@ impl Artifacts {
         Ok(Placed { artifact_id, digest, total_bytes, receipts })
     }
 
-    fn copy_to(&self, node: u64, artifact_id: u64, digest: [u8; 32]) -> Result<(), CallError> {
+    /// The voters without those that are about to leave: their copies would not count.
+    fn staying(&self, voters: &[u64]) -> Result<Vec<u64>, CallError> {
+        let (rows, _) = self.views.view();
+        let members = views::members(rows.as_ref()).map_err(rows_failed)?;
+        let leaves = |node: &u64| members.iter().any(|member| member.node_id == *node && member.leaving);
+        Ok(voters.iter().copied().filter(|node| !leaves(node)).collect())
+    }
+
+    /// Makes the copy here durable on `node`, too.
+    pub(crate) fn copy_to(&self, node: u64, artifact_id: u64, digest: [u8; 32]) -> Result<(), CallError> {
         if node == self.node {
             return Ok(());
         }
@@ -260,7 +269,7 @@ impl Artifacts {
     }
 }
 
-fn receipt(node: u64, digest: [u8; 32]) -> Receipt {
+pub(crate) fn receipt(node: u64, digest: [u8; 32]) -> Receipt {
     let mut receipt = Receipt::new();
     receipt.set_node_id(node);
     receipt.set_fragment(COPY);

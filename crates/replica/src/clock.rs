@@ -1,4 +1,4 @@
-//! Where time comes from. Besides the timer's thread, the only place of this crate that asks the system for it.
+//! Where time comes from: the only place of this crate that asks the system for it.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::node::Replica;
-use crate::ports::{CallError, Callback, Cluster, Commands, MemberChange, MemberVerb};
-use raftgrid_driver::{ChangeError, MembershipChange, Role, SnapshotError, Status, TransferError};
+use crate::ports::{CallError, Callback, Cluster, MemberChange};
+use raftgrid_driver::{Role, SnapshotError, Status, TransferError};
 use raftgrid_manifest::views;
 use raftgrid_proto::v1::{LeaderResponse, Member, MembersResponse, Stat, StateResponse, StatsResponse};
 
@@ -135,35 +135,7 @@ impl Cluster for ReplicaCluster {
     }
 
     fn change_member(&self, change: MemberChange, done: Callback<u64>) {
-        let node = change.node_id;
-        let asked = match change.verb {
-            MemberVerb::AddLearner => MembershipChange::AddLearner { node },
-            MemberVerb::AddVoter => MembershipChange::Promote { node },
-            MemberVerb::Demote => MembershipChange::Demote { node },
-            MemberVerb::Remove => MembershipChange::Remove { node },
-        };
-        let handle = self.replica.handle().clone();
-        let context = change.request_id.clone().into_bytes();
-        let go = move |done: Callback<u64>| {
-            let changed = Box::new(move |changed: Result<u64, ChangeError>| done(changed.map_err(change_failed)));
-            handle.change_membership(asked, context.into(), changed);
-        };
-        if change.raft_address.is_empty() {
-            return go(done);
-        }
-        // Everybody must know where the newcomer is before it is one of them.
-        let mut put = raftgrid_proto::v1::PutMember::new();
-        put.set_node_id(node);
-        put.set_raft_address(change.raft_address);
-        put.set_client_address(change.client_address);
-        let command = raftgrid_manifest::command(raftgrid_proto::v1::Command_oneof_kind::put_member(put));
-        self.replica.propose(
-            vec![command],
-            Box::new(move |recorded| match recorded {
-                Ok(_) => go(done),
-                Err(error) => done(Err(error)),
-            }),
-        );
+        self.replica.membership().change(change, done);
     }
 
     fn transfer(&self, to: u64, done: Callback<()>) {
@@ -198,15 +170,5 @@ impl Cluster for ReplicaCluster {
 
     fn shutdown(&self) {
         (self.shutdown)();
-    }
-}
-
-fn change_failed(error: ChangeError) -> CallError {
-    match error {
-        ChangeError::NotLeader { leader } => CallError::NotLeader { leader },
-        ChangeError::Busy => CallError::Exhausted(error.to_string()),
-        ChangeError::Refused { reason } => CallError::Precondition(reason),
-        ChangeError::Superseded | ChangeError::Stopped => CallError::Unavailable(error.to_string()),
-        ChangeError::Unknown => CallError::Unknown,
     }
 }

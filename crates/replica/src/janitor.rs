@@ -28,47 +28,76 @@ pub(crate) struct Janitor {
 /// Ends the thread when it is dropped.
 pub(crate) struct JanitorStop(#[allow(dead_code, reason = "the thread ends when this sender is gone")] Sender<()>);
 
-/// Starts the thread.
-pub(crate) fn start(janitor: Janitor) -> (JanitorStop, JoinHandle<()>) {
+/// A janitor that was told where the changes come from: it works when it is told that there are some.
+pub(crate) struct Rounds {
+    janitor: Janitor,
+    position: u64,
+    woken: Receiver<()>,
+}
+
+/// Ties the janitor to the ring.
+pub(crate) fn rounds(janitor: Janitor) -> Rounds {
     let (wake, woken) = bounded(1);
-    let (stop, stopped) = bounded(0);
     janitor.ring.tap(Box::new(move || {
         // One pending wake is enough.
         let _ = wake.try_send(());
     }));
+    Rounds { janitor, position: 0, woken }
+}
+
+/// Starts the thread.
+pub(crate) fn start(mut rounds: Rounds) -> (JanitorStop, JoinHandle<()>) {
+    let (stop, stopped) = bounded(0);
     let thread = std::thread::Builder::new()
         .name("janitor".to_owned())
-        .spawn(move || janitor.run(&woken, &stopped))
+        .spawn(move || rounds.run(&stopped))
         .expect("a thread can be started while the process boots");
     (JanitorStop(stop), thread)
 }
 
-impl Janitor {
-    fn run(&self, woken: &Receiver<()>, stopped: &Receiver<()>) {
-        let mut position = 0;
+impl Rounds {
+    fn run(&mut self, stopped: &Receiver<()>) {
         loop {
-            match self.ring.since(position) {
-                Since::Compacted => {
-                    let (_, at) = self.views.view();
-                    position = at;
-                    self.sweep();
-                }
-                Since::Events(events) => {
-                    for event in events {
-                        position = event.position;
-                        for change in event.changes.iter().filter(|change| change.table == Table::Artifact) {
-                            self.look(&change.key, change.value.as_deref());
-                        }
-                    }
-                }
-            }
+            self.round();
             crossbeam::channel::select! {
-                recv(woken) -> wake => if wake.is_err() { return },
+                recv(self.woken) -> wake => if wake.is_err() { return },
                 recv(stopped) -> _ => return,
             }
         }
     }
 
+    /// Whether there is something new; told once.
+    pub(crate) fn take_wake(&self) -> bool {
+        self.woken.try_recv().is_ok()
+    }
+
+    /// Whether `take_wake` would be true.
+    pub(crate) fn is_woken(&self) -> bool {
+        !self.woken.is_empty()
+    }
+
+    /// Looks at everything that changed since the last round.
+    pub(crate) fn round(&mut self) {
+        let janitor = &self.janitor;
+        match janitor.ring.since(self.position) {
+            Since::Compacted => {
+                let (_, at) = janitor.views.view();
+                self.position = at;
+                janitor.sweep();
+            }
+            Since::Events(events) => {
+                for event in events {
+                    self.position = event.position;
+                    for change in event.changes.iter().filter(|change| change.table == Table::Artifact) {
+                        janitor.look(&change.key, change.value.as_deref());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Janitor {
     fn look(&self, key: &[u8], value: Option<&[u8]>) {
         let Some(artifact_id) = key.try_into().ok().map(u64::from_be_bytes) else { return };
         let given_up = match value {

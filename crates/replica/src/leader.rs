@@ -1,4 +1,4 @@
-//! The leader's loops: one thread that feeds `control` while this replica leads, and carries out its actions.
+//! The leader's loops: one thread (or whoever runs the replica by hand) that feeds `control` while this replica leads, and carries out its actions.
 //!
 //! Nothing here decides anything: `control` does. State is built from the tables on gaining leadership, folded from the ring, and dropped
 //! with it. A heartbeat is answered only after a read index that began after its arrival.
@@ -121,13 +121,10 @@ pub(crate) fn inbox() -> (LeaderInbox, Receiver<Event>) {
 }
 
 /// Starts the thread.
-pub(crate) fn start(context: LeaderLoop, inbox: LeaderInbox, queue: Receiver<Event>) -> JoinHandle<()> {
+pub(crate) fn start(mut shell: Shell) -> JoinHandle<()> {
     std::thread::Builder::new()
         .name("leader".to_owned())
-        .spawn(move || {
-            let mut shell = Shell { context, inbox, term: None, beats: BTreeMap::new(), next_ticket: 1, wake_at: None };
-            shell.run(&queue);
-        })
+        .spawn(move || shell.run())
         .expect("a thread can be started while the process boots")
 }
 
@@ -141,9 +138,11 @@ struct Term {
     asked_at: Option<u64>,
 }
 
-struct Shell {
+/// The loops between two waits.
+pub(crate) struct Shell {
     context: LeaderLoop,
     inbox: LeaderInbox,
+    queue: Receiver<Event>,
     term: Option<Term>,
     beats: BTreeMap<u64, Callback<HeartbeatResponse>>,
     next_ticket: u64,
@@ -151,32 +150,60 @@ struct Shell {
 }
 
 impl Shell {
-    fn run(&mut self, queue: &Receiver<Event>) {
+    /// Loops that have not begun.
+    pub(crate) fn new(context: LeaderLoop, inbox: LeaderInbox, queue: Receiver<Event>) -> Self {
+        Self { context, inbox, queue, term: None, beats: BTreeMap::new(), next_ticket: 1, wake_at: None }
+    }
+
+    fn run(&mut self) {
         loop {
             let first = match self.wait() {
-                Some(wait) => match queue.recv_timeout(wait) {
+                Some(wait) => match self.queue.recv_timeout(wait) {
                     Ok(event) => Some(event),
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => return,
                 },
-                None => match queue.recv() {
+                None => match self.queue.recv() {
                     Ok(event) => Some(event),
                     Err(_) => return,
                 },
             };
-            let mut inputs = Vec::new();
-            for event in first.into_iter().chain(queue.try_iter()) {
-                match event {
-                    Event::Stop => return self.refuse_beats(),
-                    Event::Look => {}
-                    Event::Beat(request, done) => self.take_beat(*request, done, &mut inputs),
-                    Event::Confirmed { term, ticket, ok } => self.confirmed(term, ticket, ok, &mut inputs),
-                    Event::Input(input) => inputs.push(*input),
-                }
+            if !self.turn(first) {
+                return;
             }
-            self.follow_role();
-            self.step(inputs);
         }
+    }
+
+    /// Whether something has arrived.
+    pub(crate) fn has_event(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// When a turn is due even if nothing arrives, in milliseconds of the monotonic clock.
+    pub(crate) fn wake_at_ms(&self) -> Option<u64> {
+        self.wake_at
+    }
+
+    /// One turn: what has arrived (`first`, and what is queued behind it), then a step. False: it was told to end.
+    pub(crate) fn turn(&mut self, first: Option<Event>) -> bool {
+        let mut inputs = Vec::new();
+        let mut next = first.or_else(|| self.queue.try_recv().ok());
+        while let Some(event) = next {
+            match event {
+                Event::Stop => {
+                    self.refuse_beats();
+                    return false;
+                }
+                Event::Look => {}
+                Event::Beat(request, done) => self.take_beat(*request, done, &mut inputs),
+                Event::Confirmed { term, ticket, ok } => self.confirmed(term, ticket, ok, &mut inputs),
+                Event::Input(input) => inputs.push(*input),
+            }
+            next = self.queue.try_recv().ok();
+        }
+        self.follow_role();
+        self.step(inputs);
+        true
     }
 
     fn wait(&self) -> Option<Duration> {
@@ -254,12 +281,14 @@ impl Shell {
 
     /// Addresses of founders that are not in the tables yet.
     fn record_members(&self, rows: &dyn Rows) {
-        let Ok(known) = views::members(rows) else { return };
+        let Ok(known) = views::members_ever(rows) else { return };
         let missing: Vec<Command> = self
             .context
             .members
             .iter()
-            .filter(|member| !known.contains(member))
+            .filter(|member| {
+                !known.iter().any(|row| row.removed && row.node_id == member.node_id || same_place(row, member))
+            })
             .map(|member| {
                 let mut put = PutMember::new();
                 put.set_node_id(member.node_id);
@@ -373,6 +402,13 @@ impl Shell {
             done(Err(CallError::NotLeader { leader }));
         }
     }
+}
+
+/// Whether a founder's addresses are recorded as they are.
+fn same_place(row: &MemberRow, founder: &MemberRow) -> bool {
+    row.node_id == founder.node_id
+        && row.raft_address == founder.raft_address
+        && row.client_address == founder.client_address
 }
 
 fn beat_of(request: HeartbeatRequest) -> Beat {

@@ -7,14 +7,19 @@
 
 mod aggregate;
 mod artifacts;
+mod assembly;
 mod backoff;
+mod by_hand;
 pub mod clock;
 mod cluster_time;
+mod evacuate;
 mod group;
+mod handover;
 mod janitor;
 mod leader;
 pub mod limits;
 mod machine;
+mod membership;
 mod models;
 mod node;
 mod polls;
@@ -27,6 +32,7 @@ mod timer;
 mod uploads;
 mod views;
 
+pub use by_hand::{Group, ReplicaByHand};
 pub use group::ReplicaCluster;
 pub use node::{Replica, ReplicaConfig, StartError};
 pub use proposals::{Proposals, PROPOSE_PATH};

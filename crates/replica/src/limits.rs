@@ -14,10 +14,22 @@ pub const HAND_OUT_AGAIN_MS: u64 = 2_000;
 pub const LEADER_INBOX_MAX: usize = 16_384;
 /// Snapshots that may be ordered at a time.
 pub const SNAPSHOTS_WAITING_MAX: usize = 4;
+/// Jobs that may wait in each of the other pools.
+pub const POOL_WAITING_MAX: usize = 1_024;
+/// Threads that forward calls to the leader.
+pub const FORWARD_THREADS: usize = 4;
+/// Threads that sum gradients.
+pub const AGGREGATE_THREADS: usize = 2;
 /// For so long a peer that did not take a copy is asked after the others, in milliseconds.
 pub const SILENT_PEER_MS: u64 = 10_000;
 /// Longest wait for a decision on a proposal of the replica itself, in milliseconds.
 pub const PROPOSE_WAIT_MS: u64 = 10_000;
+/// Longest wait for a standby to catch up before it replaces another, in milliseconds.
+pub const CATCH_UP_WAIT_MS: u64 = 600_000;
+/// How often that is looked at, in milliseconds.
+pub const CATCH_UP_LOOK_MS: u64 = 50;
+/// Changes of the membership that may wait for one another.
+pub const MEMBER_CHANGES_WAITING_MAX: usize = 16;
 /// Bytes of one command batch.
 pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of models kept in memory for checking gradients against them.

@@ -11,7 +11,6 @@ use raftgrid_store::{Checkpointer, Disk, StateTables, TablesReader};
 use slog::{crit, Logger};
 
 use crate::clock::Clock;
-use crate::limits::SNAPSHOTS_WAITING_MAX;
 use crate::pool::Pool;
 use crate::proposals::{encode_replies, Proposals};
 use crate::ring::Ring;
@@ -36,19 +35,12 @@ impl<D: Disk> Machine<D> {
         tables: StateTables<D>,
         ring: Ring,
         clock: Arc<dyn Clock>,
+        snapshots: Pool,
         proposals: Arc<Mutex<Option<Arc<Proposals>>>>,
         logger: Logger,
     ) -> Self {
         let checkpointer = tables.checkpointer();
-        Self {
-            tables,
-            checkpointer,
-            snapshots: Pool::start("snapshot", 1, SNAPSHOTS_WAITING_MAX),
-            ring,
-            clock,
-            proposals,
-            logger,
-        }
+        Self { tables, checkpointer, snapshots, ring, clock, proposals, logger }
     }
 
     /// The process cannot go on: its tables are not what the log says they are.

@@ -1,6 +1,5 @@
 //! The replica: everything put together, behind the ports.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use raftgrid_blob::FragmentStore;
-use raftgrid_driver::{Observer, RaftHandle, ReadError, Runner, Status, Transport};
+use raftgrid_driver::{RaftHandle, ReadError, Runner, Transport};
 use raftgrid_manifest::{views, Table};
 use raftgrid_proto::v1::{
     Command, CommandReply, HeartbeatRequest, HeartbeatResponse, MemberRow, NextShardsRequest, NextShardsResponse, Node,
@@ -17,27 +16,26 @@ use raftgrid_proto::v1::{
 use raftgrid_store::{Booted, Disk};
 use slog::Logger;
 
-use crate::aggregate::Aggregator;
-use crate::artifacts::{blob_failed, Artifacts, OnDisk, SilentPeers};
+use crate::artifacts::{blob_failed, Artifacts, OnDisk};
+use crate::assembly::{assemble, Assembly, Outside};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::cluster_time::ClusterTime;
-use crate::janitor::{self, Janitor, JanitorStop};
-use crate::leader::{self, LeaderInbox, LeaderLoop};
-use crate::machine::{Machine, TableViews};
+use crate::janitor::{self, JanitorStop};
+use crate::leader::{self, LeaderInbox};
+use crate::membership::Membership;
 use crate::models::Models;
 use crate::polls::{rows_failed, Polls};
-use crate::pool::Pool;
+use crate::pool::Hands;
 use crate::ports::{
     Bytes, CallError, Callback, Caller, Commands, Download, FragmentSink, Freshness, Leader, ModelQuery, Peers,
     Purpose, ReadView, Reads, Upload,
 };
 use crate::proposals::Proposals;
 use crate::ring::Ring;
-use crate::room::{self, Room, RoomGauge};
+use crate::room::{self, RoomGauge};
 use crate::timer::Timer;
 use crate::uploads::Uploads;
-use crate::views::{end_of_entry, Views};
+use crate::views::Views;
 
 /// How often the members are looked at even if no change of them was seen.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(60);
@@ -74,36 +72,30 @@ pub enum StartError {
 
 /// A running control-plane node.
 pub struct Replica {
-    node: u64,
-    client_address: String,
-    handle: RaftHandle,
-    proposals: Arc<Proposals>,
-    backoff: Backoff,
-    views: Arc<dyn Views>,
-    ring: Ring,
-    polls: Arc<Polls>,
-    artifacts: Arc<Artifacts>,
-    models: Arc<Models>,
-    uploads: Uploads,
-    leader: LeaderInbox,
-    timer: Timer,
-    flushed: Box<dyn Fn() -> u64 + Send + Sync>,
-    running: Mutex<Option<Running>>,
+    pub(crate) node: u64,
+    pub(crate) client_address: String,
+    pub(crate) handle: RaftHandle,
+    pub(crate) proposals: Arc<Proposals>,
+    pub(crate) backoff: Backoff,
+    pub(crate) views: Arc<dyn Views>,
+    pub(crate) ring: Ring,
+    pub(crate) polls: Arc<Polls>,
+    pub(crate) artifacts: Arc<Artifacts>,
+    pub(crate) models: Arc<Models>,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) uploads: Uploads,
+    pub(crate) leader: LeaderInbox,
+    pub(crate) timer: Timer,
+    pub(crate) flushed: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// None while it is run by hand, and after the stop.
+    pub(crate) running: Mutex<Option<Running>>,
 }
 
-struct Running {
+pub(crate) struct Running {
     runner: Runner,
     janitor: JanitorStop,
     room: Sender<()>,
     threads: Vec<JoinHandle<()>>,
-}
-
-struct Wakes(LeaderInbox);
-
-impl Observer for Wakes {
-    fn changed(&mut self, _status: &Status) {
-        self.0.look();
-    }
 }
 
 impl Replica {
@@ -116,102 +108,20 @@ impl Replica {
         clock: Arc<dyn Clock>,
         logger: &Logger,
     ) -> Result<Arc<Self>, StartError> {
-        let node = config.driver.node;
-        let files = FragmentStore::open(&config.blob_dir)?;
-        let (timer, timer_thread) = Timer::start();
-        let tables = booted.tables;
-        let ring = Ring::new(end_of_entry(tables.applied().0), timer.clone());
-        let room = Room::default();
-        let late_proposals = Arc::new(Mutex::new(None));
-        let reader = tables.reader();
-        // Before anything is proposed here: a group that has a time never takes it from a wall clock again.
-        let cluster_time_ms = views::meta(&reader.view()).map_or(0, |meta| meta.cluster_time_ms);
-        let machine = Machine::new(tables, ring.clone(), clock.clone(), late_proposals.clone(), logger.clone());
-        let (leader, queue) = leader::inbox();
-        let (handle, runner) =
-            Runner::start(config.driver, booted.log, machine, transport, Wakes(leader.clone()), logger.clone())?;
-        let proposals = Arc::new(Proposals {
-            handle: handle.clone(),
-            peers: peers.clone(),
-            clock: clock.clone(),
-            cluster_time: Mutex::new(ClusterTime::new(cluster_time_ms, clock.monotonic_ms())),
-            room: room.clone(),
-            pool: Pool::start("forward", 4, 1_024),
-        });
-        *late_proposals.lock().unwrap_or_else(PoisonError::into_inner) = Some(proposals.clone());
-        let views: Arc<dyn Views> = Arc::new(TableViews { tables: reader.clone(), logger: logger.clone() });
-        let artifacts = Arc::new(Artifacts {
-            node,
-            files: files.clone(),
-            peers,
-            handle: handle.clone(),
-            views: views.clone(),
-            proposals: proposals.clone(),
-            clock: clock.clone(),
-            silent: SilentPeers::default(),
-            logger: logger.clone(),
-        });
-        let models = Arc::new(Models { artifacts: artifacts.clone(), cache: Mutex::default() });
-        let aggregator = Arc::new(Aggregator {
-            artifacts: artifacts.clone(),
-            models: models.clone(),
-            pool: Pool::start("aggregate", 2, 1_024),
-            logger: logger.clone(),
-        });
-        let backoff = Backoff::new(config.control.clone(), views.clone());
-        let tap = leader.clone();
-        ring.tap(Box::new(move || tap.look()));
-        let leader_thread = leader::start(
-            LeaderLoop {
-                config: config.control,
-                members: config.members,
-                handle: handle.clone(),
-                views: views.clone(),
-                ring: ring.clone(),
-                proposals: proposals.clone(),
-                aggregator,
-                clock: clock.clone(),
-                logger: logger.clone(),
-            },
-            leader.clone(),
-            queue,
-        );
-        leader.look();
-        let (janitor, janitor_thread) =
-            janitor::start(Janitor { files, ring: ring.clone(), views: views.clone(), logger: logger.clone() });
-        let polls = Arc::new(Polls {
-            views: views.clone(),
-            ring: ring.clone(),
-            handle: handle.clone(),
-            proposals: proposals.clone(),
-            clock,
-            handed_out: Mutex::new(BTreeMap::new()),
-        });
-        let uploads = Uploads {
-            artifacts: artifacts.clone(),
-            models: models.clone(),
-            proposals: proposals.clone(),
-            ring: ring.clone(),
-        };
-        let (room, room_thread) = room::watch(room, config.room, handle.clone(), logger.clone());
+        let mut hands = Hands::Threads;
+        let outside = Outside { peers, clock, logger: logger.clone() };
+        let Assembly { replica, runner, leader, janitor, room } =
+            assemble(config, booted, outside, &mut hands, |config, log, machine, observer| {
+                Runner::start(config, log, machine, transport, observer, logger.clone())
+            })?;
+        let timer_thread = replica.timer.start();
+        let leader_thread = leader::start(leader);
+        let (janitor, janitor_thread) = janitor::start(janitor);
+        let (room, room_thread) = room::start(room);
         let threads = vec![timer_thread, leader_thread, janitor_thread, room_thread];
-        Ok(Arc::new(Self {
-            node,
-            client_address: config.client_address,
-            handle,
-            proposals,
-            backoff,
-            views,
-            ring,
-            polls,
-            artifacts,
-            models,
-            uploads,
-            leader,
-            timer,
-            flushed: Box::new(move || reader.flushed().unwrap_or(0)),
-            running: Mutex::new(Some(Running { runner, janitor, room, threads })),
-        }))
+        let running = Running { runner, janitor, room, threads };
+        *replica.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
+        Ok(replica)
     }
 
     /// This replica's id.
@@ -227,6 +137,11 @@ impl Replica {
     /// The proposer, for `peer`.
     pub fn proposals(&self) -> &Arc<Proposals> {
         &self.proposals
+    }
+
+    /// Changes of the membership.
+    pub(crate) fn membership(&self) -> &Arc<Membership> {
+        &self.membership
     }
 
     /// host:port of a member's client API; "" if it is not known.

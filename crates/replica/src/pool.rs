@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use crossbeam::channel::{unbounded, Sender};
+use crossbeam::channel::{unbounded, Receiver, Sender};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -13,6 +13,49 @@ pub struct Pool {
     jobs: Sender<Job>,
     waiting: Arc<AtomicUsize>,
     waiting_max: usize,
+}
+
+/// The jobs of a pool without threads: whoever runs the replica by hand runs them.
+pub(crate) struct PoolQueue(Receiver<Job>);
+
+impl PoolQueue {
+    /// Jobs that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Runs the oldest job; false: there is none.
+    pub(crate) fn run_one(&self) -> bool {
+        match self.0.try_recv() {
+            Ok(job) => {
+                job();
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// Who runs the jobs of a replica's pools.
+pub(crate) enum Hands {
+    /// Threads of the pools' own.
+    Threads,
+    /// Nobody: the queues are collected here.
+    Nobody(Vec<PoolQueue>),
+}
+
+impl Hands {
+    /// A pool; see `Pool::start`.
+    pub(crate) fn pool(&mut self, name: &str, threads: usize, waiting_max: usize) -> Pool {
+        match self {
+            Self::Threads => Pool::start(name, threads, waiting_max),
+            Self::Nobody(queues) => {
+                let (jobs, queue) = unbounded();
+                queues.push(PoolQueue(queue));
+                Pool { jobs, waiting: Arc::default(), waiting_max }
+            }
+        }
+    }
 }
 
 /// A place in the queue; it is given back when the job starts, or when it is dropped unused.
@@ -50,11 +93,11 @@ impl Slot {
     /// Queues the job.
     pub fn run(self, job: Job) {
         let jobs = self.pool.jobs.clone();
-        let queued = jobs.send(Box::new(move || {
+        // The threads of a pool live as long as a slot does; a replica that was run by hand may be gone, and its jobs with it.
+        let _ = jobs.send(Box::new(move || {
             drop(self);
             job();
         }));
-        assert!(queued.is_ok(), "the threads of a pool live as long as a slot does");
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Everything is by callback, called once, from any thread; a callback must not block. `api` turns them into futures.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -241,6 +242,40 @@ pub trait FragmentSink: Send {
     fn finish(self: Box<Self>) -> Result<(), CallError>;
 }
 
+/// How an attempt at a peer goes on: a peer that is slow is told from one that is silent by it.
+#[derive(Debug, Default)]
+pub struct Steps {
+    made: AtomicU64,
+    unwanted: AtomicBool,
+}
+
+impl Steps {
+    /// The attempt has moved on. An error: nobody waits for it any more, it should end.
+    pub fn step(&self) -> Result<(), CallError> {
+        self.made.fetch_add(1, Ordering::Relaxed);
+        if self.unwanted.load(Ordering::Relaxed) {
+            return Err(CallError::Unavailable("another peer was faster".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Steps so far.
+    pub fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    /// Nobody waits for the attempt any more.
+    pub fn give_up(&self) {
+        self.unwanted.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Something that is tried at one peer or another. Blocks.
+pub type Attempt = Arc<dyn Fn(u64, &Steps) -> Result<(), CallError> + Send + Sync>;
+
+/// A peer, and what came of the attempt there.
+pub type Attempted = (u64, Result<(), CallError>);
+
 /// What a replica needs of its peers; brought by `peer`. All of it blocks; called off the raft and apply threads.
 pub trait Peers: Send + Sync {
     /// Streams a fragment to `node` and returns when it is durable there (its receipt was right).
@@ -260,6 +295,22 @@ pub trait Peers: Send + Sync {
         fragment: u32,
         sink: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
     ) -> Result<(), CallError>;
+    /// Makes the attempt at `nodes`, in that order, until it succeeded at `wanted` of them; what came of each that was begun. One after
+    /// another here. A real network begins the next one beside a peer that has made no step for `patience`, and does not wait for those
+    /// that are still silent in the end: they are among the outcomes as `Unavailable`.
+    fn first_of(&self, nodes: &[u64], wanted: usize, patience: Duration, attempt: Attempt) -> Vec<Attempted> {
+        let _ = patience;
+        let (mut outcomes, mut good) = (Vec::new(), 0);
+        for node in nodes {
+            if good == wanted {
+                break;
+            }
+            let outcome = attempt(*node, &Steps::default());
+            good += usize::from(outcome.is_ok());
+            outcomes.push((*node, outcome));
+        }
+        outcomes
+    }
     /// A unary call to `node`: full method path and encoded request; the encoded answer. The path `raftgrid/propose` carries a
     /// CommandBatch and answers the concatenation of length-delimited CommandReply.
     fn forward(&self, node: u64, method: &str, request: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, CallError>;
@@ -276,6 +327,8 @@ pub enum MemberVerb {
     Demote,
     /// A member is taken out.
     Remove,
+    /// A newcomer takes the place of a voter.
+    Replace,
 }
 
 /// A change of membership with the member's addresses.
@@ -291,6 +344,8 @@ pub struct MemberChange {
     pub client_address: String,
     /// For a retry.
     pub request_id: String,
+    /// With `Replace`: who goes; else 0.
+    pub replaces: u64,
     /// Take it out although bytes lose redundancy.
     pub force: bool,
 }

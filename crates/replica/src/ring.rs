@@ -111,6 +111,15 @@ impl Ring {
         self.wake(woken, position);
     }
 
+    /// The replica is gone: nobody who waits is called.
+    pub(crate) fn abandon(&self) {
+        let (waiters, taps) = {
+            let mut state = self.lock();
+            (std::mem::take(&mut state.waiters), std::mem::take(&mut state.taps))
+        };
+        drop((waiters, taps));
+    }
+
     /// Everything after `position`.
     pub(crate) fn since(&self, position: u64) -> Since {
         let state = self.lock();
@@ -186,7 +195,8 @@ mod tests {
 
     #[test]
     fn a_waiter_wakes_for_its_rows_and_for_nothing_else() {
-        let (timer, thread) = Timer::start();
+        let timer = Timer::new(Arc::new(crate::clock::SystemClock::default()));
+        let thread = timer.start();
         let ring = Ring::new(10, timer.clone());
         let (sender, woken) = unbounded();
         let interest = vec![(Table::TaskByNode, b"node-1".to_vec())];
@@ -205,7 +215,8 @@ mod tests {
 
     #[test]
     fn whoever_fell_out_of_the_ring_is_told_to_start_again() {
-        let (timer, thread) = Timer::start();
+        let timer = Timer::new(Arc::new(crate::clock::SystemClock::default()));
+        let thread = timer.start();
         let ring = Ring::new(0, timer.clone());
         for position in 1..=(RING_EVENTS_MAX as u64 + 5) {
             ring.publish(position, vec![change(Table::Meta, b"")]);

@@ -59,41 +59,56 @@ impl Room {
     }
 }
 
+/// Looks at the disk now and then, and tells the replica.
+pub(crate) struct RoomWatch {
+    /// Told.
+    pub room: Room,
+    /// Looks.
+    pub gauge: RoomGauge,
+    /// To hand leadership away.
+    pub handle: RaftHandle,
+    /// Looks until leadership may be handed away again.
+    pub transfer_in: u32,
+    /// Log.
+    pub logger: Logger,
+}
+
 /// Starts the thread that looks; it ends when the sender is dropped.
-pub(crate) fn watch(
-    room: Room,
-    mut gauge: RoomGauge,
-    handle: RaftHandle,
-    logger: Logger,
-) -> (Sender<()>, JoinHandle<()>) {
+pub(crate) fn start(mut watch: RoomWatch) -> (Sender<()>, JoinHandle<()>) {
     let (stop, stopped) = bounded::<()>(0);
     let thread = std::thread::Builder::new()
         .name("room".to_owned())
         .spawn(move || {
-            let mut transfer_in = 0;
             while stopped.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                match gauge() {
-                    Ok((free_bytes, low)) => told(&room, free_bytes, low, &mut transfer_in, &handle, &logger),
-                    Err(cause) => warn!(logger, "free space not known"; "cause" => cause),
-                }
+                watch.look();
             }
         })
         .expect("a thread can be started while the process boots");
     (stop, thread)
 }
 
-fn told(room: &Room, free_bytes: u64, low: bool, transfer_in: &mut u32, handle: &RaftHandle, logger: &Logger) {
-    let before = room.low.swap(low, Ordering::Relaxed);
-    if low && !before {
-        error!(logger, "disk almost full, nothing new is taken"; "free_bytes" => free_bytes);
-    } else if before && !low {
-        info!(logger, "disk has room again"; "free_bytes" => free_bytes);
+impl RoomWatch {
+    /// One look.
+    pub(crate) fn look(&mut self) {
+        match (self.gauge)() {
+            Ok((free_bytes, low)) => self.told(free_bytes, low),
+            Err(cause) => warn!(self.logger, "free space not known"; "cause" => cause),
+        }
     }
-    *transfer_in = transfer_in.saturating_sub(1);
-    if low && *transfer_in == 0 && handle.status().role == Role::Leader {
-        // Seldom: where all replicas share one full disk, leadership must not go round and round.
-        *transfer_in = TRANSFER_AGAIN_LOOKS;
-        handle.transfer_leadership(None, Box::new(|_| ()));
+
+    fn told(&mut self, free_bytes: u64, low: bool) {
+        let before = self.room.low.swap(low, Ordering::Relaxed);
+        if low && !before {
+            error!(self.logger, "disk almost full, nothing new is taken"; "free_bytes" => free_bytes);
+        } else if before && !low {
+            info!(self.logger, "disk has room again"; "free_bytes" => free_bytes);
+        }
+        self.transfer_in = self.transfer_in.saturating_sub(1);
+        if low && self.transfer_in == 0 && self.handle.status().role == Role::Leader {
+            // Seldom: where all replicas share one full disk, leadership must not go round and round.
+            self.transfer_in = TRANSFER_AGAIN_LOOKS;
+            self.handle.transfer_leadership(None, Box::new(|_| ()));
+        }
     }
 }
 

@@ -39,8 +39,8 @@ fn client_options(env: &Arc<Environment>) -> ChannelBuilder {
         .use_local_subchannel_pool(true)
         .initial_reconnect_backoff(Duration::from_millis(50))
         .max_reconnect_backoff(Duration::from_millis(500))
-        // A peer that is stopped, or gone without a word, is noticed within five seconds while a call is under way.
-        .keepalive_time(Duration::from_secs(3))
+        // A server that is stopped, or gone without a word, is noticed within three seconds while a call is under way.
+        .keepalive_time(Duration::from_secs(1))
         .keepalive_timeout(Duration::from_secs(2))
         .http2_max_pings_without_data(0)
 }

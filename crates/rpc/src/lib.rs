@@ -7,6 +7,7 @@ pub mod chunk;
 pub mod methods;
 pub mod serve;
 pub mod status;
+pub mod wait;
 
 pub use channel::{bulk_channel, channel, environment};
 pub use grpcio;

@@ -81,6 +81,7 @@ methods! {
     CLUSTER_ADD_VOTER: Unary "/raftgrid.v1.ClusterService/AddVoter" (ChangeMemberRequest) -> ChangeMemberResponse;
     CLUSTER_DEMOTE_VOTER: Unary "/raftgrid.v1.ClusterService/DemoteVoter" (ChangeMemberRequest) -> ChangeMemberResponse;
     CLUSTER_REMOVE_SERVER: Unary "/raftgrid.v1.ClusterService/RemoveServer" (ChangeMemberRequest) -> ChangeMemberResponse;
+    CLUSTER_REPLACE_SERVER: Unary "/raftgrid.v1.ClusterService/ReplaceServer" (ChangeMemberRequest) -> ChangeMemberResponse;
     CLUSTER_TRANSFER: Unary "/raftgrid.v1.ClusterService/LeadershipTransfer" (LeadershipTransferRequest) -> LeadershipTransferResponse;
     CLUSTER_VERIFY_LEADER: Unary "/raftgrid.v1.ClusterService/VerifyLeader" (VerifyLeaderRequest) -> VerifyLeaderResponse;
     CLUSTER_BARRIER: Unary "/raftgrid.v1.ClusterService/Barrier" (BarrierRequest) -> BarrierResponse;

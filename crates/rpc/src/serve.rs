@@ -1,6 +1,7 @@
 //! Registering one handler under a method's own name and all its aliases, and opening the port.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use grpcio::{
     ClientStreamingSink, Environment, RequestStream, RpcContext, Server, ServerBuilder, ServerCredentials,
@@ -83,7 +84,13 @@ pub fn listen(
     // gRPC would say it in a log line of its own, over several lines and without a next step.
     std::net::TcpListener::bind(address).map_err(|error| failed(error.to_string()))?;
     // Without this gRPC would share a busy port with the process that has it.
-    let options = options(env).max_concurrent_stream(STREAMS_PER_CONNECTION_MAX).reuse_port(false);
+    let options = options(env)
+        .max_concurrent_stream(STREAMS_PER_CONNECTION_MAX)
+        .reuse_port(false)
+        // A client that is stopped, or gone without a word, gives back what its streams hold here.
+        .keepalive_time(Duration::from_secs(20))
+        .keepalive_timeout(Duration::from_secs(10))
+        .http2_max_pings_without_data(0);
     let mut builder = ServerBuilder::new(env.clone()).channel_args(options.build_args());
     for service in services {
         builder = builder.register_service(service);

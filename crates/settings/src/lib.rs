@@ -3,6 +3,9 @@
 //!
 //! Called by the binaries only. It reads one file and the environment that it is given; it decides nothing about what the values mean.
 
+pub mod program;
+pub mod usage;
+
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -97,10 +100,24 @@ pub enum SettingsError {
     },
 }
 
+#[derive(Clone, Debug)]
+struct Value {
+    text: String,
+    source: Source,
+    /// The name by which the file has it: the key's, or one of its aliases.
+    name: String,
+}
+
+impl Value {
+    fn new(name: &str, text: impl Into<String>, source: Source) -> Self {
+        Self { text: text.into(), source, name: name.to_owned() }
+    }
+}
+
 /// The settings in force.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    values: BTreeMap<&'static str, (String, Source)>,
+    values: BTreeMap<&'static str, Value>,
 }
 
 impl Settings {
@@ -115,25 +132,26 @@ impl Settings {
     ) -> Result<Self, SettingsError> {
         let mut values = BTreeMap::new();
         for key in keys.iter().filter(|key| !key.default.is_empty()) {
-            values.insert(key.name, (key.default.to_owned(), Source::Default));
+            values.insert(key.name, Value::new(key.name, key.default, Source::Default));
         }
         if let Some(path) = file {
             for (name, value) in read_file(path)? {
                 let key = find(keys, &name).ok_or_else(|| unknown(path, &name, keys))?;
-                values.insert(key.name, (value, Source::File(path.display().to_string())));
+                values.insert(key.name, Value::new(&name, value, Source::File(path.display().to_string())));
             }
         }
         for (name, value) in environment {
-            let Some(rest) = name.strip_prefix(prefix) else { continue };
+            // An empty variable counts as none: that is how a shell unsets one for a single command.
+            let Some(rest) = name.strip_prefix(prefix).filter(|_| !value.is_empty()) else { continue };
             let wanted = rest.to_lowercase();
             if let Some(key) = keys.iter().find(|key| key.name.replace(['.', '-'], "_") == wanted) {
-                values.insert(key.name, (value, Source::Environment(name)));
+                values.insert(key.name, Value::new(key.name, value, Source::Environment(name)));
             }
         }
         for (name, value) in flags {
             let key = find(keys, name).expect("flags are named by keys of this program");
             if let Some(value) = value {
-                values.insert(key.name, (value.clone(), Source::Flag));
+                values.insert(key.name, Value::new(key.name, value, Source::Flag));
             }
         }
         Ok(Self { values })
@@ -141,7 +159,12 @@ impl Settings {
 
     /// The value as text, if there is one.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.values.get(key).map(|(value, _)| value.as_str())
+        self.values.get(key).map(|value| value.text.as_str())
+    }
+
+    /// Whether somebody gave it: a file, the environment or a flag.
+    pub fn given(&self, key: &str) -> bool {
+        self.values.get(key).is_some_and(|value| value.source != Source::Default)
     }
 
     /// The value, parsed.
@@ -149,7 +172,7 @@ impl Settings {
     where
         T::Err: fmt::Display,
     {
-        let Some((value, _)) = self.values.get(key) else { return Ok(None) };
+        let Some(value) = self.get(key) else { return Ok(None) };
         value.parse().map(Some).map_err(|cause: T::Err| self.bad(key, cause))
     }
 
@@ -167,20 +190,20 @@ impl Settings {
         parse_duration_ms(value).map(Some).ok_or_else(|| self.bad(key, "a duration is like 250ms, 1.5s or 2m"))
     }
 
-    /// The error that says why this key's value cannot be used.
+    /// The error that says why this key's value cannot be used; the key is named as its file names it.
     pub fn bad(&self, key: &str, cause: impl fmt::Display) -> SettingsError {
-        let (value, origin) = self.values.get(key).map_or_else(
-            || (String::new(), "not set".to_owned()),
-            |(value, source)| (value.clone(), source.to_string()),
-        );
-        SettingsError::BadValue { key: key.to_owned(), value, origin, cause: cause.to_string() }
+        let (key, value, origin) = match self.values.get(key) {
+            Some(value) => (value.name.clone(), value.text.clone(), value.source.to_string()),
+            None => (key.to_owned(), String::new(), "not set".to_owned()),
+        };
+        SettingsError::BadValue { key, value, origin, cause: cause.to_string() }
     }
 
     /// Every value with its source, for `--print-config`.
     pub fn print(&self) -> String {
         let mut out = String::new();
-        for (key, (value, source)) in &self.values {
-            writeln!(out, "{key} = {value:?}  # {source}").expect("a string takes every line");
+        for (key, Value { text, source, .. }) in &self.values {
+            writeln!(out, "{key} = {text:?}  # {source}").expect("a string takes every line");
         }
         out
     }
@@ -294,6 +317,23 @@ mod tests {
         assert!(printed.contains("node_id = \"5\"  # flag"), "{printed}");
         assert!(printed.contains("preset = \"wan\"  # environment RAFTGRID_PRESET"), "{printed}");
         assert!(printed.contains("a.toml"), "{printed}");
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset_and_a_default_as_not_given() {
+        let environment = [("X_PRESET".to_owned(), String::new()), ("X_NODE_ID".to_owned(), "4".to_owned())];
+        let settings = Settings::load(KEYS, None, "X_", environment.into_iter(), &[]).unwrap();
+        assert_eq!(settings.get("preset"), Some("lan"));
+        assert!(settings.given("node_id") && !settings.given("preset") && !settings.given("peers"));
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_used_is_named_as_its_file_names_it() {
+        const OLD: &[Key] = &[Key { name: "raft_addr", default: "", aliases: &["bind_address"] }];
+        let (_folder, path) = file("a.json", r#"{"bind_address": "here"}"#);
+        let settings = Settings::load(OLD, Some(&path), "X_", std::iter::empty(), &[]).unwrap();
+        let error = settings.bad("raft_addr", "no").to_string();
+        assert!(error.contains("`bind_address` = `here`") && error.contains("a.json"), "{error}");
     }
 
     #[test]

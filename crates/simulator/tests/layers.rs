@@ -34,10 +34,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     // It passes on what Python sends, with client's retries.
     ("agent", &["proto", "rpc", "client", "worker"]),
     ("simulator", &["driver", "store", "replica", "manifest", "control", "train", "worker", "blob", "proto"]),
+    // Real processes under fire: it starts built programs, talks to them as a client, opens what a power cut left, and has the
+    // simulator's checkers judge. No program links it.
+    ("chaos", &["proto", "rpc", "client", "simulator", "driver", "manifest", "store", "store-rocks"]),
 ];
 
 /// Programs: they may know every crate of ours, and none of the libraries below.
 const PROGRAMS: &[&str] = &["controld", "workerd", "gridctl", "raftgrid-benches"];
+
+/// Test harnesses, which no program may link: what they bring (proxies, kills, strace) has no place in what is shipped.
+const NEVER_LINKED: &[&str] = &["chaos"];
 
 /// A library → the only crates that may know it.
 const ONLY_HERE: &[(&str, &[&str])] = &[
@@ -116,6 +122,10 @@ fn breaches_of_crate(name: &str, dependencies: &[String], ours: &[&str]) -> Vec<
     for dependency in dependencies {
         let target = short(dependency);
         let pure = PURE.contains(&krate);
+        if NEVER_LINKED.contains(&target) {
+            breaches.push(format!("{name} must not link {dependency}: it is a test harness"));
+            continue;
+        }
         if ours.contains(&dependency.as_str()) {
             let facade = target == "telemetry" && !pure;
             if !program && !facade && !arrows.unwrap_or_default().contains(&target) {
@@ -189,6 +199,8 @@ fn each_kind_of_breach_of_the_table_is_seen() {
         ("raftgrid-train", "crossbeam"),
         ("controld", "grpcio"),
         ("gridctl", "rocksdb"),
+        ("gridctl", "raftgrid-chaos"),
+        ("raftgrid-simulator", "raftgrid-chaos"),
         ("raftgrid-benches", "raft"),
         ("raftgrid-stranger", "serde"),
     ] {

@@ -1,15 +1,16 @@
-//! Code bundles: tar artifacts, fetched and unpacked once per machine.
+//! Code bundles: tar artifacts, fetched and unpacked once per machine, copied for each attempt.
 //!
-//! Never here: links, devices, or any path that leaves the folder. A folder appears under its final name only when it is complete.
+//! Never here: links, devices, or any path that leaves the folder. A folder appears under its final name only when it is complete. Nobody
+//! runs in it: an attempt gets a copy, so that what it writes beside its code reaches no other attempt.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::limits::{BUNDLE_BYTES_MAX, BUNDLE_ENTRIES_MAX};
+use crate::limits::{BUNDLES_KEPT, BUNDLE_BYTES_MAX, BUNDLE_ENTRIES_MAX};
 use crate::plan::{exit_code, PlanError};
 use crate::plane::{ControlPlane, PlaneError};
 use crate::table::lock;
@@ -58,8 +59,10 @@ pub fn unpack(archive: impl Read, folder: &Path) -> Result<(), BundleError> {
                 }
                 let executable = entry.header().mode()? & 0o111 != 0;
                 // Fails on a second entry of the same name: the first may be what was checked.
-                let mut file =
-                    File::create_new(&target).map_err(|_| refused("cannot be created, or stands there twice"))?;
+                let mut file = File::create_new(&target).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::AlreadyExists => refused("stands there twice"),
+                    _ => BundleError::Io(error),
+                })?;
                 let copied = std::io::copy(&mut (&mut entry).take(bytes_left + 1), &mut file)?;
                 bytes_left = bytes_left
                     .checked_sub(copied)
@@ -76,11 +79,23 @@ pub fn unpack(archive: impl Read, folder: &Path) -> Result<(), BundleError> {
     Ok(())
 }
 
+/// Where a bundle is unpacked, once it is.
+type Slot = Arc<Mutex<Option<PathBuf>>>;
+
+/// Bundles by artifact id, in the order of their last use, the newest last.
+#[derive(Default)]
+struct Ready {
+    slots: BTreeMap<String, Slot>,
+    order: Vec<String>,
+}
+
 /// Unpacked bundles of this machine, below one folder.
 pub struct Bundles {
     folder: PathBuf,
-    /// By artifact id. The inner lock makes one fetch of many who want the same.
-    ready: Mutex<BTreeMap<String, Arc<Mutex<Option<PathBuf>>>>>,
+    /// The inner lock makes one fetch of many who want the same.
+    ready: Mutex<Ready>,
+    /// Read: a folder is found or copied. Written: folders are removed.
+    folders: RwLock<()>,
 }
 
 impl Bundles {
@@ -90,24 +105,58 @@ impl Bundles {
             fs::remove_dir_all(&folder)?;
         }
         fs::create_dir_all(&folder)?;
-        Ok(Self { folder, ready: Mutex::new(BTreeMap::new()) })
+        Ok(Self { folder, ready: Mutex::default(), folders: RwLock::default() })
     }
 
-    /// The folder of a bundle, fetched and verified if it is not here yet.
-    pub fn ensure(&self, artifact: &str, plane: &dyn ControlPlane) -> Result<PathBuf, PlanError> {
-        let slot = lock(&self.ready).entry(artifact.to_owned()).or_default().clone();
-        let mut slot = lock(&slot);
-        if let Some(folder) = slot.as_ref() {
-            return Ok(folder.clone());
+    /// Makes `target` with the bundle's files, fetched and verified if they are not here yet. Returns the bundle's SHA-256 as hexadecimal
+    /// digits.
+    pub fn copy_to(&self, artifact: &str, plane: &dyn ControlPlane, target: &Path) -> Result<String, PlanError> {
+        let slot = self.slot(artifact);
+        let name = {
+            let _folders = self.folders.read().unwrap_or_else(PoisonError::into_inner);
+            let mut slot = lock(&slot);
+            let source = match slot.clone().filter(|folder| folder.is_dir()) {
+                Some(source) => source,
+                None => slot.insert(self.fetch(artifact, plane)?).clone(),
+            };
+            drop(slot);
+            copy_tree(&source, target).map_err(|error| {
+                PlanError::new(exit_code::OS, format!("failed to copy the bundle on this worker: {error}"))
+            })?;
+            source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        };
+        self.prune();
+        Ok(name)
+    }
+
+    fn slot(&self, artifact: &str) -> Slot {
+        let mut ready = lock(&self.ready);
+        ready.order.retain(|known| known != artifact);
+        ready.order.push(artifact.to_owned());
+        ready.slots.entry(artifact.to_owned()).or_default().clone()
+    }
+
+    /// Removes what was used longest ago beyond `BUNDLES_KEPT`.
+    fn prune(&self) {
+        let mut ready = lock(&self.ready);
+        if ready.order.len() <= BUNDLES_KEPT {
+            return;
         }
-        let folder = self.fetch(artifact, plane)?;
-        *slot = Some(folder.clone());
-        Ok(folder)
+        // Somebody fetches or copies: the next attempt prunes.
+        let Ok(_folders) = self.folders.try_write() else { return };
+        let excess = ready.order.len() - BUNDLES_KEPT;
+        let gone: Vec<String> = ready.order.drain(..excess).collect();
+        let gone: Vec<Slot> = gone.iter().filter_map(|artifact| ready.slots.remove(artifact)).collect();
+        // Two artifacts with the same content share a folder: whoever misses it fetches it again.
+        for folder in gone.iter().filter_map(|slot| lock(slot).take()) {
+            // What cannot be removed goes with the next start.
+            let _ = fs::remove_dir_all(folder);
+        }
     }
 
     fn fetch(&self, artifact: &str, plane: &dyn ControlPlane) -> Result<PathBuf, PlanError> {
         let disk = |error: std::io::Error| {
-            PlanError::new(exit_code::TRY_AGAIN, format!("failed to store the bundle: {error}"))
+            PlanError::new(exit_code::OS, format!("failed to store the bundle on this worker: {error}"))
         };
         let mut file = tempfile::tempfile_in(&self.folder).map_err(disk)?;
         let digest = plane.get_artifact(artifact, &mut file).map_err(|error| match error {
@@ -121,8 +170,11 @@ impl Bundles {
             return Ok(target);
         }
         let unpacked = tempfile::Builder::new().prefix("unpack-").tempdir_in(&self.folder).map_err(disk)?;
-        unpack(std::io::BufReader::new(file), unpacked.path())
-            .map_err(|error| PlanError::new(exit_code::DATA, error.to_string()))?;
+        unpack(std::io::BufReader::new(file), unpacked.path()).map_err(|error| {
+            // A disk that is full says nothing about the bundle.
+            let ours = matches!(&error, BundleError::Io(cause) if is_ours(cause.kind()));
+            PlanError::new(if ours { exit_code::OS } else { exit_code::DATA }, error.to_string())
+        })?;
         fs::set_permissions(unpacked.path(), fs::Permissions::from_mode(0o755)).map_err(disk)?;
         match fs::rename(unpacked.path(), &target) {
             Ok(()) => Ok(target),
@@ -131,6 +183,27 @@ impl Bundles {
             Err(error) => Err(disk(error)),
         }
     }
+}
+
+/// Whether this machine's disk is the cause.
+fn is_ours(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(kind, Kind::StorageFull | Kind::QuotaExceeded | Kind::ReadOnlyFilesystem | Kind::PermissionDenied)
+}
+
+/// Copies files and folders with their permissions; there is nothing else in a bundle. `to` must not exist.
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

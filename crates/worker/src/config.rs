@@ -15,6 +15,8 @@ pub struct WorkerConfig {
     pub slots: u32,
     /// The Python interpreter.
     pub python: String,
+    /// Task types that this machine cannot run: the scheduler keeps them away.
+    pub unable: Vec<String>,
     /// Put in front of PYTHONPATH, behind the bundle; "" for none.
     pub python_path: String,
     /// The binary that has `run-task`: workerd.
@@ -41,6 +43,7 @@ impl WorkerConfig {
             dir: dir.into(),
             slots: 0,
             python: "python3".to_owned(),
+            unable: Vec::new(),
             python_path: String::new(),
             shim: shim.into(),
             cloud_provider: String::new(),

@@ -1,11 +1,11 @@
 //! Towards the machine: `Host` as the executor's runtime sees it, and the host that runs real processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{bounded, Sender};
 use raftgrid_proto::v1::Task;
 use rustix::fs::{flock, FlockOperation};
 use slog::{info, warn, Logger};
@@ -72,17 +72,29 @@ impl Shared {
     pub(crate) fn attempt_folder(&self, lease: &LeaseId) -> PathBuf {
         self.tasks_folder.join(lease.epoch.to_string())
     }
+}
 
-    /// Removes the folders of all but the newest finished attempts.
-    fn prune(&self, running: &BTreeMap<LeaseId, Arc<Control>>) {
-        let entries = fs::read_dir(&self.tasks_folder).into_iter().flatten().flatten();
-        let mut epochs: Vec<u64> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-        epochs.retain(|epoch| !running.keys().any(|lease| lease.epoch == *epoch));
-        epochs.sort_unstable();
-        for epoch in epochs.iter().take(epochs.len().saturating_sub(TASK_DIRS_KEPT)) {
-            // What cannot be removed now is tried again after the next task.
-            let _ = fs::remove_dir_all(self.tasks_folder.join(epoch.to_string()));
+/// Removes the folders of all but the newest finished attempts, on a thread of its own: a folder with a million files must not hold up the
+/// executor, which renews the leases of all other tasks. Ends with the sender.
+fn start_janitor(tasks_folder: PathBuf) -> std::io::Result<Sender<BTreeSet<u64>>> {
+    // One order that waits is enough: it stands for all that came while a folder was removed.
+    let (orders, inbox) = bounded::<BTreeSet<u64>>(1);
+    std::thread::Builder::new().name("janitor".to_owned()).spawn(move || {
+        for running in inbox {
+            prune(&tasks_folder, &running);
         }
+    })?;
+    Ok(orders)
+}
+
+fn prune(tasks_folder: &Path, running: &BTreeSet<u64>) {
+    let entries = fs::read_dir(tasks_folder).into_iter().flatten().flatten();
+    let mut epochs: Vec<u64> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    epochs.retain(|epoch| !running.contains(epoch));
+    epochs.sort_unstable();
+    for epoch in epochs.iter().take(epochs.len().saturating_sub(TASK_DIRS_KEPT)) {
+        // What cannot be removed now is tried again after the next task.
+        let _ = fs::remove_dir_all(tasks_folder.join(epoch.to_string()));
     }
 }
 
@@ -95,7 +107,7 @@ pub struct WorkerDir {
 
 impl WorkerDir {
     /// Takes the directory, making it if it is not there, and kills what a predecessor left.
-    pub fn take(dir: &std::path::Path, logger: &Logger) -> Result<Self, HostError> {
+    pub fn take(dir: &Path, logger: &Logger) -> Result<Self, HostError> {
         let failed = |cause| HostError::Io { dir: dir.to_owned(), cause };
         fs::create_dir_all(dir).map_err(failed)?;
         // Tasks run elsewhere: every path that they are told must be whole.
@@ -125,6 +137,7 @@ pub struct ProcessHost {
     shared: Arc<Shared>,
     running: BTreeMap<LeaseId, Arc<Control>>,
     exits: Sender<Exited>,
+    janitor: Sender<BTreeSet<u64>>,
     logger: Logger,
     _dir: WorkerDir,
 }
@@ -144,9 +157,10 @@ impl ProcessHost {
         let (notes_folder, tasks_folder) = (dir.join("run"), dir.join("tasks"));
         let bundles = Bundles::new(dir.join("bundles")).map_err(failed)?;
         let shipper = LogShipper::start(plane.clone(), logger).map_err(failed)?;
+        let janitor = start_janitor(tasks_folder.clone()).map_err(failed)?;
         let shared = Shared { config, agent_address, plane, table, bundles, shipper, notes_folder, tasks_folder };
         let logger = logger.clone();
-        Ok(Self { shared: Arc::new(shared), running: BTreeMap::new(), exits, logger, _dir: dir })
+        Ok(Self { shared: Arc::new(shared), running: BTreeMap::new(), exits, janitor, logger, _dir: dir })
     }
 }
 
@@ -158,12 +172,14 @@ impl Host for ProcessHost {
         let id = lease.clone();
         let started = std::thread::Builder::new().name(format!("task-{}", lease.epoch)).spawn(move || {
             let exit = process::run(&shared, &lease, &task, &control);
+            let folder = shared.attempt_folder(&lease);
             // Nobody listens: the worker is ending.
             let _ = exits.send(Exited { lease, exit });
+            process::clean(&folder);
         });
         if let Err(error) = started {
             let reason = format!("failed to start a thread for the task: {error}");
-            let exit = Exit { code: crate::plan::exit_code::TRY_AGAIN, reason, result_data: String::new() };
+            let exit = Exit { code: crate::plan::exit_code::TRY_AGAIN, reason, ..Exit::default() };
             let _ = self.exits.send(Exited { lease: id, exit });
         }
     }
@@ -185,7 +201,8 @@ impl Host for ProcessHost {
     fn forget(&mut self, lease: &LeaseId) {
         self.shared.table.remove(lease);
         self.running.remove(lease);
-        self.shared.prune(&self.running);
+        // A janitor that is busy is told by the next one.
+        let _ = self.janitor.try_send(self.running.keys().map(|lease| lease.epoch).collect());
     }
 }
 
@@ -209,4 +226,25 @@ pub fn random_u64() -> u64 {
     let read = fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
     read.expect("every Linux has /dev/urandom");
     u64::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_folders_and_those_of_running_attempts_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let last = TASK_DIRS_KEPT as u64 + 10;
+        (1..=last).for_each(|epoch| fs::create_dir(folder.path().join(epoch.to_string())).expect("writable"));
+        prune(folder.path(), &BTreeSet::from([3]));
+        let mut kept: Vec<u64> = fs::read_dir(folder.path())
+            .expect("there")
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        kept.sort_unstable();
+        let expected: Vec<u64> = [3].into_iter().chain(11..=last).collect();
+        assert_eq!(kept, expected);
+    }
 }

@@ -9,7 +9,7 @@ use rustix::process::{kill_process, kill_process_group, Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::boottime_ms;
-use crate::limits::LEFTOVERS_DIE_MS;
+use crate::limits::{LEFTOVERS_DIE_MS, RUN_DIE_MS, STARTING_LOOKS};
 
 /// The variable that marks a task's processes.
 pub(crate) const RUN_VARIABLE: &str = "RAFTGRID_RUN";
@@ -80,6 +80,26 @@ pub(crate) fn kill_all(folder: &Path) -> std::io::Result<usize> {
         fs::remove_file(path)?;
     }
     Ok(found)
+}
+
+/// Kills the processes of a run that are outside its group, and waits until they are dead. False: one does not die in time; then its note
+/// must stay for the next start of a worker here, which does not begin before it is dead.
+pub(crate) fn kill_run(run: &str) -> bool {
+    let note = Note { run: run.to_owned(), pid: 0, start_ticks: 0 };
+    let deadline = boottime_ms() + RUN_DIE_MS;
+    let mut looks = 0;
+    loop {
+        let Look { alive, starting } = kill_once(&[&note]);
+        looks += 1;
+        // Processes of others start all the time: they are looked at again, but not waited for.
+        if alive == 0 && (starting == 0 || looks >= STARTING_LOOKS) {
+            return true;
+        }
+        if boottime_ms() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// What one look at all processes found.

@@ -29,8 +29,6 @@ pub const EVENTS_MAX: usize = 16_384;
 
 /// Bytes of stdout that go into a result.
 pub const STDOUT_TAIL_BYTES_MAX: usize = 60 * 1024;
-/// Bytes of stderr that are searched for a reason.
-pub const STDERR_TAIL_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a result's JSON: what the manifest takes.
 pub const RESULT_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a reason; the manifest takes a little more.
@@ -58,6 +56,14 @@ pub const MODEL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
 pub const MODELS_KEPT: usize = 4;
 /// How long the leftovers of a predecessor may take to die, in milliseconds.
 pub const LEFTOVERS_DIE_MS: u64 = 5_000;
+/// How long what a task left outside its group may take to die at the task's end, in milliseconds.
+pub const RUN_DIE_MS: u64 = 1_000;
+/// How often processes in the middle of an exec are looked at again at a task's end.
+pub const STARTING_LOOKS: u32 = 3;
+/// How long a Python interpreter may take to say what it has, in milliseconds.
+pub const INTERPRETER_LOOK_MS: u64 = 20_000;
+/// Unpacked bundles that are kept on one machine.
+pub const BUNDLES_KEPT: usize = 16;
 /// Largest n of an n × n product: three matrices of 512 MiB.
 pub const MATMUL_N_MAX: usize = 8_192;
 

@@ -1,7 +1,6 @@
 //! Logs of attempts: written to the attempt's folder, and sent to the control plane piece by piece while it runs. An aid, not a promise.
 
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,8 +18,9 @@ use crate::table::lock;
 
 /// stdout and stderr of one attempt, in the order in which they were read.
 pub(crate) struct AttemptLog {
-    file: Mutex<File>,
-    reader: File,
+    file: File,
+    /// Held while the end of the file moves.
+    writing: Mutex<()>,
     written: AtomicU64,
     /// CLOCK_BOOTTIME at the end of the attempt; 0: it runs.
     ended_at: AtomicU64,
@@ -28,20 +28,32 @@ pub(crate) struct AttemptLog {
 
 impl AttemptLog {
     pub(crate) fn create(path: &Path) -> std::io::Result<Self> {
-        let file = File::create(path)?;
-        let reader = File::open(path)?;
-        Ok(Self { file: Mutex::new(file), reader, written: AtomicU64::new(0), ended_at: AtomicU64::new(0) })
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+        Ok(Self { file, writing: Mutex::new(()), written: AtomicU64::new(0), ended_at: AtomicU64::new(0) })
     }
 
     /// Appends; beyond `LOG_BYTES_MAX`, or on a full disk, the rest is dropped: the task goes on.
     pub(crate) fn append(&self, data: &[u8]) {
-        let mut file = lock(&self.file);
+        let _writing = lock(&self.writing);
         let written = self.written.load(Ordering::SeqCst);
-        let room = usize::try_from(LOG_BYTES_MAX.saturating_sub(written)).unwrap_or(usize::MAX);
-        let data = &data[..data.len().min(room)];
-        if file.write_all(data).is_ok() {
-            self.written.store(written + data.len() as u64, Ordering::SeqCst);
+        if written >= LOG_BYTES_MAX {
+            return;
         }
+        let room = usize::try_from(LOG_BYTES_MAX - written).unwrap_or(usize::MAX);
+        let cut = data.len() > room;
+        let data = &data[..data.len().min(room)];
+        // At its place: after a write that a full disk broke off, the next one starts where the last whole one ended.
+        if self.file.write_all_at(data, written).is_err() {
+            return;
+        }
+        let mut end = written + data.len() as u64;
+        if cut || end == LOG_BYTES_MAX {
+            let mark = format!("\n[raftgrid: the log ends here, the rest of it is dropped: more than {LOG_BYTES_MAX} bytes]\n");
+            if self.file.write_all_at(mark.as_bytes(), end).is_ok() {
+                end += mark.len() as u64;
+            }
+        }
+        self.written.store(end, Ordering::SeqCst);
     }
 
     pub(crate) fn end(&self) {
@@ -51,7 +63,7 @@ impl AttemptLog {
     fn piece(&self, offset: u64) -> Vec<u8> {
         let left = self.written.load(Ordering::SeqCst).saturating_sub(offset);
         let mut data = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(LOG_BATCH_BYTES_MAX)];
-        match self.reader.read_exact_at(&mut data, offset) {
+        match self.file.read_exact_at(&mut data, offset) {
             Ok(()) => data,
             Err(_) => Vec::new(),
         }
@@ -126,5 +138,26 @@ fn ship(mut one: Active, plane: &dyn ControlPlane, logger: &Logger) -> Option<Ac
                 return None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_is_too_long_ends_with_a_line_that_says_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = AttemptLog::create(&folder.path().join("log")).expect("writable");
+        let block = vec![b'x'; 3 * 1024 * 1024];
+        for _ in 0..LOG_BYTES_MAX as usize / block.len() + 2 {
+            log.append(&block);
+        }
+        let length = log.written.load(Ordering::SeqCst);
+        assert!(length > LOG_BYTES_MAX && length < LOG_BYTES_MAX + 200, "{length}");
+        let tail = String::from_utf8(log.piece(LOG_BYTES_MAX)).expect("text");
+        assert!(tail.contains("the rest of it is dropped"), "{tail}");
+        log.append(b"more");
+        assert_eq!(log.written.load(Ordering::SeqCst), length, "said once");
     }
 }

@@ -19,6 +19,7 @@ pub(crate) fn describe(config: &WorkerConfig) -> Node {
     node.set_labels(config.labels.iter().cloned().collect::<protobuf::RepeatedField<Label>>());
     node.set_capacity(capacity);
     node.set_version(config.version.clone());
+    node.set_unable(config.unable.iter().cloned().collect());
     node
 }
 

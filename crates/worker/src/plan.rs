@@ -42,7 +42,12 @@ impl PlanError {
     }
 
     pub(crate) fn exit(self) -> Exit {
-        Exit { code: self.code, reason: self.reason, result_data: String::new() }
+        let node_failed = match self.code {
+            exit_code::OS | exit_code::CANNOT_RUN | exit_code::NOT_FOUND => true,
+            // USAGE, DATA and NO_INPUT are the task's; TRY_AGAIN is tried again anyhow.
+            _ => false,
+        };
+        Exit { code: self.code, reason: self.reason, result_data: String::new(), node_failed }
     }
 }
 
@@ -176,7 +181,7 @@ pub fn script_path(script: &str, bundle: Option<&Path>) -> Result<PathBuf, PlanE
             (true, true) => Ok(relative.to_owned()),
             (true, false) => Err(missing(format!("script `{script}` does not exist on this worker"))),
             (false, _) => Err(missing(format!(
-                "script `{script}` needs a bundle; submit it with `gridctl train` or `task submit --bundle`"
+                "script `{script}` is in no bundle; give its absolute path on the workers, or its text as `code`"
             ))),
         };
     };
@@ -248,6 +253,6 @@ mod tests {
         }
         let error = script_path("b.py", Some(folder.path())).expect_err("missing");
         assert_eq!((error.code, error.reason.as_str()), (66, "script `b.py` is not in the bundle, which has a.py"));
-        assert!(script_path("a.py", None).expect_err("no bundle").reason.contains("needs a bundle"));
+        assert!(script_path("a.py", None).expect_err("no bundle").reason.contains("is in no bundle"));
     }
 }

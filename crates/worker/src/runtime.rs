@@ -348,6 +348,7 @@ fn call(order: CallOrder, plane: &dyn ControlPlane, logger: &Logger) -> Input {
             request.set_exit_code(report.exit_code);
             request.set_reason(report.reason);
             request.set_result_data(report.result_data);
+            request.set_infrastructure(report.node_failed);
             let answer = plane.report(&request, timeout).and_then(|response| match response.get_outcome() {
                 ReportOutcome::REPORT_ACCEPTED | ReportOutcome::REPORT_DUPLICATE => Ok(()),
                 ReportOutcome::REPORT_STALE_LEASE => Err(PlaneError::StaleLease("the report was refused".to_owned())),

@@ -151,6 +151,29 @@ impl Cluster {
         self.replicas.len() - 1
     }
 
+    /// Lets a joiner in; it is promoted by itself.
+    pub fn add_learner(&self, at: usize) {
+        let it = &self.replicas[at];
+        let node = it.node.to_string();
+        let addresses = ["--raft-address", &it.raft, "--client-address", &it.client];
+        let (code, _, errors) = self.gridctl(&[&["cluster", "add-learner", &node], &addresses[..]].concat());
+        assert_eq!(code, 0, "{errors}");
+    }
+
+    /// (node, role) of the members, as the leader has applied them.
+    pub fn members(&self) -> Vec<(u64, String)> {
+        let members = self.client().members().expect("a majority runs");
+        let mut members: Vec<_> = members.iter().map(|member| (member.node_id, member.role.clone())).collect();
+        members.sort();
+        members
+    }
+
+    /// Waits until exactly these replicas are members, all with a vote.
+    pub fn voters_become(&self, nodes: &[u64]) {
+        let wanted: Vec<_> = nodes.iter().map(|node| (*node, "voter".to_owned())).collect();
+        wait_for("the configuration", || (self.members() == wanted).then_some(()));
+    }
+
     pub fn data_dir(&self, at: usize) -> PathBuf {
         self.dir.path().join(format!("controld-{}", self.replicas[at].node))
     }

@@ -133,3 +133,70 @@ fn blocked_suspended_and_finished_tasks_are_left_alone() {
     world.task(done);
     assert_eq!(placed(&world.step(vec![])), vec![]);
 }
+
+/// An attempt of task `sequence` under `epoch` ends on the node, and the task waits again.
+fn fails_on(world: &mut World, sequence: u64, node_id: &str, epoch: u64) {
+    world.task(running(sequence, node_id, epoch));
+    world.step(vec![]);
+    world.task(pending(sequence));
+}
+
+fn loaded(world: &mut World, node_id: &str, active: i32) {
+    let mut row = node_row(node_id, NodeStatus::HEALTHY);
+    row.mut_node().active_tasks = active;
+    row.mut_node().mut_allocated().slots = active as u32;
+    row.open_tasks = active as u32;
+    world.put(Table::Node, node_id.as_bytes().to_vec(), &row);
+}
+
+#[test]
+fn a_task_is_kept_away_from_every_node_that_failed_it_while_another_is_free() {
+    let mut world = World::settled();
+    ["node-0", "node-1", "node-2"].map(|node| world.live_node(node));
+    // The busiest is the only one that did not fail it.
+    loaded(&mut world, "node-2", 7);
+    fails_on(&mut world, 1, "node-0", 11);
+    fails_on(&mut world, 1, "node-1", 12);
+    assert_eq!(placed(&world.step(vec![])), vec![pair("task-1", "node-2")]);
+}
+
+#[test]
+fn nodes_that_failed_a_task_are_better_than_none_and_the_oldest_failure_comes_first() {
+    let mut world = World::settled();
+    ["node-0", "node-1", "node-2"].map(|node| world.live_node(node));
+    loaded(&mut world, "node-2", 8);
+    fails_on(&mut world, 1, "node-1", 11);
+    fails_on(&mut world, 1, "node-0", 12);
+    // node-2 is full: node-1 failed it earlier than node-0 did.
+    assert_eq!(placed(&world.step(vec![])), vec![pair("task-1", "node-1")]);
+    let mut alone = World::settled();
+    alone.live_node("node-0");
+    fails_on(&mut alone, 1, "node-0", 11);
+    assert_eq!(placed(&alone.step(vec![])), vec![pair("task-1", "node-0")]);
+}
+
+#[test]
+fn a_failure_of_one_task_says_nothing_about_another() {
+    let mut world = World::settled();
+    ["node-0", "node-1"].map(|node| world.live_node(node));
+    loaded(&mut world, "node-1", 3);
+    fails_on(&mut world, 1, "node-0", 11);
+    world.task(pending(2));
+    assert_eq!(placed(&world.step(vec![])), vec![pair("task-1", "node-1"), pair("task-2", "node-0")]);
+}
+
+#[test]
+fn a_task_waits_for_a_node_that_has_what_its_type_needs() {
+    let mut world = World::settled();
+    world.live_node("node-0");
+    let mut row = node_row("node-0", NodeStatus::HEALTHY);
+    row.mut_node().unable.push("train".into());
+    world.put(Table::Node, b"node-0".to_vec(), &row);
+    let mut train = pending(1);
+    train.mut_task().task_type = "train".into();
+    world.task(train);
+    world.task(pending(2));
+    assert_eq!(placed(&world.step(vec![])), vec![pair("task-2", "node-0")]);
+    world.live_node("node-1");
+    assert_eq!(placed(&world.step(vec![])), vec![pair("task-1", "node-1")]);
+}

@@ -71,6 +71,12 @@ impl Shared {
         Self { stopped: AtomicBool::new(false), clients_inbox, status, peer_messages_dropped: AtomicU64::new(0) }
     }
 
+    /// From now on every call is answered "stopped", and so is what waits in the inbox.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.abandon_inbox();
+    }
+
     /// After the stop: drops what is in the inbox, and so calls its callbacks.
     pub(super) fn abandon_inbox(&self) {
         self.clients_inbox.try_iter().for_each(drop);

@@ -1,12 +1,14 @@
 //! The core on threads: `raft` owns the core and the log, `raft-sync` only fsyncs, `apply` owns the state machine.
 //!
 //! Channels: two bounded inboxes (clients, peers; `try_send` only), and completions, which are read first and are bounded by
-//! construction. No internal thread ever waits for room in another's queue. Only this folder knows a clock.
+//! construction. No internal thread ever waits for room in another's queue. Only this folder knows a clock. What the threads
+//! do between two waits is in the turns (`raft_turn`, `apply_turn`), which know none and can be run by hand (`manual`).
 //!
 //! A failed write or fsync, an entry that cannot be applied, and a panic on one of the threads end the process: a replica that
 //! went on would acknowledge what it does not have.
 
 use std::collections::hash_map::RandomState;
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,14 +26,22 @@ use crate::types::NodeId;
 use crate::waiters::Waiters;
 
 mod apply_thread;
+mod apply_turn;
+mod fatal;
 mod handle;
+pub mod manual;
 mod raft_thread;
+mod raft_turn;
 mod reply;
 mod sync_thread;
 
+pub use fatal::Fatal;
 pub use handle::{ChangeCallback, ProposeCallback, RaftHandle, ReadCallback, SnapshotCallback, TransferCallback};
 
 use handle::{Completion, Shared};
+use apply_turn::ApplyTurn;
+use raft_turn::RaftTurn;
+use sync_thread::SyncTurn;
 
 /// How a replica runs. `Config::new` gives the defaults; each field may be changed.
 #[derive(Clone, Debug)]
@@ -69,6 +79,9 @@ pub struct Config {
     pub client_inbox_max: usize,
     /// Messages of peers that may wait for the raft thread.
     pub peer_inbox_max: usize,
+    /// Another number at every start of a replica, so that contexts of reads are never used twice. None: drawn by the start; the simulator
+    /// draws it from its seed.
+    pub boot_nonce: Option<u64>,
 }
 
 impl Config {
@@ -91,6 +104,7 @@ impl Config {
             proposal_deadline_ms: 30_000,
             client_inbox_max: limits::CLIENT_INBOX_MAX,
             peer_inbox_max: limits::PEER_INBOX_MAX,
+            boot_nonce: None,
         }
     }
 
@@ -107,7 +121,7 @@ impl Config {
             election_ticks,
             heartbeat_ticks: (election_ticks / 10).max(1),
             timeout_seed: self.timeout_seed,
-            boot_nonce: RandomState::new().build_hasher().finish(),
+            boot_nonce: self.boot_nonce.unwrap_or_else(|| RandomState::new().build_hasher().finish()),
             apply_lag_max: self.apply_lag_max,
             log_tail_entries: self.log_tail_entries,
             snapshot_interval_ticks: self.snapshot_interval_ms.div_ceil(self.tick_ms),
@@ -116,6 +130,79 @@ impl Config {
             auto_promote: self.auto_promote,
             promote_lag_entries: self.promote_lag_entries,
         })
+    }
+}
+
+/// The three sides of a replica and the channels between them: what threads, or whoever runs it by hand, take turns with.
+struct Parts<L: LogStore, M, T, O> {
+    handle: RaftHandle,
+    raft: RaftTurn<L, T, O>,
+    sync: SyncTurn<L::Syncer>,
+    apply: ApplyTurn<M, L::Reader>,
+    shared: Arc<Shared>,
+    completions: channel::Sender<Completion>,
+}
+
+impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> {
+    fn new(
+        config: &Config,
+        log: L,
+        machine: M,
+        transport: T,
+        observer: O,
+        logger: &Logger,
+    ) -> Result<Self, StartError> {
+        let core_config = config.to_core()?;
+        let (reader, syncer) = (log.reader(), log.syncer());
+        let core = Core::new(core_config, log, logger.clone())?;
+        let applier = core.applier();
+        let (tables, opened) = (machine.applied().0, applier.applied());
+        if tables != opened {
+            return Err(StartError::Inconsistent(format!(
+                "the tables stand at {tables}, the log was opened for {opened}"
+            )));
+        }
+        let (clients, clients_inbox) = channel::bounded(config.client_inbox_max);
+        let (peers, peers_inbox) = channel::bounded(config.peer_inbox_max);
+        let (completions, completions_inbox) = channel::unbounded();
+        let (marks, marks_inbox) = channel::unbounded();
+        let (jobs, jobs_inbox) = channel::unbounded();
+        let shared = Arc::new(Shared::new(core.status(), clients_inbox.clone()));
+        let waiters = Arc::new(Mutex::new(Waiters::default()));
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let handle = RaftHandle::new(Arc::clone(&shared), clients, peers, completions.clone());
+        let raft = RaftTurn {
+            core,
+            transport,
+            observer,
+            shared: Arc::clone(&shared),
+            inbox: raft_turn::Inboxes { completions: completions_inbox, peers: peers_inbox, clients: clients_inbox },
+            marks,
+            jobs,
+            waiters: Arc::clone(&waiters),
+            queued_bytes: Arc::clone(&queued_bytes),
+            stop: Arc::clone(&stop),
+            pending: raft_turn::Pending::default(),
+            config: config.clone(),
+            ticks: 0,
+        };
+        let apply = ApplyTurn {
+            machine,
+            reader,
+            applier,
+            jobs: jobs_inbox,
+            completions: completions.clone(),
+            waiters,
+            queued_bytes,
+            stop,
+            flush_after_entries: config.flush_after_entries,
+            flush_asked_at: 0,
+            flushed_told: 0,
+            held: VecDeque::new(),
+        };
+        let sync = SyncTurn { syncer, marks: marks_inbox, completions: completions.clone() };
+        Ok(Self { handle, raft, sync, apply, shared, completions })
     }
 }
 
@@ -142,61 +229,11 @@ impl Runner {
         T: Transport,
         O: Observer,
     {
-        let core_config = config.to_core()?;
-        let (reader, syncer) = (log.reader(), log.syncer());
-        let core = Core::new(core_config, log, logger.clone())?;
-        let applier = core.applier();
-        let (tables, opened) = (machine.applied().0, applier.applied());
-        if tables != opened {
-            return Err(StartError::Inconsistent(format!(
-                "the tables stand at {tables}, the log was opened for {opened}"
-            )));
-        }
-        let (clients, clients_inbox) = channel::bounded(config.client_inbox_max);
-        let (peers, peers_inbox) = channel::bounded(config.peer_inbox_max);
-        let (completions, completions_inbox) = channel::unbounded();
-        let (marks, marks_inbox) = channel::unbounded();
-        let (jobs, jobs_inbox) = channel::unbounded();
-        let shared = Arc::new(Shared::new(core.status(), clients_inbox.clone()));
-        let waiters = Arc::new(Mutex::new(Waiters::default()));
-        let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let stop = Arc::new(AtomicBool::new(false));
-        let handle = RaftHandle::new(Arc::clone(&shared), clients, peers, completions.clone());
-        let raft = raft_thread::RaftThread {
-            core,
-            transport,
-            observer,
-            shared: Arc::clone(&shared),
-            inbox: raft_thread::Inboxes { completions: completions_inbox, peers: peers_inbox, clients: clients_inbox },
-            marks,
-            jobs,
-            waiters: Arc::clone(&waiters),
-            queued_bytes: Arc::clone(&queued_bytes),
-            stop: Arc::clone(&stop),
-            pending: raft_thread::Pending::default(),
-            config: config.clone(),
-            logger: logger.clone(),
-        };
-        let apply = apply_thread::ApplyThread {
-            machine,
-            reader,
-            applier,
-            jobs: jobs_inbox,
-            completions: completions.clone(),
-            waiters,
-            queued_bytes,
-            stop,
-            flush_after_entries: config.flush_after_entries,
-            flush_asked_at: 0,
-            flushed_told: 0,
-            logger: logger.clone(),
-        };
-        let sync = sync_thread::SyncThread {
-            syncer,
-            marks: marks_inbox,
-            completions: completions.clone(),
-            logger: logger.clone(),
-        };
+        let Parts { handle, raft, sync, apply, shared, completions } =
+            Parts::new(&config, log, machine, transport, observer, &logger)?;
+        let raft = raft_thread::RaftThread { turn: raft, logger: logger.clone() };
+        let sync = sync_thread::SyncThread { turn: sync, logger: logger.clone() };
+        let apply = apply_thread::ApplyThread { turn: apply, logger: logger.clone() };
         let mut runner = Runner { shared, completions, threads: Vec::new() };
         runner.threads.push(spawn("raft", &logger, move || raft.run())?);
         runner.threads.push(spawn("raft-sync", &logger, move || sync.run())?);
@@ -217,7 +254,7 @@ impl Runner {
             // A thread never panics past `spawn`.
             let _ = thread.join();
         }
-        self.shared.abandon_inbox();
+        self.shared.stop();
     }
 }
 

@@ -1,282 +1,53 @@
-//! Thread `raft`: owns the core and the log. A turn reads completions, then peers, then clients, then the clock, drains the core
-//! once, and carries out the effects. Ticks that were missed collapse into one.
+//! Thread `raft`: owns the core and the log. It waits for an input or the clock, and takes turns. Ticks that were missed collapse into one.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender};
 use crossbeam::select;
 use slog::Logger;
 
-use super::apply_thread::{unknown, Job};
-use super::handle::{
-    ChangeReply, ClientInput, Completion, PeerInput, ProposeReply, ReadReply, Shared, SnapshotReply, TransferReply,
-    Waiter,
-};
-use super::{die, Config};
-use crate::core::{ApplyTask, Core, Effects, Ticket};
-use crate::error::{ChangeError, ProposeError};
-use crate::limits::INPUTS_PER_TURN_MAX;
-use crate::traits::{LogStore, Observer, SyncMark, Transport};
-use crate::types::Entry;
-use crate::waiters::Waiters;
-
-/// Bytes that an entry takes in memory beside its data, roughly.
-const ENTRY_OVERHEAD_BYTES: usize = 96;
-
-pub(super) struct Inboxes {
-    pub(super) completions: Receiver<Completion>,
-    pub(super) peers: Receiver<PeerInput>,
-    pub(super) clients: Receiver<ClientInput>,
-}
-
-/// Who waits for an answer of the core, by ticket.
-#[derive(Default)]
-pub(super) struct Pending {
-    next_ticket: Ticket,
-    proposals: BTreeMap<Ticket, ProposeReply>,
-    reads: BTreeMap<Ticket, ReadReply>,
-    changes: BTreeMap<Ticket, ChangeReply>,
-    transfers: BTreeMap<Ticket, TransferReply>,
-    snapshots: BTreeMap<Ticket, SnapshotReply>,
-}
-
-impl Pending {
-    fn ticket(&mut self) -> Ticket {
-        self.next_ticket += 1;
-        self.next_ticket
-    }
-}
+use super::die;
+use super::raft_turn::RaftTurn;
+use crate::traits::{LogStore, Observer, Transport};
 
 pub(super) struct RaftThread<L: LogStore, T, O> {
-    pub(super) core: Core<L>,
-    pub(super) transport: T,
-    pub(super) observer: O,
-    pub(super) shared: Arc<Shared>,
-    pub(super) inbox: Inboxes,
-    pub(super) marks: Sender<SyncMark>,
-    pub(super) jobs: Sender<Job>,
-    pub(super) waiters: Arc<Mutex<Waiters<Waiter>>>,
-    pub(super) queued_bytes: Arc<AtomicUsize>,
-    pub(super) stop: Arc<AtomicBool>,
-    pub(super) pending: Pending,
-    pub(super) config: Config,
+    pub(super) turn: RaftTurn<L, T, O>,
     pub(super) logger: Logger,
 }
 
 impl<L: LogStore, T: Transport, O: Observer> RaftThread<L, T, O> {
     pub(super) fn run(mut self) {
-        let tick = Duration::from_millis(self.config.tick_ms);
+        let tick = Duration::from_millis(self.turn.config.tick_ms);
         let mut next_tick = Instant::now() + tick;
-        let mut ticks = 0;
         loop {
-            let stopping = self.wait(next_tick) || self.take_inputs();
+            let stopping = self.wait(next_tick) || self.turn.take_inputs();
             if stopping {
                 break;
             }
             let now = Instant::now();
             if now >= next_tick {
-                ticks += 1;
-                self.core.tick();
-                self.expire(ticks);
+                self.turn.tick();
                 next_tick = now + tick;
             }
-            self.turn(ticks);
+            if let Err(error) = self.turn.turn() {
+                die(&self.logger, &error.to_string());
+            }
         }
-        // Callbacks that still wait are told by being dropped, or here.
-        self.stop.store(true, Ordering::SeqCst);
-        let undecided = self.waiters.lock().unwrap_or_else(PoisonError::into_inner).take_all();
-        undecided.into_iter().for_each(unknown);
+        self.turn.end();
     }
 
     /// Waits for an input or the next tick, and takes that input. True: stop.
     fn wait(&mut self, until: Instant) -> bool {
         let timeout = until.saturating_duration_since(Instant::now());
+        let turn = &mut self.turn;
         select! {
-            recv(self.inbox.completions) -> message => match message {
-                Ok(completion) => return self.completion(completion),
+            recv(turn.inbox.completions) -> message => match message {
+                Ok(completion) => return turn.completion(completion),
                 Err(_) => return true,
             },
-            recv(self.inbox.peers) -> message => if let Ok(input) = message { self.peer(input) },
-            recv(self.inbox.clients) -> message => if let Ok(input) = message { self.client(input) },
+            recv(turn.inbox.peers) -> message => if let Ok(input) = message { turn.peer(input) },
+            recv(turn.inbox.clients) -> message => if let Ok(input) = message { turn.client(input) },
             default(timeout) => {}
         }
         false
     }
-
-    /// Takes what else has arrived, completions first. True: stop.
-    fn take_inputs(&mut self) -> bool {
-        while let Ok(completion) = self.inbox.completions.try_recv() {
-            if self.completion(completion) {
-                return true;
-            }
-        }
-        for _ in 0..INPUTS_PER_TURN_MAX {
-            let Ok(input) = self.inbox.peers.try_recv() else { break };
-            self.peer(input);
-        }
-        for _ in 0..INPUTS_PER_TURN_MAX {
-            let Ok(input) = self.inbox.clients.try_recv() else { break };
-            self.client(input);
-        }
-        false
-    }
-
-    fn completion(&mut self, completion: Completion) -> bool {
-        match completion {
-            Completion::Synced(number) => self.core.synced(number),
-            Completion::Applied(applied) => self.core.applied(applied),
-            Completion::SnapshotBuilt(built) => self.core.snapshot_built(built),
-            Completion::SnapshotSent(to, ok) => self.core.snapshot_sent(to, ok),
-            Completion::Stop => return true,
-        }
-        false
-    }
-
-    fn peer(&mut self, input: PeerInput) {
-        match input {
-            PeerInput::Step(message) => self.core.step(&message),
-            PeerInput::Unreachable(node) => self.core.unreachable(node),
-        }
-    }
-
-    fn client(&mut self, input: ClientInput) {
-        let ticket = self.pending.ticket();
-        match input {
-            ClientInput::Propose(payload, reply) => {
-                self.pending.proposals.insert(ticket, reply);
-                self.core.propose(ticket, payload);
-            }
-            ClientInput::Read(reply) => {
-                self.pending.reads.insert(ticket, reply);
-                self.core.read(ticket);
-            }
-            ClientInput::Change(change, context, reply) => {
-                self.pending.changes.insert(ticket, reply);
-                self.core.change(ticket, &change, context);
-            }
-            ClientInput::Transfer(to, reply) => {
-                self.pending.transfers.insert(ticket, reply);
-                self.core.transfer(ticket, to);
-            }
-            ClientInput::SnapshotNow(reply) => {
-                self.pending.snapshots.insert(ticket, reply);
-                self.core.snapshot_now(ticket);
-            }
-        }
-    }
-
-    fn turn(&mut self, ticks: u64) {
-        let drained = self.core.drain().and_then(|effects| self.core.compact().map(|()| effects));
-        match drained {
-            Ok(effects) => self.carry_out(effects, ticks),
-            Err(error) => die(&self.logger, &error.to_string()),
-        }
-    }
-
-    /// Waiters before anything can be applied; the fsync before anything else that takes time.
-    fn carry_out(&mut self, mut effects: Effects, ticks: u64) {
-        self.note_waiters(&mut effects, ticks);
-        if let Some(mark) = effects.sync {
-            if self.marks.send(mark).is_err() {
-                die(&self.logger, "the thread raft-sync is gone");
-            }
-        }
-        if !effects.send.is_empty() {
-            self.transport.send(effects.send);
-        }
-        for task in effects.apply {
-            self.hand_over(task);
-        }
-        let status = self.shared.set_status(self.core.status());
-        if effects.changed {
-            self.observer.changed(&status);
-        }
-        for (ticket, error) in effects.refused {
-            if let Some(reply) = self.pending.proposals.remove(&ticket) {
-                reply.call(Err(error));
-            }
-        }
-        for (ticket, outcome) in effects.reads {
-            if let Some(reply) = self.pending.reads.remove(&ticket) {
-                reply.call(outcome);
-            }
-        }
-        for (ticket, outcome) in effects.transfers {
-            if let Some(reply) = self.pending.transfers.remove(&ticket) {
-                reply.call(outcome);
-            }
-        }
-        for (ticket, outcome) in effects.snapshots {
-            if let Some(reply) = self.pending.snapshots.remove(&ticket) {
-                reply.call(outcome);
-            }
-        }
-    }
-
-    fn note_waiters(&mut self, effects: &mut Effects, ticks: u64) {
-        if effects.proposed.is_empty() && effects.changes.is_empty() {
-            return;
-        }
-        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        for proposed in effects.proposed.drain(..) {
-            let mut replies = Vec::with_capacity(proposed.tickets.len());
-            for ticket in &proposed.tickets {
-                let mut reply = self.pending.proposals.remove(ticket).expect("a ticket is answered once");
-                reply.set_fallback(Err(ProposeError::Unknown));
-                replies.push(Waiter::Propose(reply));
-            }
-            waiters.insert(proposed.index, proposed.term, replies, ticks);
-        }
-        let mut refused = Vec::new();
-        for (ticket, outcome) in effects.changes.drain(..) {
-            let mut reply = self.pending.changes.remove(&ticket).expect("a ticket is answered once");
-            match outcome {
-                Ok((index, term)) => {
-                    reply.set_fallback(Err(ChangeError::Unknown));
-                    waiters.insert(index, term, vec![Waiter::Change(reply)], ticks);
-                }
-                Err(error) => refused.push((reply, error)),
-            }
-        }
-        drop(waiters);
-        refused.into_iter().for_each(|(reply, error)| reply.call(Err(error)));
-    }
-
-    fn hand_over(&mut self, task: ApplyTask) {
-        let job = match task {
-            ApplyTask::Entries(entries) => {
-                let bytes: usize = entries.iter().map(entry_bytes).sum();
-                let queued = self.queued_bytes.load(Ordering::SeqCst);
-                match (entries.first(), entries.last()) {
-                    (Some(first), Some(last)) if queued > 0 && queued + bytes > self.config.apply_queue_bytes_max => {
-                        Job::Range(first.index, last.index)
-                    }
-                    _ => {
-                        self.queued_bytes.fetch_add(bytes, Ordering::SeqCst);
-                        Job::Entries(entries, bytes)
-                    }
-                }
-            }
-            ApplyTask::Restore(snapshot) => Job::Restore(snapshot),
-            ApplyTask::BuildSnapshot => Job::BuildSnapshot,
-        };
-        if self.jobs.send(job).is_err() {
-            die(&self.logger, "the thread apply is gone");
-        }
-    }
-
-    /// Proposals that nobody decided in time: the outcome is unknown, the request id makes a retry safe.
-    fn expire(&mut self, ticks: u64) {
-        let deadline = self.config.proposal_deadline_ms.div_ceil(self.config.tick_ms);
-        let before = ticks.saturating_sub(deadline);
-        let expired = self.waiters.lock().unwrap_or_else(PoisonError::into_inner).expired(before);
-        expired.into_iter().for_each(unknown);
-    }
-}
-
-fn entry_bytes(entry: &Entry) -> usize {
-    entry.data.len() + entry.context.len() + ENTRY_OVERHEAD_BYTES
 }

@@ -1,30 +1,58 @@
-//! Thread `raft-sync`: makes the log durable. Takes the newest number queued, so one fsync covers many Readies, and batches grow
-//! by themselves while it runs. An fsync that failed is never tried again.
+//! Makes the log durable. Takes the newest number queued, so one fsync covers many Readies, and batches grow by themselves while it runs. An
+//! fsync that failed is never tried again.
 
 use crossbeam::channel::{Receiver, Sender};
 use slog::Logger;
 
-use super::die;
 use super::handle::Completion;
+use super::{die, Fatal};
 use crate::traits::{SyncMark, Syncer};
 
-pub(super) struct SyncThread<S> {
+/// The sync side, without a thread.
+pub(super) struct SyncTurn<S> {
     pub(super) syncer: S,
     pub(super) marks: Receiver<SyncMark>,
     pub(super) completions: Sender<Completion>,
+}
+
+impl<S: Syncer> SyncTurn<S> {
+    /// The newest mark that is queued behind `first`.
+    fn newest(&self, first: SyncMark) -> SyncMark {
+        self.marks.try_iter().last().unwrap_or(first)
+    }
+
+    /// The newest mark that is queued, if one is.
+    pub(super) fn take(&self) -> Option<SyncMark> {
+        self.marks.try_recv().ok().map(|first| self.newest(first))
+    }
+
+    /// Whether an fsync is wanted.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
+    /// The fsync that covers `mark`. False: the raft side is gone. An error ends the process.
+    pub(super) fn sync(&mut self, mark: SyncMark) -> Result<bool, Fatal> {
+        self.syncer.sync(mark)?;
+        Ok(self.completions.send(Completion::Synced(mark.ready_number)).is_ok())
+    }
+}
+
+/// Thread `raft-sync`.
+pub(super) struct SyncThread<S> {
+    pub(super) turn: SyncTurn<S>,
     pub(super) logger: Logger,
 }
 
 impl<S: Syncer> SyncThread<S> {
     /// Ends when the raft thread has.
     pub(super) fn run(mut self) {
-        while let Ok(mark) = self.marks.recv() {
-            let mark = self.marks.try_iter().last().unwrap_or(mark);
-            if let Err(error) = self.syncer.sync(mark) {
-                die(&self.logger, &error.to_string());
-            }
-            if self.completions.send(Completion::Synced(mark.ready_number)).is_err() {
-                return;
+        while let Ok(mark) = self.turn.marks.recv() {
+            let mark = self.turn.newest(mark);
+            match self.turn.sync(mark) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => die(&self.logger, &error.to_string()),
             }
         }
     }

@@ -31,6 +31,9 @@ fn check_node(node: &Node) -> Result<(), Fault> {
     if node.labels.len() > LABELS_MAX {
         return Err(invalid("node.labels", format!("at most {LABELS_MAX}, is {}", node.labels.len())));
     }
+    if node.unable.len() > LABELS_MAX {
+        return Err(invalid("node.unable", format!("at most {LABELS_MAX}, is {}", node.unable.len())));
+    }
     if node.gpus.len() > GPUS_MAX as usize {
         return Err(invalid("node.gpus", format!("at most {GPUS_MAX}, is {}", node.gpus.len())));
     }

@@ -4,7 +4,7 @@ use protobuf::RepeatedField;
 use raftgrid_proto::v1::{ExplainTaskResponse, NodeRow, Phase, TaskRow, TaskStatus};
 
 use crate::limits::EXPLAINED_NODES_MAX;
-use crate::predicates::{eligible, fits};
+use crate::predicates::{able as has_what_it_needs, eligible, fits};
 use crate::read;
 use crate::rows::{Rows, RowsError, Table};
 
@@ -54,7 +54,10 @@ fn explain_waiting(rows: &dyn Rows, row: &TaskRow) -> Result<(String, Vec<String
     read::each(rows, Table::Node, &[], &[], |node_row: NodeRow| {
         let node = node_row.get_node();
         nodes += 1;
-        match eligible(task, node).and_then(|()| fits(task.get_spec().get_resources(), node)) {
+        let fit = eligible(task, node)
+            .and_then(|()| has_what_it_needs(task, node))
+            .and_then(|()| fits(task.get_spec().get_resources(), node));
+        match fit {
             Ok(()) => able += 1,
             Err(why) if reasons.len() < EXPLAINED_NODES_MAX => reasons.push(format!("node {}: {why}", node.node_id)),
             Err(_) => {}

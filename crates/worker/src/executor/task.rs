@@ -174,7 +174,7 @@ impl Held {
             State::Reporting { report, call } if report.exit_code != EXIT_REFUSED => {
                 let reason = crate::output::one_line(&format!("the control plane refused the result: {why}"));
                 let (status, exit_code) = (TaskStatus::FAILED, EXIT_REFUSED);
-                *report = Report { status, exit_code, reason, result_data: String::new() };
+                *report = Report { status, exit_code, reason, result_data: String::new(), node_failed: false };
                 *call = Call::new();
                 true
             }
@@ -214,7 +214,8 @@ fn advance_call(call: &mut Call, now: Millis, make: impl FnOnce() -> Output, out
 /// The report of a process that ended by itself.
 fn finished(exit: Exit) -> Report {
     let status = if exit.code == 0 { TaskStatus::COMPLETED } else { TaskStatus::FAILED };
-    Report { status, exit_code: exit.code, reason: exit.reason, result_data: exit.result_data }
+    let Exit { code: exit_code, reason, result_data, node_failed } = exit;
+    Report { status, exit_code, reason, result_data, node_failed }
 }
 
 /// The report of a process that we ended, even if it exited with 0: its work may be half done. None: the lease is not ours.
@@ -229,5 +230,5 @@ fn stopped(why: &Why, exit: &Exit) -> Option<Report> {
         Why::Cancelled | Why::TimedOut(_) => exit.result_data.clone(),
         Why::Fenced | Why::Drained | Why::Revoked => String::new(),
     };
-    Some(Report { status: TaskStatus::FAILED, exit_code, reason: why.to_string(), result_data })
+    Some(Report { status: TaskStatus::FAILED, exit_code, reason: why.to_string(), result_data, node_failed: false })
 }

@@ -115,7 +115,7 @@ fn an_answer_after_the_fence_brings_nothing_back() {
     // Stopped and continued: the answer lies in the queue, the clock went on.
     let out = executor.step(60_000, answered(number, answer()));
     assert!(has_kill(&out), "{out:?}");
-    let exit = Exit { code: 0, reason: String::new(), result_data: "{\"accuracy\":1}".to_owned() };
+    let exit = Exit { result_data: "{\"accuracy\":1}".to_owned(), ..Exit::default() };
     let out = executor.step(60_010, Input::Exited { lease: lease("a", 5), exit });
     let report = report(&out).expect("the attempt is given back");
     assert_eq!((report.status, report.exit_code), (TaskStatus::FAILED, 75));
@@ -193,7 +193,7 @@ fn a_cancelled_task_gets_sigterm_then_after_the_grace_sigkill_then_a_report() {
 fn a_result_is_reported_until_it_is_taken_and_the_slot_is_free_only_then() {
     let (mut executor, number) = running();
     executor.step(1_010, answered(number, answer()));
-    let exit = Exit { code: 0, reason: String::new(), result_data: "{}".to_owned() };
+    let exit = Exit { result_data: "{}".to_owned(), ..Exit::default() };
     let out = executor.step(1_100, Input::Exited { lease: lease("a", 5), exit });
     assert_eq!(report(&out).expect("reported").status, TaskStatus::COMPLETED);
     let out = executor.step(1_200, Input::ReportAnswered { lease: lease("a", 5), answer: Answer::Unavailable });
@@ -209,7 +209,7 @@ fn a_result_is_reported_until_it_is_taken_and_the_slot_is_free_only_then() {
 #[test]
 fn a_result_that_is_refused_for_what_is_in_it_becomes_a_failure_that_says_so() {
     let (mut executor, _) = running();
-    let exit = Exit { code: 0, reason: String::new(), result_data: "x".repeat(1_000_000) };
+    let exit = Exit { result_data: "x".repeat(1_000_000), ..Exit::default() };
     executor.step(1_100, Input::Exited { lease: lease("a", 5), exit });
     let refused = || Input::ReportAnswered { lease: lease("a", 5), answer: Answer::Refused("too long".to_owned()) };
     let second = report(&executor.step(1_110, refused())).expect("another report");

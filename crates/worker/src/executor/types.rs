@@ -49,6 +49,8 @@ pub struct Exit {
     pub reason: String,
     /// JSON or "".
     pub result_data: String,
+    /// This machine lacks what the task needs; another one may have it.
+    pub node_failed: bool,
 }
 
 /// What the worker tells about an attempt.
@@ -62,6 +64,8 @@ pub struct Report {
     pub reason: String,
     /// JSON or "".
     pub result_data: String,
+    /// This machine lacks what the task needs; another one may have it.
+    pub node_failed: bool,
 }
 
 /// Why a process is stopped.

@@ -1,0 +1,184 @@
+//! One run: a cluster, clients, faults one after another, then peace, then judgement.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::chance::Chance;
+use crate::cluster::{pause_ms, wait_for, Cluster};
+use crate::limits::VIOLATIONS_SHOWN;
+use crate::load::{Load, Mix, Shared};
+use crate::nemesis::{draw, Fault, Nemesis};
+use crate::netns::Net;
+use crate::proxy::{holds_socket, Proxies};
+use crate::verdict::{judge, Verdict};
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// For people.
+    pub name: String,
+    /// The seed.
+    pub seed: u64,
+    /// Three or five.
+    pub replicas: usize,
+    /// Ends after so many kills …
+    pub kills: u64,
+    /// … or after this long, whichever is first.
+    pub time: Duration,
+    /// Faults and their weights.
+    pub faults: Vec<(Fault, u64)>,
+    /// Replicas in network namespaces, not behind proxies.
+    pub routed: bool,
+    /// Clients.
+    pub mix: Mix,
+    /// Longer pauses of clients.
+    pub slower: u32,
+    /// The program.
+    pub controld: PathBuf,
+    /// Snapshots after so few entries that they happen during the run.
+    pub config: Option<PathBuf>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub struct Outcome {
+    /// For people.
+    pub name: String,
+    /// Fault → how often.
+    pub faults: BTreeMap<Fault, u64>,
+    /// Processes killed.
+    pub kills: u64,
+    /// Milliseconds from each kill of a leader to the next acknowledged write that was asked after it.
+    pub failovers_ms: Vec<u64>,
+    /// How long the faults went on.
+    pub time: Duration,
+    /// The judgement.
+    pub verdict: Verdict,
+    /// Where everything was kept, if something is wrong.
+    pub kept: Option<PathBuf>,
+}
+
+/// Runs the plan in `dir`.
+pub fn fire(plan: &Plan, dir: &Path) -> Result<Outcome> {
+    std::fs::create_dir_all(dir).with_context(|| format!("failed to make {}", dir.display()))?;
+    let net = plan.routed.then(|| Net::new(plan.replicas)).transpose()?;
+    let mut seats = match &net {
+        Some(net) => net.seats(dir),
+        None => Cluster::loopback(dir, plan.replicas)?,
+    };
+    let proxies = match &net {
+        Some(_) => None,
+        None => Some(Proxies::start(&seats.iter().map(|seat| seat.raft.clone()).collect::<Vec<_>>())?),
+    };
+    for (at, seat) in seats.iter_mut().enumerate() {
+        if let Some(proxies) = &proxies {
+            seat.raft_public = proxies.addresses()[at].clone();
+        }
+        if let Some(config) = &plan.config {
+            seat.flags.extend(["--config".to_owned(), config.display().to_string()]);
+        }
+    }
+    let cluster = Arc::new(Cluster::new(&plan.controld, seats)?);
+    if let Some(proxies) = &proxies {
+        let owners = cluster.clone();
+        proxies.find_owners(Box::new(move |inode| {
+            owners.pids().into_iter().find(|(pid, _)| holds_socket(*pid, inode)).map(|(_, at)| at)
+        }));
+    }
+    let result = run(plan, dir, &cluster, proxies.as_ref(), net.as_ref());
+    for at in 0..cluster.len() {
+        cluster.kill(at);
+    }
+    result
+}
+
+fn run(plan: &Plan, dir: &Path, cluster: &Cluster, proxies: Option<&Proxies>, net: Option<&Net>) -> Result<Outcome> {
+    for at in 0..cluster.len() {
+        cluster.start(at)?;
+    }
+    cluster.settled()?;
+    let endpoints: Vec<String> = cluster.seats().iter().map(|seat| seat.client.clone()).collect();
+    let load = Load::start(Shared::new(endpoints.clone(), plan.seed, plan.slower), plan.mix)?;
+    let mut nemesis = Nemesis { cluster, proxies, net, chance: Chance::new(plan.seed, 1) };
+    let started = Instant::now();
+    let mut outcome = Outcome {
+        name: plan.name.clone(),
+        faults: BTreeMap::new(),
+        kills: 0,
+        failovers_ms: Vec::new(),
+        time: Duration::ZERO,
+        verdict: Verdict::default(),
+        kept: None,
+    };
+    let faults = under_fire(plan, cluster, &load, &mut nemesis, &mut outcome);
+    outcome.time = started.elapsed();
+    let shared = load.stop();
+    let judged = faults.and_then(|()| {
+        cluster.settled().context("after the last fault")?;
+        let caller = shared.caller(2)?;
+        let mut verdict = judge(&shared.record, &caller, &endpoints)?;
+        if let Err(error) = cluster.equal_digests() {
+            verdict.wrong.push(format!("{error:#}"));
+        }
+        if let Some((connections, strangers)) = proxies.map(Proxies::counts) {
+            // A rule that holds for nobody would prove nothing.
+            if strangers * 4 > connections {
+                verdict
+                    .wrong
+                    .push(format!("{strangers} of {connections} connections were not recognised by the proxy"));
+            }
+        }
+        Ok(verdict)
+    });
+    outcome.verdict = judged.unwrap_or_else(|error| Verdict {
+        wrong: vec![format!("{error:#}\n{}", cluster.last_words())],
+        ..Verdict::default()
+    });
+    if !outcome.verdict.wrong.is_empty() {
+        let path = dir.join("history.txt");
+        let wrong = &outcome.verdict.wrong;
+        shared.record.write(&path, &format!("seed {}\n{}", plan.seed, wrong.join("\n")))?;
+        for what in wrong.iter().take(VIOLATIONS_SHOWN) {
+            println!("WRONG  {what}");
+        }
+        println!("{} things are wrong in {}; history and logs: {}", wrong.len(), plan.name, dir.display());
+        outcome.kept = Some(path);
+    }
+    Ok(outcome)
+}
+
+fn under_fire(
+    plan: &Plan,
+    cluster: &Cluster,
+    load: &Load,
+    nemesis: &mut Nemesis<'_>,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let started = Instant::now();
+    let record = &load.shared.record;
+    // Something must be there before the first fault.
+    wait_for("the first acknowledged writes", || (record.acks().len() > 20).then_some(()))?;
+    while outcome.kills < plan.kills && started.elapsed() < plan.time {
+        let fault = draw(&mut nemesis.chance, &plan.faults);
+        let leader =
+            cluster.settled().with_context(|| format!("before fault {}", outcome.faults.values().sum::<u64>()))?;
+        let mut killed_at = None;
+        nemesis.strike(fault, leader, || killed_at = Some(record.now())).with_context(|| fault.to_string())?;
+        *outcome.faults.entry(fault).or_default() += 1;
+        outcome.kills += fault.kills(cluster.len());
+        // The cluster is whole again: writes must go on.
+        let healed = record.now();
+        wait_for("an acknowledged write after a fault", || record.first_ack_after(healed))
+            .with_context(|| format!("after: {fault}\n{}", cluster.last_words()))?;
+        if let (Fault::KillLeader, Some(killed)) = (fault, killed_at) {
+            let next = record.first_ack_after(killed).unwrap_or(killed);
+            outcome.failovers_ms.push((next - killed) / 1_000);
+        }
+        pause_ms(nemesis.chance.between(50, 600));
+    }
+    Ok(())
+}

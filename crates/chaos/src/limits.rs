@@ -1,0 +1,32 @@
+//! Every bound of the harness, by name. None decides a verdict but those that say so.
+
+use std::time::Duration;
+
+/// Longest wait for something that must come once faults are over: a leader, equal digests. Its passing is a failure of the run.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two looks.
+pub const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// One attempt of a write at one replica; then another replica is asked, with the same request id.
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(700);
+/// A write as a whole; then its outcome is unknown.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
+/// A read: one attempt, at one replica.
+pub const READ_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// A look at a replica's state.
+pub const STATE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Operations of all register clients after which the window of keys moves on by one.
+pub const OPS_PER_KEY: u64 = 14;
+/// Keys in use at the same time.
+pub const KEYS_AT_ONCE: u64 = 4;
+/// Pause between two operations of one client: what a run records stays bounded.
+pub const OP_PAUSE: Duration = Duration::from_millis(4);
+/// Chunk of the proxy.
+pub const PROXY_CHUNK_BYTES: usize = 64 * 1024;
+/// How soon the proxy takes up a changed rule.
+pub const PROXY_POLL: Duration = Duration::from_millis(10);
+/// Lines of each process's log that a failed run prints.
+pub const LOG_LINES_SHOWN: usize = 15;
+/// Violations that are printed; the rest is counted.
+pub const VIOLATIONS_SHOWN: usize = 10;
+/// Rows of one page of the final audit.
+pub const PAGE_ROWS: i32 = 1_000;

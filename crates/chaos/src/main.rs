@@ -1,0 +1,110 @@
+//! `raftgrid-chaos`: see docs/chaos.md.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use raftgrid_chaos::cluster::program;
+use raftgrid_chaos::fire::{fire, Outcome, Plan};
+use raftgrid_chaos::load::Mix;
+use raftgrid_chaos::nemesis::Fault;
+use raftgrid_chaos::report;
+use structopt::StructOpt;
+
+/// Kills, partitions, full disks and lost power, on real processes; exits with 1 if anything acknowledged is wrong.
+#[derive(Debug, StructOpt)]
+#[structopt(name = "raftgrid-chaos", rename_all = "kebab-case")]
+struct Options {
+    /// Fixes what the harness does (not what the processes make of it).
+    #[structopt(long, default_value = "1")]
+    seed: u64,
+    /// A minute and a half of everything, instead of 200 kills and 1,000 power cuts.
+    #[structopt(long)]
+    short: bool,
+    /// Only these parts: kills, five, netns, disk, power.
+    #[structopt(long)]
+    only: Vec<String>,
+    /// Kills of the run with three replicas.
+    #[structopt(long)]
+    kills: Option<u64>,
+    /// Longest time of a run with faults, in seconds.
+    #[structopt(long)]
+    seconds: Option<u64>,
+    /// The program under test; beside this one if it is not given.
+    #[structopt(long)]
+    controld: Option<PathBuf>,
+    /// Where a run that went wrong is kept.
+    #[structopt(long)]
+    keep: Option<PathBuf>,
+}
+
+fn main() {
+    match run(&Options::from_args()) {
+        Ok(0) => {}
+        Ok(wrong) => {
+            println!("{wrong} parts went wrong");
+            std::process::exit(1);
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            std::process::exit(1);
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<usize> {
+    let dir = match &options.keep {
+        Some(dir) => dir.clone(),
+        None => std::env::temp_dir().join(format!("raftgrid-chaos-{}", std::process::id())),
+    };
+    std::fs::create_dir_all(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
+    // A build that goes on beside the run must not change the program under test.
+    let built = options.controld.clone().map_or_else(|| program("controld"), Ok)?;
+    let controld = dir.join("controld");
+    std::fs::copy(&built, &controld).with_context(|| format!("failed to copy {}", built.display()))?;
+    println!("seed {}, {}, in {}", options.seed, built.display(), dir.display());
+    let config = dir.join("controld.toml");
+    let text = "[raft]\nlog_tail_entries = 500\nsnapshot_threshold = 800\nsnapshot_interval = '2s'\n";
+    std::fs::write(&config, text).context("failed to write the settings")?;
+    let wanted = |part: &str| options.only.is_empty() || options.only.iter().any(|only| only == part);
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mix = Mix { registers: 5, submitters: 2, workers: 2 };
+    let plan = |name: &str, replicas: usize, kills: u64, seconds: u64, faults: &[(Fault, u64)]| Plan {
+        name: name.to_owned(),
+        seed: options.seed,
+        replicas,
+        kills: options.kills.unwrap_or(kills),
+        time: Duration::from_secs(options.seconds.unwrap_or(seconds)),
+        faults: faults.to_vec(),
+        routed: false,
+        mix,
+        slower: if options.short { 1 } else { 5 },
+        controld: controld.clone(),
+        config: Some(config.clone()),
+    };
+    let long = |short: u64, long: u64| if options.short { short } else { long };
+    if wanted("kills") {
+        let plan = plan("three", 3, long(30, 200), long(25, 1_200), &Fault::LOOPBACK);
+        outcomes.push(fire(&plan, &dir.join("three"))?);
+    }
+    if wanted("five") {
+        let plan = plan("five", 5, long(20, 60), long(15, 300), &Fault::LOOPBACK);
+        outcomes.push(fire(&plan, &dir.join("five"))?);
+    }
+    if wanted("netns") {
+        match raftgrid_chaos::netns::Net::new(3).map(drop) {
+            Err(error) => println!("skipped: network namespaces ({error:#})"),
+            Ok(()) => {
+                let mut plan = plan("namespaces", 3, u64::MAX, long(10, 120), &Fault::ROUTED);
+                plan.routed = true;
+                outcomes.push(fire(&plan, &dir.join("namespaces"))?);
+            }
+        }
+    }
+    println!("{}", report::clusters(&outcomes));
+    let wrong = outcomes.iter().filter(|outcome| outcome.kept.is_some()).count();
+    if wrong == 0 && options.keep.is_none() {
+        std::fs::remove_dir_all(&dir).context("failed to tidy up")?;
+    }
+    Ok(wrong)
+}

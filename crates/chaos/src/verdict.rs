@@ -1,0 +1,126 @@
+//! Judges a run: both checkers, the lives of tasks, and the count of what was accepted, lost and duplicated.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use raftgrid_proto::v1::Task;
+use raftgrid_simulator::linearizability::{check_lives, check_positions, search, Kind, Violation};
+
+use crate::calls::{tag_in, Caller};
+use crate::record::Record;
+
+/// What came out of a run.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Everything that is wrong, in words; empty: nothing is.
+    pub wrong: Vec<String>,
+    /// Operations on registers, and on how many keys.
+    pub ops: usize,
+    /// Keys.
+    pub keys: usize,
+    /// Writes without an answer.
+    pub unknown: usize,
+    /// Reads with one.
+    pub reads: usize,
+    /// Steps of the search.
+    pub steps: u64,
+    /// Events of tasks' lives.
+    pub lives: usize,
+    /// Acknowledged writes of all kinds.
+    pub acknowledged: usize,
+    /// Submissions that were acknowledged.
+    pub accepted: usize,
+    /// Of those, not there.
+    pub lost: usize,
+    /// Of all submissions, there more than once; copies beyond what was asked for.
+    pub duplicated: usize,
+}
+
+/// Looks at what was recorded, and at all replicas once more; the load is over and the cluster healed.
+pub fn judge(record: &Record, caller: &Caller, endpoints: &[String]) -> Result<Verdict> {
+    let history = record.history();
+    let searched = search(&history);
+    let mut verdict = Verdict {
+        ops: history.ops.len(),
+        keys: searched.keys,
+        unknown: history.ops.iter().filter(|op| op.kind != Kind::Read && op.done().is_none()).count(),
+        reads: history.ops.iter().filter(|op| op.kind == Kind::Read).count(),
+        steps: searched.steps,
+        acknowledged: record.acks().len(),
+        wrong: record.alarms(),
+        ..Verdict::default()
+    };
+    let mut note = |who: &str, violations: &[Violation], lines: &dyn Fn(&Violation) -> String| {
+        verdict.wrong.extend(violations.iter().map(|it| format!("{who}: {it}\n{}", lines(it))));
+    };
+    let of_key = |violation: &Violation| history.lines(&violation.ops);
+    note("search", &searched.violations, &of_key);
+    note("positions", &check_positions(&history), &of_key);
+    let events = record.lives();
+    let of_task = |violation: &Violation| {
+        let lines = violation.ops.iter().filter_map(|place| events.get(*place)).map(|event| format!("    {event:?}\n"));
+        lines.collect::<String>()
+    };
+    note("life", &check_lives(&events), &of_task);
+    verdict.wrong.extend(searched.undecided.iter().map(|key| format!("search: {key} is undecided")));
+    verdict.lives = events.len();
+    audit(record, caller, endpoints, &mut verdict)?;
+    Ok(verdict)
+}
+
+/// Counts what is there, at every replica.
+fn audit(record: &Record, caller: &Caller, endpoints: &[String], verdict: &mut Verdict) -> Result<()> {
+    let mut first: Option<Vec<Task>> = None;
+    for endpoint in endpoints {
+        let tasks = caller.all_tasks(endpoint)?;
+        match &first {
+            None => first = Some(tasks),
+            Some(other) if *other != tasks => {
+                verdict.wrong.push(format!("{endpoint} and {} list different tasks", endpoints[0]));
+            }
+            Some(_) => {}
+        }
+    }
+    let tasks = first.context("failed to audit: there is no replica")?;
+    let mut by_tag: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+    let mut copies: BTreeMap<&str, u64> = BTreeMap::new();
+    let ids: BTreeSet<&str> = tasks.iter().map(|task| task.task_id.as_str()).collect();
+    if ids.len() != tasks.len() {
+        verdict.wrong.push("a task is listed twice".to_owned());
+    }
+    for task in &tasks {
+        if task.parent_task_id.is_empty() {
+            by_tag.entry(tag_in(&task.task_data).unwrap_or(0)).or_default().push(&task.task_id);
+        } else {
+            *copies.entry(&task.parent_task_id).or_default() += 1;
+        }
+    }
+    for submission in record.submissions() {
+        let there = by_tag.get(&submission.tag).map(Vec::as_slice).unwrap_or_default();
+        if let Some(id) = &submission.accepted {
+            verdict.accepted += 1;
+            if !there.contains(&id.as_str()) {
+                verdict.lost += 1;
+                verdict.wrong.push(format!("{id} was accepted and is lost; with its tag there is {there:?}"));
+            }
+        }
+        if there.len() > 1 {
+            verdict.duplicated += 1;
+            verdict.wrong.push(format!("one submission became {there:?}"));
+        }
+    }
+    for (task, asked) in record.copies() {
+        let made = copies.get(task.as_str()).copied().unwrap_or(0);
+        if made < asked.acknowledged {
+            verdict.lost += 1;
+            verdict
+                .wrong
+                .push(format!("{task}: {} retries were acknowledged, {made} copies are there", asked.acknowledged));
+        }
+        if made > asked.acknowledged + asked.unknown {
+            verdict.duplicated += 1;
+            verdict.wrong.push(format!("{task}: {asked:?} retries made {made} copies"));
+        }
+    }
+    Ok(())
+}

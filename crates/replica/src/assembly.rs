@@ -1,0 +1,185 @@
+//! How a replica is put together: the same for one on threads and one that is run by hand.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use raftgrid_blob::FragmentStore;
+use raftgrid_driver::{Observer, RaftHandle, Status};
+use raftgrid_manifest::views;
+use raftgrid_store::{Booted, Disk, RaftLog};
+use slog::Logger;
+
+use crate::aggregate::Aggregator;
+use crate::artifacts::{Artifacts, SilentPeers};
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::cluster_time::ClusterTime;
+use crate::evacuate::Evacuation;
+use crate::janitor::{self, Janitor, Rounds};
+use crate::leader::{self, LeaderInbox, LeaderLoop, Shell};
+use crate::limits::{
+    AGGREGATE_THREADS, FORWARD_THREADS, MEMBER_CHANGES_WAITING_MAX, POOL_WAITING_MAX, SNAPSHOTS_WAITING_MAX,
+};
+use crate::machine::{Machine, TableViews};
+use crate::membership::Membership;
+use crate::models::Models;
+use crate::node::{Replica, ReplicaConfig, StartError};
+use crate::polls::Polls;
+use crate::pool::Hands;
+use crate::ports::Peers;
+use crate::proposals::Proposals;
+use crate::ring::Ring;
+use crate::room::{Room, RoomWatch};
+use crate::timer::Timer;
+use crate::uploads::Uploads;
+use crate::views::{end_of_entry, Views};
+
+/// What a replica gets from outside.
+pub(crate) struct Outside {
+    /// The network, for calls.
+    pub peers: Arc<dyn Peers>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Log.
+    pub logger: Logger,
+}
+
+/// A replica and what must be run for it.
+pub(crate) struct Assembly<R> {
+    /// Behind the ports.
+    pub replica: Arc<Replica>,
+    /// The raft group.
+    pub runner: R,
+    /// The leader's loops.
+    pub leader: Shell,
+    /// Deletes bytes.
+    pub janitor: Rounds,
+    /// Looks at the disk.
+    pub room: RoomWatch,
+}
+
+/// Wakes the leader's loops when role or leader change.
+pub(crate) struct Wakes(LeaderInbox);
+
+impl Observer for Wakes {
+    fn changed(&mut self, _status: &Status) {
+        self.0.look();
+    }
+}
+
+/// Starts the raft group over its parts.
+type Started<R> = Result<(RaftHandle, R), raftgrid_driver::StartError>;
+
+/// Puts a replica together. `start` starts the raft group; `hands` make the pools.
+pub(crate) fn assemble<D: Disk, R>(
+    config: ReplicaConfig,
+    booted: Booted<D>,
+    outside: Outside,
+    hands: &mut Hands,
+    start: impl FnOnce(raftgrid_driver::Config, RaftLog<D>, Machine<D>, Wakes) -> Started<R>,
+) -> Result<Assembly<R>, StartError> {
+    let Outside { peers, clock, logger } = outside;
+    let node = config.driver.node;
+    let files = FragmentStore::open(&config.blob_dir)?;
+    let timer = Timer::new(clock.clone());
+    let tables = booted.tables;
+    let ring = Ring::new(end_of_entry(tables.applied().0), timer.clone());
+    let room = Room::default();
+    let late_proposals = Arc::new(Mutex::new(None));
+    let reader = tables.reader();
+    // Before anything is proposed here: a group that has a time never takes it from a wall clock again.
+    let cluster_time_ms = views::meta(&reader.view()).map_or(0, |meta| meta.cluster_time_ms);
+    let snapshots = hands.pool("snapshot", 1, SNAPSHOTS_WAITING_MAX);
+    let machine = Machine::new(tables, ring.clone(), clock.clone(), snapshots, late_proposals.clone(), logger.clone());
+    let (leader, queue) = leader::inbox();
+    let (handle, runner) = start(config.driver, booted.log, machine, Wakes(leader.clone()))?;
+    let proposals = Arc::new(Proposals {
+        handle: handle.clone(),
+        peers: peers.clone(),
+        clock: clock.clone(),
+        cluster_time: Mutex::new(ClusterTime::new(cluster_time_ms, clock.monotonic_ms())),
+        room: room.clone(),
+        pool: hands.pool("forward", FORWARD_THREADS, POOL_WAITING_MAX),
+    });
+    *late_proposals.lock().unwrap_or_else(PoisonError::into_inner) = Some(proposals.clone());
+    let views: Arc<dyn Views> = Arc::new(TableViews { tables: reader.clone(), logger: logger.clone() });
+    let artifacts = Arc::new(Artifacts {
+        node,
+        files: files.clone(),
+        peers,
+        handle: handle.clone(),
+        views: views.clone(),
+        proposals: proposals.clone(),
+        clock: clock.clone(),
+        silent: SilentPeers::default(),
+        logger: logger.clone(),
+    });
+    let models = Arc::new(Models { artifacts: artifacts.clone(), cache: Mutex::default() });
+    let aggregator = Arc::new(Aggregator {
+        artifacts: artifacts.clone(),
+        models: models.clone(),
+        pool: hands.pool("aggregate", AGGREGATE_THREADS, POOL_WAITING_MAX),
+        logger: logger.clone(),
+    });
+    let backoff = Backoff::new(config.control.clone(), views.clone());
+    let tap = leader.clone();
+    ring.tap(Box::new(move || tap.look()));
+    let shell = Shell::new(
+        LeaderLoop {
+            config: config.control,
+            members: config.members,
+            handle: handle.clone(),
+            views: views.clone(),
+            ring: ring.clone(),
+            proposals: proposals.clone(),
+            aggregator,
+            clock: clock.clone(),
+            logger: logger.clone(),
+        },
+        leader.clone(),
+        queue,
+    );
+    leader.look();
+    let janitor = janitor::rounds(Janitor { files, ring: ring.clone(), views: views.clone(), logger: logger.clone() });
+    let polls = Arc::new(Polls {
+        views: views.clone(),
+        ring: ring.clone(),
+        handle: handle.clone(),
+        proposals: proposals.clone(),
+        clock,
+        handed_out: Mutex::new(BTreeMap::new()),
+    });
+    let uploads = Uploads {
+        artifacts: artifacts.clone(),
+        models: models.clone(),
+        proposals: proposals.clone(),
+        ring: ring.clone(),
+    };
+    let membership = Arc::new(Membership {
+        node,
+        handle: handle.clone(),
+        evacuation: Evacuation { artifacts: artifacts.clone(), logger: logger.clone() },
+        pool: hands.pool("members", 1, MEMBER_CHANGES_WAITING_MAX),
+        logger: logger.clone(),
+    });
+    let room = RoomWatch { room, gauge: config.room, handle: handle.clone(), transfer_in: 0, logger };
+    let replica = Arc::new(Replica {
+        node,
+        client_address: config.client_address,
+        handle,
+        proposals,
+        backoff,
+        views,
+        ring,
+        polls,
+        artifacts,
+        models,
+        membership,
+        uploads,
+        leader,
+        timer,
+        flushed: Box::new(move || reader.flushed().unwrap_or(0)),
+        running: Mutex::new(None),
+    });
+    Ok(Assembly { replica, runner, leader: shell, janitor, room })
+}

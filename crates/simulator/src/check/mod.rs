@@ -1,0 +1,70 @@
+//! Judges of a run, outside the code that is judged: they know entries, rows and answers, and nothing of how they came about.
+
+pub mod log;
+pub mod state;
+
+use std::collections::BTreeMap;
+
+use raftgrid_driver::{NodeId, Role, Status, Term};
+
+use crate::linearizability::{check_lives, check_positions, search, History, Judgement, TaskEvent};
+
+/// Everything that was seen of a run.
+#[derive(Default)]
+pub struct Checks {
+    /// Who led which term.
+    leaders: BTreeMap<Term, NodeId>,
+    /// Logs.
+    pub logs: log::Logs,
+    /// State tables.
+    pub states: state::States,
+    /// Operations of clients.
+    pub history: History,
+    /// What clients and workers saw of tasks.
+    pub lives: Vec<TaskEvent>,
+    violations: Vec<String>,
+}
+
+impl Checks {
+    /// Notes what cannot be.
+    pub fn violated(&mut self, what: String) {
+        if self.violations.len() < crate::limits::VIOLATIONS_MAX {
+            self.violations.push(what);
+        }
+    }
+
+    /// What could not be and was.
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    /// Election safety: at most one leader a term.
+    pub fn saw_status(&mut self, status: &Status) {
+        if status.role != Role::Leader {
+            return;
+        }
+        let first = *self.leaders.entry(status.term).or_insert(status.node);
+        if first != status.node {
+            self.violated(format!("term {} has two leaders: {first} and {}", status.term, status.node));
+        }
+    }
+
+    /// The highest term that was led.
+    pub fn last_term(&self) -> Term {
+        self.leaders.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// What clients were told, as a whole.
+    pub fn judge_history(&mut self) {
+        let mut found: Vec<String> = Vec::new();
+        found.extend(check_positions(&self.history).iter().map(|violation| format!("history: {violation}")));
+        found.extend(check_lives(&self.lives).iter().map(|violation| format!("tasks: {violation}")));
+        for (key, judgement) in search(&self.history) {
+            match judgement.judgement {
+                Judgement::Linearizable => {}
+                other => found.push(format!("history of {key}: {other:?}")),
+            }
+        }
+        found.into_iter().for_each(|violation| self.violated(violation));
+    }
+}

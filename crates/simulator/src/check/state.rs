@@ -1,0 +1,39 @@
+//! The state tables of all nodes: equal at equal index, whole by the invariants of the design, and never going back in time.
+
+use std::collections::BTreeMap;
+
+use raftgrid_driver::{Index, NodeId};
+use raftgrid_manifest::{check_invariants, views, Rows};
+
+/// What was seen of the tables.
+#[derive(Debug, Default)]
+pub struct States {
+    digests: BTreeMap<Index, [u8; 32]>,
+    times: BTreeMap<Index, u64>,
+}
+
+impl States {
+    /// The tables of `node` at `applied`. Gives what cannot be.
+    pub fn saw(&mut self, node: NodeId, applied: Index, rows: &dyn Rows) -> Result<(), String> {
+        let digest = views::digest(rows).map_err(|error| error.to_string())?;
+        let first = *self.digests.entry(applied).or_insert(digest);
+        if first != digest {
+            return Err(format!("10: node {node} has another state at index {applied} than another node had"));
+        }
+        let time = views::meta(rows).map_err(|error| error.to_string())?.cluster_time_ms;
+        self.times.entry(applied).or_insert(time);
+        let before = self.times.range(..applied).next_back().map_or(0, |(_, time)| *time);
+        if time < before {
+            return Err(format!("12: cluster time fell from {before} to {time} at index {applied}"));
+        }
+        Ok(())
+    }
+
+    /// Everything that rows can tell.
+    pub fn invariants(node: NodeId, rows: &dyn Rows) -> Vec<String> {
+        match check_invariants(rows) {
+            Ok(broken) => broken.into_iter().map(|line| format!("node {node}: {line}")).collect(),
+            Err(error) => vec![format!("node {node}: {error}")],
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! A client: submits tasks under ids of its own, cancels and reads them, tries again under the same request id until it knows, or gives up.
+
+use raftgrid_manifest::command_for;
+use raftgrid_proto::v1::{CancelTask, Command, Command_oneof_kind as Kind, Outcome as Told, SubmitTask, TaskRow, TaskSpec};
+use raftgrid_replica::ports::CallError;
+
+use crate::ask::{Ask, Target};
+use crate::calls::{Request, Response};
+use crate::check::Checks;
+use crate::limits::EPOCH_MS;
+use crate::linearizability::{Answer, Done, Kind as Asked, Op, Outcome, TaskEvent, Value};
+use crate::rng::Rng;
+use crate::tasks;
+
+/// How long an attempt waits for its answer.
+const ATTEMPT_US: u64 = 1_500_000;
+/// How long a client goes on trying.
+const GIVE_UP_US: u64 = 30_000_000;
+/// Pause after an attempt that failed.
+const AGAIN_US: u64 = 50_000;
+
+enum What {
+    /// A submission, with its place in the history and its task.
+    Submit(Box<Command>, usize, String),
+    /// A cancellation, which the history does not carry: whether it succeeds depends on the worker.
+    Cancel(Box<Command>),
+    /// A read of a task.
+    Read(String),
+}
+
+struct Flight {
+    what: What,
+    first_call: u64,
+    last_call: u64,
+    asked_us: u64,
+    retry_us: u64,
+    give_up_us: u64,
+}
+
+/// A client.
+pub struct Client {
+    number: usize,
+    rng: Rng,
+    target: Target,
+    think_us: u64,
+    flight: Option<Flight>,
+    next_call: u64,
+    next_op_us: u64,
+    made: u64,
+    /// It starts nothing new.
+    pub finishing: bool,
+}
+
+/// What a client needs of the world.
+pub struct Around<'a> {
+    /// Virtual time.
+    pub now_us: u64,
+    /// Nodes that it knows.
+    pub nodes: &'a [u64],
+    /// Tasks that somebody made.
+    pub keys: &'a mut Vec<String>,
+    /// Judges.
+    pub checks: &'a mut Checks,
+}
+
+impl Client {
+    /// A client.
+    pub fn new(number: usize, think_us: u64, rng: Rng) -> Self {
+        Self {
+            number,
+            rng,
+            target: Target::default(),
+            think_us,
+            flight: None,
+            next_call: 1,
+            next_op_us: 0,
+            made: 0,
+            finishing: false,
+        }
+    }
+
+    /// Whether it waits for nothing.
+    pub fn is_idle(&self) -> bool {
+        self.flight.is_none()
+    }
+
+    /// When it wants to be woken at the latest; None: never.
+    pub fn wake_us(&self) -> Option<u64> {
+        match &self.flight {
+            Some(flight) => Some(flight.retry_us),
+            None if self.finishing => None,
+            None => Some(self.next_op_us),
+        }
+    }
+
+    /// Time has come for something.
+    pub fn wake(&mut self, around: &mut Around<'_>) -> Option<Ask> {
+        let now = around.now_us;
+        match self.flight.take() {
+            Some(flight) if now < flight.retry_us => {
+                self.flight = Some(flight);
+                None
+            }
+            Some(flight) => {
+                self.target.learned(None);
+                self.again(flight, around)
+            }
+            None if self.finishing || now < self.next_op_us => None,
+            None => {
+                let what = self.draw(around);
+                let call = self.next_call;
+                let give_up_us = now + GIVE_UP_US;
+                let flight =
+                    Flight { what, first_call: call, last_call: call, asked_us: now, retry_us: now, give_up_us };
+                self.again(flight, around)
+            }
+        }
+    }
+
+    /// Another attempt, or the end of it.
+    fn again(&mut self, mut flight: Flight, around: &mut Around<'_>) -> Option<Ask> {
+        let now = around.now_us;
+        if now >= flight.give_up_us {
+            self.rest(now);
+            return None;
+        }
+        flight.last_call = self.next_call;
+        self.next_call += 1;
+        flight.retry_us = now + ATTEMPT_US;
+        let request = match &flight.what {
+            What::Submit(command, ..) | What::Cancel(command) => Request::Command(command.clone()),
+            What::Read(task) => {
+                // An attempt that failed has read nothing: this one is a read of its own.
+                flight.first_call = flight.last_call;
+                flight.asked_us = now;
+                Request::Read(task.clone())
+            }
+        };
+        let number = flight.last_call;
+        self.flight = Some(flight);
+        Some(Ask { node: self.target.node(around.nodes, &mut self.rng), number, request })
+    }
+
+    fn rest(&mut self, now: u64) {
+        self.next_op_us = now + self.rng.around(self.think_us);
+    }
+
+    fn draw(&mut self, around: &mut Around<'_>) -> What {
+        let old = self.rng.pick(around.keys).cloned();
+        match (old, self.rng.below(100)) {
+            (Some(task), 0..=39) => What::Read(task),
+            (Some(task), 40..=47) => {
+                let cancel = CancelTask { task_id: task, reason: "simulated".to_owned(), ..CancelTask::default() };
+                What::Cancel(Box::new(command_for("", &self.request_id(around.now_us), Kind::cancel_task(cancel))))
+            }
+            // Somebody else may want the same id.
+            (Some(task), 48..=55) => self.submit(task, around),
+            (_, draw) => {
+                self.made += 1;
+                let task = if draw > 90 {
+                    format!("shared-{}", around.keys.len() / 4)
+                } else {
+                    format!("task-{}-{}", self.number, self.made)
+                };
+                self.submit(task, around)
+            }
+        }
+    }
+
+    fn submit(&mut self, task: String, around: &mut Around<'_>) -> What {
+        let tag = self.rng.next() >> 12;
+        let mut spec = TaskSpec::new();
+        spec.set_max_retries(u32::try_from(self.rng.below(4)).unwrap_or(0));
+        let submit = SubmitTask {
+            task_id: task.clone(),
+            task_type: "simulated".to_owned(),
+            task_data: tasks::data(tag),
+            spec: protobuf::SingularPtrField::some(spec),
+            ..SubmitTask::default()
+        };
+        let command = command_for("", &self.request_id(around.now_us), Kind::submit_task(submit));
+        around.keys.push(task.clone());
+        let place = around.checks.history.ops.len();
+        around.checks.history.ops.push(Op {
+            client: u32::try_from(self.number).unwrap_or(u32::MAX),
+            key: task.clone(),
+            kind: Asked::Swap { expect: None, tag },
+            invoked: around.now_us,
+            outcome: Outcome::Unknown,
+        });
+        What::Submit(Box::new(command), place, task)
+    }
+
+    /// A UUIDv7 of virtual time.
+    fn request_id(&mut self, now_us: u64) -> String {
+        let ms = EPOCH_MS + now_us / 1_000;
+        let (high, low) = (self.rng.next(), self.rng.next());
+        format!(
+            "{:08x}-{:04x}-7{:03x}-{:04x}-{:012x}",
+            ms >> 16,
+            ms & 0xFFFF,
+            high & 0xFFF,
+            0x8000 | (high >> 16 & 0x3FFF),
+            low >> 16
+        )
+    }
+
+    /// An answer came.
+    pub fn answered(&mut self, number: u64, response: Response, around: &mut Around<'_>) {
+        let leader = response.leader();
+        let Some(mut flight) = self.flight.take_if(|flight| (flight.first_call..=flight.last_call).contains(&number))
+        else {
+            return;
+        };
+        let settled = match (&flight.what, response) {
+            (What::Submit(_, place, task), Response::Command(Ok(reply))) => {
+                submitted(*place, task, reply.outcome, reply.position, around)
+            }
+            (What::Cancel(_), Response::Command(Ok(_))) => true,
+            (What::Read(task), Response::Read(Ok((row, position)))) => {
+                self.found(task, flight.asked_us, row.as_deref(), position, around);
+                true
+            }
+            (What::Submit(..) | What::Cancel(_), Response::Command(Err(CallError::Invalid(why)))) => {
+                around.checks.violated(format!("a sound command was refused: {why}"));
+                true
+            }
+            _ => false,
+        };
+        if settled {
+            return self.rest(around.now_us);
+        }
+        self.target.learned(leader);
+        flight.retry_us = flight.retry_us.min(around.now_us + AGAIN_US);
+        self.flight = Some(flight);
+    }
+
+    fn found(&self, task: &str, invoked: u64, row: Option<&TaskRow>, position: u64, around: &mut Around<'_>) {
+        let value = row.and_then(|row| tasks::tag(row.get_task().get_task_data())).map(Value::of);
+        let at = around.now_us;
+        let answer = Answer::Found(value);
+        around.checks.history.ops.push(Op {
+            client: u32::try_from(self.number).unwrap_or(u32::MAX),
+            key: task.to_owned(),
+            kind: Asked::Read,
+            invoked,
+            outcome: Outcome::Done(Done { at, answer, position: Some(position), version: None }),
+        });
+        let seen = row.map(tasks::seen);
+        around.checks.lives.push(TaskEvent::Read { task: task.to_owned(), invoked, at, seen });
+    }
+}
+
+/// Notes what a submission was told; false: it does not say whether the task is there.
+fn submitted(place: usize, task: &str, outcome: Told, position: u64, around: &mut Around<'_>) -> bool {
+    let at = around.now_us;
+    let answer = match outcome {
+        Told::OK | Told::EXISTING | Told::DUPLICATE => Answer::Taken,
+        Told::ALREADY_EXISTS => Answer::Refused,
+        Told::OUTCOME_UNKNOWN => return false,
+        Told::NOT_FOUND
+        | Told::STALE_LEASE
+        | Told::PRECONDITION
+        | Told::INVALID
+        | Told::MISMATCH
+        | Told::STALE
+        | Told::EXHAUSTED => {
+            around.checks.violated(format!("the submission of {task} was answered {outcome:?}"));
+            return true;
+        }
+    };
+    let done = Done { at, answer, position: Some(position), version: None };
+    around.checks.history.ops[place].outcome = Outcome::Done(done);
+    if answer == Answer::Taken {
+        around.checks.lives.push(TaskEvent::Submitted { task: task.to_owned(), at });
+    }
+    true
+}
