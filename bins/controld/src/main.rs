@@ -1,5 +1,6 @@
 //! A control-plane replica: options, construction, signals.
 
+mod addresses;
 mod forwarding;
 mod options;
 mod plan;

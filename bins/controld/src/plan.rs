@@ -1,6 +1,6 @@
 //! What the settings mean: who this replica is, with whom it founds, how patient it is. Pure, but for the names of addresses.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use raftgrid_driver::NodeId;
@@ -10,10 +10,7 @@ use raftgrid_store::limits::LOW_WATER_BYTES;
 use raftgrid_store::BootMode;
 use sha2::{Digest, Sha256};
 
-/// Default port of the client API.
-const CLIENT_PORT: u16 = 40_051;
-/// Default port of Raft.
-const RAFT_PORT: u16 = 50_051;
+use crate::addresses::{addresses, advertised_client, items, with_port, Addresses, CLIENT_PORT, RAFT_PORT};
 
 /// Everything that `start` needs.
 #[derive(Debug)]
@@ -44,15 +41,6 @@ pub(crate) struct Plan {
     pub driver: raftgrid_driver::Config,
     /// Of the leader's loops.
     pub control: raftgrid_control::Config,
-}
-
-/// Where this replica listens, and where others find it. Each is host:port.
-struct Addresses {
-    client: String,
-    raft: String,
-    advertised_raft: String,
-    /// None: nobody said.
-    advertised_client: Option<String>,
 }
 
 /// Makes the plan, or says which setting is wrong.
@@ -123,9 +111,8 @@ fn boot(
             let cluster_id = given.map_or(derived, str::to_owned);
             Ok((cluster_id.clone(), BootMode::Join { cluster_id, node_id: node }))
         }
-        (false, Some(_)) => {
-            Err(settings.bad("cluster_id", "only a replica that joins is told the id; a founder's follows from name and peers"))
-        }
+        (false, Some(_)) => Err(settings
+            .bad("cluster_id", "only a replica that joins is told the id; a founder's follows from name and peers")),
         (false, None) => {
             let founders = members.iter().map(|row| row.node_id).collect();
             Ok((derived.clone(), BootMode::Found { cluster_id: derived, node_id: node, founders }))
@@ -172,76 +159,6 @@ fn node_id(settings: &Settings, addresses: &Addresses) -> Result<NodeId, Setting
             Err(settings.bad("node_id", cause))
         }
     }
-}
-
-fn addresses(settings: &Settings) -> Result<Addresses, SettingsError> {
-    let mut client = with_port(&settings.need::<String>("client_addr", "client-addr")?, CLIENT_PORT);
-    let raft = with_port(&settings.need::<String>("raft_addr", "raft-addr")?, RAFT_PORT);
-    if let Some(port) = settings.parse::<u16>("grpc.port")? {
-        // A node file has one address to bind and two ports.
-        let bound = if settings.given("client_addr") { &client } else { &raft };
-        client = format!("{}:{port}", host(bound));
-    }
-    let insecure: bool = settings.parse("insecure")?.unwrap_or(false);
-    for (key, address) in [("client_addr", &client), ("raft_addr", &raft)] {
-        check_address(settings, key, address)?;
-        if !insecure && !is_loopback(host(address)) {
-            let cause = "only loopback may be listened on without TLS and tokens; --insecure allows it";
-            return Err(settings.bad(key, cause));
-        }
-    }
-    let Some(advertised) = settings.get("advertise_address").filter(|address| !address.is_empty()) else {
-        return Ok(Addresses { advertised_raft: raft.clone(), advertised_client: None, client, raft });
-    };
-    let (_, port) = raft.rsplit_once(':').unwrap_or_default();
-    let advertised_raft = if advertised.contains(':') { advertised.to_owned() } else { format!("{advertised}:{port}") };
-    check_address(settings, "advertise_address", &advertised_raft)?;
-    let (_, port) = client.rsplit_once(':').unwrap_or_default();
-    let advertised_client = Some(format!("{}:{port}", host(&advertised_raft)));
-    Ok(Addresses { client, raft, advertised_raft, advertised_client })
-}
-
-/// What clients are told: what was said; or what the list of peers says of a replica that listens everywhere; or where it listens.
-fn advertised_client(addresses: &Addresses, own: Option<&MemberRow>) -> String {
-    if let Some(said) = &addresses.advertised_client {
-        return said.clone();
-    }
-    let bare = host(&addresses.client).trim_start_matches('[').trim_end_matches(']');
-    let everywhere = bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
-    own.filter(|_| everywhere).map_or_else(|| addresses.client.clone(), |own| own.client_address.clone())
-}
-
-fn check_address(settings: &Settings, key: &str, address: &str) -> Result<(), SettingsError> {
-    match address.rsplit_once(':') {
-        None | Some(("", _)) => Err(settings.bad(key, "an address is HOST:PORT")),
-        Some((_, port)) if port.parse::<u16>().is_err() => {
-            Err(settings.bad(key, "the port is a number below 65536"))
-        }
-        Some(_) => Ok(()),
-    }
-}
-
-/// An IP address alone gets the port; what may be a host's name stays as it is.
-fn with_port(address: &str, port: u16) -> String {
-    match address.parse::<IpAddr>() {
-        Ok(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
-        Ok(IpAddr::V4(ip)) => format!("{ip}:{port}"),
-        Err(_) if address == "localhost" => format!("localhost:{port}"),
-        Err(_) => address.to_owned(),
-    }
-}
-
-fn host(address: &str) -> &str {
-    address.rsplit_once(':').map_or(address, |(host, _)| host)
-}
-
-fn items(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',').map(str::trim).filter(|item| !item.is_empty())
-}
-
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// `ID=RAFT/CLIENT`, or the bare `HOST:PORT` of existing JSON files: numbered in order, clients on the default port of the same host.
@@ -437,7 +354,8 @@ mod tests {
             let error = of_file(&format!("{{{keys}, {NODE}}}")).unwrap_err();
             assert!(error.contains(expected), "{keys}: {error}");
         }
-        let bad = |from: &str, to: &str| of_file(&format!("{{\"node_id\": 1, {}}}", NODE.replace(from, to))).unwrap_err();
+        let bad =
+            |from: &str, to: &str| of_file(&format!("{{\"node_id\": 1, {}}}", NODE.replace(from, to))).unwrap_err();
         assert!(bad("50ms", "soon").contains("`raft.commit_timeout` = `soon`"));
         assert!(bad("250", "0").contains("`grpc.max_concurrent_streams` = `0`"));
         assert!(bad("\"0.0.0.0\"", "\"here\"").contains("`bind_address` = `here`"));
@@ -447,7 +365,9 @@ mod tests {
     fn a_joiner_may_be_told_the_cluster_s_id_and_a_founder_may_not() {
         let joiner = [("node_id", "4"), ("data_dir", "/d"), ("peers", PEERS), ("cluster_id", "prod-0011223344556677")];
         let plan = planned(&[&joiner[..], &[("join", "true")]].concat()).unwrap();
-        assert!(matches!(plan.boot, BootMode::Join { cluster_id, node_id: 4 } if cluster_id == "prod-0011223344556677"));
+        assert!(
+            matches!(plan.boot, BootMode::Join { cluster_id, node_id: 4 } if cluster_id == "prod-0011223344556677")
+        );
         assert!(planned(&joiner).unwrap_err().contains("replica 4 itself is not on the list"));
         let founder = [("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS), ("cluster_id", "x")];
         assert!(planned(&founder).unwrap_err().contains("only a replica that joins"));

@@ -57,7 +57,10 @@ impl Desk {
     /// A shell with the binaries in its path.
     fn shell(&self, line: &str) -> Command {
         let binaries = Path::new(env!("CARGO_BIN_EXE_gridctl")).parent().expect("a folder").display().to_string();
-        assert!(Path::new(&binaries).join("controld").is_file(), "controld is not built; run `cargo build --release --bins` first");
+        assert!(
+            Path::new(&binaries).join("controld").is_file(),
+            "controld is not built; run `cargo build --release --bins` first"
+        );
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("sh");
         command
@@ -124,7 +127,8 @@ fn the_commands_of_the_readme_do_what_it_says() {
         at += 1;
     }
     // The job lived through the kill of its leader, and its ledger says so.
-    let has = |name: &str, value: &str| audited.lines().any(|line| line.starts_with(name) && line.trim().ends_with(value));
+    let has =
+        |name: &str, value: &str| audited.lines().any(|line| line.starts_with(name) && line.trim().ends_with(value));
     assert!(has("accepted", "360") && has("lost", "0"), "{audited}");
 }
 
@@ -141,4 +145,47 @@ fn the_script_of_the_readme_runs_alone_and_unchanged_on_a_cluster() {
     let train = "gridctl train work/train.py --name readme --shards 2 --workers 1 --rounds 3 --watch";
     let watched = String::from_utf8(desk.run(train).stdout).expect("UTF-8");
     assert!(watched.contains("round 3/3"), "{watched}");
+}
+
+/// Everything that a program's help texts say, those of its commands included.
+fn help(program: &Path, words: &[String]) -> String {
+    let output = Command::new(program).args(words).arg("--help").output().expect("it starts");
+    let mut text = String::from_utf8(output.stdout).expect("UTF-8");
+    let below = text.split_once("SUBCOMMANDS:").map(|(_, below)| below.to_owned()).unwrap_or_default();
+    let names = below.lines().filter(|line| line.starts_with("    ") && !line.starts_with("     "));
+    for name in names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
+        text.push_str(&help(program, &[words, &[name.to_owned()]].concat()));
+    }
+    text
+}
+
+#[test]
+fn every_flag_and_verb_that_operations_md_names_is_one() {
+    let document = std::fs::read_to_string(checkout().join("docs/operations.md")).expect("there is one");
+    let gridctl = Path::new(env!("CARGO_BIN_EXE_gridctl"));
+    let known: Vec<String> = ["gridctl", "controld", "workerd"].map(|name| help(&gridctl.with_file_name(name), &[])).into();
+    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let flags = |text: &str| -> Vec<String> {
+        let words = text.split(|c| !word(c)).filter(|flag| flag.starts_with("--") && flag.len() > 2);
+        words.map(str::to_owned).collect()
+    };
+    let known_flags: Vec<String> = known.iter().flat_map(|text| flags(text)).collect();
+    let named = flags(&document);
+    assert!(named.len() > 40, "{named:?}");
+    // The flags of old have underscores and stand in no help text.
+    for flag in named.iter().filter(|flag| !flag.contains('_')) {
+        assert!(known_flags.contains(flag), "docs/operations.md names {flag}, which no program has");
+    }
+    // Verbs: the rows of the table in the section on gridctl.
+    let section = document.split("## ").find(|section| section.starts_with("gridctl")).expect("a section on gridctl");
+    for noun in ["job", "node", "cluster", "artifact", "task"] {
+        let row = section.lines().find(|line| line.starts_with(&format!("| `{noun}` |"))).expect("a row for each noun");
+        let commands = help(gridctl, &[noun.to_owned()]);
+        let below = commands.split_once("SUBCOMMANDS:").expect("it has verbs").1;
+        let verbs: Vec<&str> = below.lines().take_while(|line| !line.contains("USAGE")).filter_map(|line| line.split_whitespace().next()).collect();
+        let plain = row.split('`').step_by(2).collect::<String>();
+        for verb in verbs.iter().filter(|verb| **verb != "help" && !verb.starts_with("gridctl")) {
+            assert!(plain.split(|c| !word(c)).any(|named| named == *verb), "docs/operations.md does not name {noun} {verb}");
+        }
+    }
 }

@@ -75,11 +75,8 @@ fn a_daemon_of_a_task_that_is_killed_is_killed_too_even_if_it_holds_the_output_o
     let mut bench = bench();
     let pids = bench.folder.path().join("pids");
     // The second one keeps the task's pipes.
-    let script = format!(
-        "{} setsid sh -c 'echo $$ >> {}.open; exec sleep 600' & sleep 600",
-        daemon(&pids),
-        pids.display()
-    );
+    let script =
+        format!("{} setsid sh -c 'echo $$ >> {}.open; exec sleep 600' & sleep 600", daemon(&pids), pids.display());
     let lease = bench.launch(shell(7, &script));
     let found = [numbers_in(&pids, 1)[0], numbers_in(&pids.with_extension("open"), 1)[0]];
     assert!(found.iter().all(|pid| runs(*pid)));

@@ -37,7 +37,7 @@ fn a_task_is_started_run_logged_and_reported_once() {
     let report = plane.report_of(7);
     assert_eq!((report.final_status, report.exit_code), (TaskStatus::COMPLETED, 0), "{report:?}");
     assert!(report.result_data.contains("hello"));
-    plane.wait("the log", |script| (script.log == b"hello\n").then_some(()));
+    plane.wait("the log", |script| (script.logs.get(&7).map(Vec::as_slice) == Some(b"hello\n")).then_some(()));
     worker.drain();
     assert!(matches!(worker.join(), WorkerEnd::Drained));
     plane.change(|script| {

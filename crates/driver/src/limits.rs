@@ -26,6 +26,9 @@ pub const READ_ROUNDS_MAX: usize = 64;
 pub const TERM_MAX: u64 = 1 << 62;
 /// Highest index taken from a peer.
 pub const INDEX_MAX: u64 = 1 << 62;
+/// Bytes of entries in one append that a replica takes while its disk is almost full: the empty entry of a new leader and what frees space get
+/// through, and whoever falls behind stays behind until there is room.
+pub const LOW_ROOM_APPEND_BYTES_MAX: usize = 4 << 10;
 /// Inputs of clients that wait for the raft thread.
 pub const CLIENT_INBOX_MAX: usize = 4096;
 /// Messages of peers that wait for the raft thread.
@@ -42,4 +45,5 @@ pub const ELECTION_TICKS_MIN: u64 = 3;
 const _: () = assert!(PAYLOAD_BYTES_MAX + crate::pack::FRAME_BYTES < ENTRY_BYTES_MAX);
 const _: () = assert!(ENTRY_BYTES_MAX <= PROPOSALS_WAITING_BYTES_MAX);
 const _: () = assert!(PROPOSALS_WAITING_BYTES_MAX as u64 <= UNCOMMITTED_BYTES_MAX);
+const _: () = assert!((LOW_ROOM_APPEND_BYTES_MAX as u64) < MESSAGE_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX <= UNCOMMITTED_BYTES_MAX);

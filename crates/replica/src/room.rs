@@ -1,7 +1,7 @@
 //! Low disk: a replica whose disk is almost full takes nothing new and hands leadership to one that has room.
 //!
 //! A write that fails ends the process (durability rule 6), so it must not come to that. Below the mark proposals and uploads are refused as
-//! RESOURCE_EXHAUSTED; what frees space (deletions, cancellations) goes on.
+//! RESOURCE_EXHAUSTED and a follower drops appends; what frees space (deletions, cancellations) goes on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -102,6 +102,9 @@ impl RoomWatch {
             error!(self.logger, "disk almost full, nothing new is taken"; "free_bytes" => free_bytes);
         } else if before && !low {
             info!(self.logger, "disk has room again"; "free_bytes" => free_bytes);
+        }
+        if low != before {
+            self.handle.set_low_room(low);
         }
         self.transfer_in = self.transfer_in.saturating_sub(1);
         if low && self.transfer_in == 0 && self.handle.status().role == Role::Leader {

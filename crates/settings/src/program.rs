@@ -40,7 +40,8 @@ pub fn open<P: Program>() -> Result<(P, Settings), ExitCode> {
         Err(error) => return Err(wrong_usage(P::NAME, error)),
     };
     // Variables that are no text are none of ours.
-    let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let settings = Settings::load(P::KEYS, options.config(), PREFIX, environment, &options.flags());
     let settings = settings.map_err(|error| wrong_usage(P::NAME, error))?;
     if options.print_config() {

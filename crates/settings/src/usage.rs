@@ -139,7 +139,10 @@ mod tests {
 
     #[test]
     fn each_mistake_is_one_line_with_the_nearest_flag() {
-        assert_eq!(failure("exampled --data-dri x"), "unknown flag `--data-dri`; try: --data-dir (see exampled --help)");
+        assert_eq!(
+            failure("exampled --data-dri x"),
+            "unknown flag `--data-dri`; try: --data-dir (see exampled --help)"
+        );
         assert_eq!(failure("/usr/bin/exampled --xyz"), "unknown flag `--xyz`; try: exampled --help");
         assert_eq!(failure("exampled start"), "unknown argument `start`; try: exampled --help");
         let line = failure("exampled --slots many");
@@ -150,8 +153,11 @@ mod tests {
 
     #[test]
     fn no_words_are_enough_where_nothing_is_needed_and_help_is_no_error() {
-        let run = |words: &[&str]| parse::<Flags>("exampled", &words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
-        assert!(matches!(run(&["exampled"]), Ok(Parsed::Run(flags)) if flags.data_dir.is_none() && flags.slots.is_none()));
+        let run =
+            |words: &[&str]| parse::<Flags>("exampled", &words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
+        assert!(
+            matches!(run(&["exampled"]), Ok(Parsed::Run(flags)) if flags.data_dir.is_none() && flags.slots.is_none())
+        );
         assert!(matches!(run(&["exampled", "--help"]), Ok(Parsed::Text(text)) if text.contains("--data-dir")));
     }
 }

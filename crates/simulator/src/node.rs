@@ -63,8 +63,8 @@ pub struct Live {
     pub watch: LogWatch,
     /// Turns that are ordered.
     pub ordered: Ordered,
-    /// (term, role, leader, commit, last) and applied, as judged last.
-    pub seen: ((u64, u64, u64, u64, u64), u64),
+    /// Status (term, role, leader, commit, first, last, its term) and applied index, as judged last.
+    pub seen: ([u64; 7], u64),
 }
 
 /// A machine.

@@ -48,7 +48,9 @@ impl AttemptLog {
         }
         let mut end = written + data.len() as u64;
         if cut || end == LOG_BYTES_MAX {
-            let mark = format!("\n[raftgrid: the log ends here, the rest of it is dropped: more than {LOG_BYTES_MAX} bytes]\n");
+            let mark = format!(
+                "\n[raftgrid: the log ends here, the rest of it is dropped: more than {LOG_BYTES_MAX} bytes]\n"
+            );
             if self.file.write_all_at(mark.as_bytes(), end).is_ok() {
                 end += mark.len() as u64;
             }

@@ -18,8 +18,8 @@ use rustix::process::{kill_process_group, waitid, Pid, Signal, WaitId, WaitIdOpt
 
 use crate::executor::{Exit, LeaseId, StopSignal};
 use crate::host::Shared;
-use crate::leftovers::{self, Note, RUN_VARIABLE};
 use crate::interpreter::lacks_package;
+use crate::leftovers::{self, Note, RUN_VARIABLE};
 use crate::limits::{OUTPUT_LINGER_MS, STDOUT_TAIL_BYTES_MAX};
 use crate::logs::AttemptLog;
 use crate::output::{command_result, failure_reason, Tail};
@@ -174,12 +174,7 @@ struct Ended {
 }
 
 /// Waits for the group's leader, then kills what is left of the group, and only then gives its number back; then what left the group.
-fn wait(
-    mut child: Child,
-    control: &Control,
-    log: &Arc<AttemptLog>,
-    run: &str,
-) -> std::io::Result<Ended> {
+fn wait(mut child: Child, control: &Control, log: &Arc<AttemptLog>, run: &str) -> std::io::Result<Ended> {
     let stdout = child.stdout.take().map(|pipe| {
         follow(pipe, log.clone(), Tail::new(STDOUT_TAIL_BYTES_MAX), |tail, data| tail.push(data), |tail| tail.text())
     });

@@ -93,14 +93,19 @@ mod tests {
         assert_eq!(reason(&format!("{head}ValueError: bad\n\n")).as_deref(), Some("ValueError: bad"));
         let text = reason(&format!("{head}ValueError: the shapes differ:\nwant (3, 4)\ngot (4, 3)\n"));
         assert_eq!(text.as_deref(), Some("ValueError: the shapes differ: … got (4, 3)"));
-        let chained = format!("{head}KeyError: 'a'\n\nDuring handling of the above exception, another occurred:\n\n{head}ValueError: b\n");
+        let chained = format!(
+            "{head}KeyError: 'a'\n\nDuring handling of the above exception, another occurred:\n\n{head}ValueError: b\n"
+        );
         assert_eq!(reason(&chained).as_deref(), Some("ValueError: b"));
         assert_eq!(reason(&format!("warming up\n{head}KeyboardInterrupt\n")).as_deref(), Some("KeyboardInterrupt"));
     }
 
     #[test]
     fn a_message_of_a_megabyte_does_not_hide_its_first_line() {
-        let text = format!("Traceback (most recent call last):\n  File \"x\"\nValueError: first\n{}", "more\n".repeat(200_000));
+        let text = format!(
+            "Traceback (most recent call last):\n  File \"x\"\nValueError: first\n{}",
+            "more\n".repeat(200_000)
+        );
         assert_eq!(reason(&text).as_deref(), Some("ValueError: first … more"));
         let long = format!("Traceback (most recent call last):\n  File \"x\"\nValueError: {}\n", "é".repeat(500_000));
         let found = reason(&long).expect("something was written");

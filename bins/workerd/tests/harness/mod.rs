@@ -1,7 +1,7 @@
 //! A control plane by script, and a host or worker on it that runs real processes through the real workerd.
 #![allow(dead_code)] // each test binary uses its part
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
@@ -29,7 +29,8 @@ pub(crate) struct Script {
     pub(crate) artifact_fetches: usize,
     pub(crate) started: Vec<(String, u64)>,
     pub(crate) reports: Vec<ReportTaskResultRequest>,
-    pub(crate) log: Vec<u8>,
+    /// By lease epoch.
+    pub(crate) logs: BTreeMap<u64, Vec<u8>>,
     pub(crate) beats: Vec<HeartbeatRequest>,
     pub(crate) deregistered: bool,
 }
@@ -107,8 +108,9 @@ impl ControlPlane for Plane {
     }
     fn append_log(&self, request: &AppendLogRequest) -> Result<AppendLogResponse, PlaneError> {
         self.change(|script| {
-            assert_eq!(request.offset, script.log.len() as u64, "pieces come in order");
-            script.log.extend_from_slice(&request.data);
+            let log = script.logs.entry(request.lease_epoch).or_default();
+            assert_eq!(request.offset, log.len() as u64, "pieces come in order");
+            log.extend_from_slice(&request.data);
         });
         Ok(AppendLogResponse::new())
     }

@@ -13,7 +13,7 @@ use raftgrid_store::{BootMode, Store};
 use raftgrid_store_rocks::RocksDisk;
 
 use crate::calls::tag_in;
-use crate::power::files::Image;
+use crate::power::files::{Image, BALLAST};
 
 /// Bytes of entries that are read at once.
 const READ_BYTES: u64 = 1 << 20;
@@ -117,7 +117,7 @@ pub fn lay_out(image: &Image, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The directory as it is.
+/// The directory as it is, without the ballast.
 pub fn read_back(dir: &Path) -> Result<Image> {
     let mut image = Image::new();
     let mut left = vec![String::new()];
@@ -126,6 +126,9 @@ pub fn read_back(dir: &Path) -> Result<Image> {
         for entry in std::fs::read_dir(&folder).with_context(|| format!("failed to list {}", folder.display()))? {
             let entry = entry.context("failed to read a directory")?;
             let leaf = entry.file_name().into_string().ok().context("a name is not UTF-8")?;
+            if below.is_empty() && leaf == BALLAST {
+                continue;
+            }
             let path = if below.is_empty() { leaf } else { format!("{below}/{leaf}") };
             if entry.file_type().context("failed to look at a file")?.is_dir() {
                 image.insert(path.clone(), None);

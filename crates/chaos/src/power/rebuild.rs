@@ -15,8 +15,9 @@ use crate::power::Boots;
 pub fn rebuild(recording: &Recording, points: usize, seed: u64, keep: &Path) -> Result<Vec<Boots>> {
     let mut results = [
         (Memory::Nothing, Boots::new("power cut, nothing unsynced remembered")),
-        (Memory::Prefix, Boots::new("power cut, first changes remembered, torn")),
-        (Memory::Any, Boots::new("power cut, any changes remembered, torn")),
+        (Memory::Prefix, Boots::new("power cut, first changes remembered, torn between sectors")),
+        (Memory::Any, Boots::new("power cut, any changes remembered, torn between sectors")),
+        (Memory::Torn, Boots::new("power cut, first changes remembered, torn inside a sector")),
     ];
     let chance = &mut Chance::new(seed, 700);
     let memory = scratch()?;
@@ -41,8 +42,8 @@ pub fn rebuild(recording: &Recording, points: usize, seed: u64, keep: &Path) -> 
                 let booted = boot(&dir, &recording.cluster_id, &due);
                 let what = format!("event {number} of {total}, {} acknowledged, {event:.80?}", due.len());
                 let fine = matches!(booted, Ok(Booted::Whole));
-                // Holes between changes that arrived are damage like any other: no trust, but no silence either.
-                result.note(&what, booted, *kind == Memory::Any);
+                // Holes, and sectors that are neither old nor new, are damage like any other: no trust, but no silence either.
+                result.note(&what, booted, matches!(kind, Memory::Any | Memory::Torn));
                 if !fine && result.wrong.len() == 1 {
                     lay_out(&image, &keep.join(format!("cut-{number}-{kind:?}")))?;
                 }

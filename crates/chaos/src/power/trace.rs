@@ -16,8 +16,9 @@ copy_file_range,sendfile";
 /// Where a path starts: a directory that is open, or the root.
 pub type At = Option<i64>;
 
-/// One call that succeeded.
+/// One call that succeeded. `at`, `to_at`: where its paths start; `fd`: its descriptor; lengths and places in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are named above and by the call")]
 pub enum Call {
     /// A descriptor of a file or directory.
     Open { at: At, path: String, create: bool, truncate: bool, append: bool, fd: i64 },

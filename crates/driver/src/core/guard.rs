@@ -6,7 +6,7 @@
 
 use raft::eraftpb::{Message as RaftMessage, MessageType};
 
-use crate::limits::{ENTRY_BYTES_MAX, INDEX_MAX, TERM_MAX};
+use crate::limits::{ENTRY_BYTES_MAX, INDEX_MAX, LOW_ROOM_APPEND_BYTES_MAX, TERM_MAX};
 use crate::types::{NodeId, Snapshot};
 
 use super::conf;
@@ -23,6 +23,7 @@ pub(super) struct Facts<'a> {
     pub(super) installing: bool,
     pub(super) campaign_unsafe: bool,
     pub(super) distrusted: bool,
+    pub(super) low_room: bool,
     pub(super) is_member: &'a dyn Fn(NodeId) -> bool,
 }
 
@@ -53,6 +54,8 @@ pub enum Dropped {
     Distrusted,
     /// A campaign asked for while it would be unsafe, or by somebody who does not lead.
     TimeoutNow,
+    /// Entries for a disk that is almost full.
+    LowRoom,
     /// A rejection that is older than what is already acknowledged (raft-rs #557).
     StaleRejection,
 }
@@ -154,6 +157,10 @@ fn append(message: &RaftMessage, facts: &Facts<'_>) -> Result<(), Dropped> {
             return Err(Dropped::MalformedAppend);
         }
         term = entry.term;
+    }
+    let bytes: usize = message.get_entries().iter().map(|entry| entry.data.len() + entry.context.len()).sum();
+    if facts.low_room && bytes > LOW_ROOM_APPEND_BYTES_MAX {
+        return Err(Dropped::LowRoom);
     }
     Ok(())
 }

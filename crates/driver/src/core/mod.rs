@@ -89,6 +89,7 @@ pub struct Core<L: LogStore> {
     dropped: BTreeMap<Dropped, u64>,
     /// The log ends below what a leader knows to be here: no votes until restart.
     distrusted: bool,
+    low_room: bool,
 
     timeout_epoch: u64,
     timeout_key: (Term, StateRole, NodeId),
@@ -148,6 +149,7 @@ impl<L: LogStore> Core<L> {
             heard: BTreeMap::new(),
             dropped: BTreeMap::new(),
             distrusted: false,
+            low_room: false,
             timeout_epoch: 0,
             timeout_key: (0, StateRole::Follower, 0),
             initial,

@@ -40,6 +40,7 @@ impl<L: LogStore> Core<L> {
             installing: self.installing.is_some(),
             campaign_unsafe: self.campaign_unsafe(),
             distrusted: self.distrusted,
+            low_room: self.low_room,
             is_member: &|node| raft.prs().get(node).is_some(),
         };
         guard::check(&mut decoded, message.snapshot.as_ref(), &facts)?;
@@ -78,6 +79,11 @@ impl<L: LogStore> Core<L> {
         }
         message.reject_hint = message.reject_hint.max(progress.matched);
         Ok(())
+    }
+
+    /// Whether the disk here is almost full: a follower then takes no appends but the smallest. Raft sends them again when there is room.
+    pub fn set_low_room(&mut self, low: bool) {
+        self.low_room = low;
     }
 
     /// The last message to `node` did not get through.

@@ -48,12 +48,13 @@ pub(super) enum PeerInput {
     Unreachable(NodeId),
 }
 
-/// Never dropped, and few: each answers something that the raft thread asked for.
+/// Never dropped, and few: each answers something that the raft thread asked for, or is told about once a second at most.
 pub(super) enum Completion {
     Synced(u64),
     Applied(Applied),
     SnapshotBuilt(Result<Snapshot, String>),
     SnapshotSent(NodeId, bool),
+    LowRoom(bool),
     Stop,
 }
 
@@ -168,6 +169,12 @@ impl RaftHandle {
     pub fn snapshot_sent(&self, to: NodeId, ok: bool) {
         // After the stop nobody wants to know.
         let _ = self.completions.send(Completion::SnapshotSent(to, ok));
+    }
+
+    /// Whether the disk is almost full; told when it changes. A follower then takes no appends but the smallest.
+    pub fn set_low_room(&self, low: bool) {
+        // After the stop nothing is written any more.
+        let _ = self.completions.send(Completion::LowRoom(low));
     }
 
     /// The replica's view of its group, as of the raft thread's last turn.

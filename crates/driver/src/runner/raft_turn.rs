@@ -107,6 +107,7 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
             Completion::Applied(applied) => self.core.applied(applied),
             Completion::SnapshotBuilt(built) => self.core.snapshot_built(built),
             Completion::SnapshotSent(to, ok) => self.core.snapshot_sent(to, ok),
+            Completion::LowRoom(low) => self.core.set_low_room(low),
             Completion::Stop => return true,
         }
         false

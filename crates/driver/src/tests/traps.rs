@@ -8,7 +8,7 @@ use super::sim::{Options, Sim};
 use crate::core::conf::single;
 use crate::core::{Core, CoreConfig, Dropped};
 use crate::error::{ProposeError, ReadError, StartError};
-use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::limits::{LOW_ROOM_APPEND_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use crate::testing::MemoryDisk;
 use crate::types::{ConfState, MembershipChange, NodeId, Role, SnapshotMeta};
 
@@ -324,4 +324,36 @@ fn an_empty_replica_never_campaigns_and_a_wrong_start_is_refused() {
     let (log, _) = disk.open();
     let refused = Core::new(CoreConfig::new(1), log, slog::Logger::root(slog::Discard, slog::o!()));
     assert!(matches!(refused, Err(StartError::Inconsistent(_))));
+}
+
+#[test]
+fn a_follower_without_room_drops_appends_and_takes_them_when_it_has_room_again() {
+    let mut sim = Sim::found(1, Options::default(), &[1, 2, 3]);
+    let leader = lead(&mut sim);
+    let full = *[1, 2, 3].iter().find(|node| **node != leader).expect("two others");
+    sim.run_for(SECOND);
+    let before = sim.core(full).status().last;
+    sim.input(full, |live| live.core.set_low_room(true));
+    let ticket = sim.ticket();
+    sim.input(leader, |live| live.core.propose(ticket, Bytes::from(vec![7; LOW_ROOM_APPEND_BYTES_MAX + 1])));
+    sim.run_for(5 * SECOND);
+    assert!(sim.core(leader).status().commit > before, "the others are a majority");
+    assert_eq!(sim.core(full).status().last, before, "nothing was written there");
+    assert_eq!(sim.leader(), Some(leader), "its heartbeats are answered as before");
+    assert!(sim.core(full).dropped().get(&Dropped::LowRoom).is_some_and(|count| *count > 0));
+    sim.input(full, |live| live.core.set_low_room(false));
+    assert!(sim.run_until(10 * SECOND, |sim| sim.core(full).status().last == sim.core(leader).status().last));
+    sim.check_end(&[1, 2, 3]);
+}
+
+#[test]
+fn a_group_without_room_anywhere_still_decides_what_is_small() {
+    let mut sim = Sim::found(1, Options::default(), &[1, 2, 3]);
+    let leader = lead(&mut sim);
+    for node in [1, 2, 3] {
+        sim.input(node, |live| live.core.set_low_room(true));
+    }
+    let before = sim.core(leader).status().commit;
+    sim.propose(leader);
+    assert!(sim.run_until(10 * SECOND, |sim| sim.core(leader).status().commit > before), "a deletion must get through");
 }

@@ -36,6 +36,8 @@ impl Logs {
     pub fn saw_log(&mut self, node: NodeId, watch: &mut LogWatch, log: &impl LogReader) -> Result<(), String> {
         let (first, last) = (log.first_index(), log.last_index());
         watch.entries.split_off(&(last + 1));
+        // Behind an installed snapshot nothing is left of what was there.
+        watch.entries = watch.entries.split_off(&first);
         // Where the log is still what it was: by its terms alone, which is what log matching promises to be enough.
         let mut known = last;
         while known >= first && watch.entries.get(&known).map(|(term, _)| *term) != log.term(known).ok() {

@@ -90,7 +90,8 @@ impl World {
                 return Some(error.to_string());
             }
             if let Some(task) = open {
-                return Some(format!("{task} is {status:?}"));
+                let why = views::explain_task(view.rows.as_ref(), &task).ok().flatten();
+                return Some(format!("{task} is {status:?}: {why:?}"));
             }
         }
         None

@@ -205,7 +205,8 @@ impl World {
         let Some(live) = self.nodes.get_mut(&node).and_then(|machine| machine.live.as_mut()) else { return };
         let status = live.hand.replica.handle().status();
         let mut found = Vec::new();
-        let mark = (status.term, status.role as u64, status.leader, status.commit, status.last);
+        let last_term = raftgrid_driver::LogReader::term(&live.log, status.last).unwrap_or(0);
+        let mark = [status.term, status.role as u64, status.leader, status.commit, status.first, status.last, last_term];
         if live.seen.0 != mark {
             live.seen.0 = mark;
             self.checks.saw_status(&status);
