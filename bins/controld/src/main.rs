@@ -11,52 +11,35 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use crossbeam::channel::{bounded, Sender};
-use options::{Options, KEYS};
-use raftgrid_settings::Settings;
+use options::Options;
+use plan::Plan;
+use raftgrid_settings::program::{failed, open, wrong_usage, Program};
+use raftgrid_settings::{Settings, SettingsError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use slog::{info, Logger};
-use structopt::StructOpt;
-
-/// Exit status of wrong usage: flags, settings.
-const WRONG_USAGE: u8 = 2;
+use slog::{info, Level, Logger};
+use worker::WorkerPlan;
 
 fn main() -> ExitCode {
-    let options = match Options::from_args_safe() {
-        Ok(options) => options,
-        Err(error) if !error.use_stderr() => {
-            println!("{}", error.message);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("{}", error.message);
-            return ExitCode::from(WRONG_USAGE);
-        }
+    let (options, settings) = match open::<Options>() {
+        Ok(opened) => opened,
+        Err(status) => return status,
     };
-    let settings = Settings::load(KEYS, options.config.as_deref(), "RAFTGRID_", std::env::vars(), &options.flags());
-    let settings = match settings {
-        Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(WRONG_USAGE);
-        }
+    let planned = level(&settings)
+        .and_then(|_| plan::plan(&settings))
+        .and_then(|plan| Ok((worker::plan(&settings, &plan)?, plan)));
+    let (worker, plan) = match planned {
+        Ok(planned) => planned,
+        Err(error) => return wrong_usage(Options::NAME, error),
     };
-    if options.print_config {
-        print!("{}", settings.print());
-        return ExitCode::SUCCESS;
-    }
-    match run(&options, &settings) {
+    match run(&options, &settings, plan, worker) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // One line: the cause behind each step.
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
+        // One line: the cause behind each step.
+        Err(error) => failed(Options::NAME, format!("{error:#}")),
     }
 }
 
-fn run(options: &Options, settings: &Settings) -> Result<()> {
-    let plan = plan::plan(settings)?;
+fn run(options: &Options, settings: &Settings, plan: Plan, worker: Option<WorkerPlan>) -> Result<()> {
     let logger = logger(settings)?;
     if options.gossip_addr.is_some() || options.gossip_seeds.is_some() {
         info!(logger, "gossip is not built yet, its flags are ignored");
@@ -64,7 +47,8 @@ fn run(options: &Options, settings: &Settings) -> Result<()> {
     die_whole(&logger);
     let (shutdown, ended) = bounded(1);
     on_signals(shutdown.clone())?;
-    let worker = worker::plan(settings, &plan)?;
+    // Before the ports are open: a worker that cannot run is told at once.
+    let worker = worker.map(|worker| worker.ready(&logger)).transpose()?;
     let running = start::start(plan, &logger, shutdown)?;
     let worker = worker.map(|worker| worker.start(&logger)).transpose()?;
     // The sender lives as long as the signal thread.
@@ -77,8 +61,13 @@ fn run(options: &Options, settings: &Settings) -> Result<()> {
     Ok(())
 }
 
+fn level(settings: &Settings) -> Result<Level, SettingsError> {
+    raftgrid_telemetry::parse_level(settings.get("log_level").unwrap_or("info"))
+        .map_err(|_| settings.bad("log_level", "levels are trace, debug, info, warn and error"))
+}
+
 fn logger(settings: &Settings) -> Result<Logger> {
-    let level = raftgrid_telemetry::parse_level(settings.get("log_level").unwrap_or("info"))?;
+    let level = level(settings)?;
     let format = raftgrid_telemetry::Format::Compact;
     Ok(match settings.get("log").filter(|path| !path.is_empty()) {
         Some(path) => raftgrid_telemetry::file_logger(level, format, &PathBuf::from(path))?,

@@ -1,7 +1,8 @@
 //! The command line and the keys of the settings file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use raftgrid_settings::program::Program;
 use raftgrid_settings::Key;
 use structopt::StructOpt;
 
@@ -21,6 +22,9 @@ pub(crate) struct Options {
     /// Name of the cluster; founders must agree on it.
     #[structopt(long, value_name = "NAME")]
     pub cluster_name: Option<String>,
+    /// With --join: the cluster's id, where `peers` no longer lists the founders (gridctl cluster status shows it).
+    #[structopt(long, value_name = "ID")]
+    pub cluster_id: Option<String>,
     /// Directory of this replica's state.
     #[structopt(long, alias = "raft_data_dir", value_name = "DIR")]
     pub data_dir: Option<String>,
@@ -36,7 +40,7 @@ pub(crate) struct Options {
     /// Founds a cluster of this replica alone.
     #[structopt(long, alias = "raft_bootstrap")]
     pub bootstrap: bool,
-    /// Joins a cluster: starts empty and waits to be added (gridctl cluster add_learner). `peers` lists members to be reached.
+    /// Joins a cluster: starts empty and waits to be added (gridctl cluster add-learner). `peers` lists members to be reached.
     #[structopt(long)]
     pub join: bool,
     /// local, lan or wan: how patient elections and leases are.
@@ -57,6 +61,15 @@ pub(crate) struct Options {
     /// Program that starts the tasks of that worker (workerd); beside this program if it is not given.
     #[structopt(long, value_name = "FILE")]
     pub worker_shim: Option<String>,
+    /// The Python interpreter of that worker's tasks.
+    #[structopt(long, value_name = "FILE")]
+    pub worker_python: Option<String>,
+    /// Folders that its Python tasks find modules in, behind their bundle (ml-code/src).
+    #[structopt(long, value_name = "PATH")]
+    pub worker_python_path: Option<String>,
+    /// Tasks at once on that worker; 0: one per core.
+    #[structopt(long, value_name = "N")]
+    pub worker_slots: Option<String>,
     /// Ignored; kept for scripts that give it (gossip comes later).
     #[structopt(long = "gossip-addr", alias = "gossip_addr", hidden = true)]
     pub gossip_addr: Option<String>,
@@ -73,6 +86,7 @@ const fn key(name: &'static str, default: &'static str, aliases: &'static [&'sta
 pub(crate) const KEYS: &[Key] = &[
     key("node_id", "", &[]),
     key("cluster_name", "raftgrid", &[]),
+    key("cluster_id", "", &[]),
     key("data_dir", "", &[]),
     key("client_addr", "127.0.0.1:40051", &[]),
     key("raft_addr", "127.0.0.1:50051", &["bind_address"]),
@@ -87,6 +101,9 @@ pub(crate) const KEYS: &[Key] = &[
     key("insecure", "false", &[]),
     key("with_worker", "false", &[]),
     key("worker_shim", "", &[]),
+    key("worker_python", "python3", &[]),
+    key("worker_python_path", "", &[]),
+    key("worker_slots", "0", &[]),
     key("cloud_provider", "", &[]),
     key("region", "", &[]),
     key("raft.heartbeat_timeout", "", &[]),
@@ -100,13 +117,24 @@ pub(crate) const KEYS: &[Key] = &[
     key("grpc.max_concurrent_streams", "", &[]),
 ];
 
-impl Options {
-    /// (key, value) of every flag that was given.
-    pub(crate) fn flags(&self) -> Vec<(&'static str, Option<String>)> {
+impl Program for Options {
+    const NAME: &'static str = "controld";
+    const KEYS: &'static [Key] = KEYS;
+
+    fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    fn print_config(&self) -> bool {
+        self.print_config
+    }
+
+    fn flags(&self) -> Vec<(&'static str, Option<String>)> {
         let switch = |given: bool| given.then(|| "true".to_owned());
         vec![
             ("node_id", self.node_id.clone()),
             ("cluster_name", self.cluster_name.clone()),
+            ("cluster_id", self.cluster_id.clone()),
             ("data_dir", self.data_dir.clone()),
             ("client_addr", self.client_addr.clone()),
             ("raft_addr", self.raft_addr.clone()),
@@ -119,6 +147,9 @@ impl Options {
             ("insecure", switch(self.insecure)),
             ("with_worker", switch(self.with_worker)),
             ("worker_shim", self.worker_shim.clone()),
+            ("worker_python", self.worker_python.clone()),
+            ("worker_python_path", self.worker_python_path.clone()),
+            ("worker_slots", self.worker_slots.clone()),
         ]
     }
 }

@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 
 /// Default port of the client API.
 const CLIENT_PORT: u16 = 40_051;
+/// Default port of Raft.
+const RAFT_PORT: u16 = 50_051;
 
 /// Everything that `start` needs.
 #[derive(Debug)]
@@ -28,6 +30,12 @@ pub(crate) struct Plan {
     pub client_addr: String,
     /// Listens for peers here.
     pub raft_addr: String,
+    /// Clients are told to come here.
+    pub advertised_client: String,
+    /// Streams that one client's connection may have open; None: the server's default.
+    pub streams_max: Option<i32>,
+    /// Settings that were given, are right, and have no effect: (key, why). To be told, not to be refused.
+    pub without_effect: Vec<(&'static str, &'static str)>,
     /// Members whose addresses are known at the start.
     pub members: Vec<MemberRow>,
     /// Below so many free bytes this replica takes nothing new.
@@ -38,12 +46,21 @@ pub(crate) struct Plan {
     pub control: raftgrid_control::Config,
 }
 
+/// Where this replica listens, and where others find it. Each is host:port.
+struct Addresses {
+    client: String,
+    raft: String,
+    advertised_raft: String,
+    /// None: nobody said.
+    advertised_client: Option<String>,
+}
+
 /// Makes the plan, or says which setting is wrong.
 pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
-    let node = node_id(settings)?;
+    let addresses = addresses(settings)?;
+    let node = node_id(settings, &addresses)?;
     let cluster_name: String = settings.need("cluster_name", "cluster-name")?;
     let data_dir: PathBuf = settings.need::<String>("data_dir", "data-dir")?.into();
-    let (client_addr, raft_addr) = addresses(settings)?;
     let mut members = peers(settings)?;
     let join: bool = settings.parse("join")?.unwrap_or(false);
     let expects_itself_alone = members.is_empty() && settings.parse("bootstrap_expect")? == Some(1_usize);
@@ -54,15 +71,15 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
     if join && members.is_empty() {
         return Err(settings.bad("join", "peers must name the founders, as they were founded"));
     }
-    let this = member(node, &raft_addr, &client_addr);
     if members.is_empty() && !join && !bootstrap {
         return Err(SettingsError::Missing {
             key: "peers".to_owned(),
             flag: "peers (or --bootstrap, or --join)".to_owned(),
         });
     }
+    let advertised_client = advertised_client(&addresses, members.iter().find(|row| row.node_id == node));
     if bootstrap {
-        members = vec![this.clone()];
+        members = vec![member(node, &addresses.advertised_raft, &advertised_client)];
     }
     if !join && !members.iter().any(|row| row.node_id == node) {
         return Err(settings.bad("peers", format!("replica {node} itself is not on the list")));
@@ -72,55 +89,154 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
             return Err(settings.bad("bootstrap_expect", format!("the list of peers has {}", members.len())));
         }
     }
-    let cluster_id = cluster_id(&cluster_name, &members);
-    let boot = if join {
-        BootMode::Join {
-            cluster_id: settings.get("cluster_id").map_or(cluster_id.clone(), str::to_owned),
-            node_id: node,
-        }
-    } else {
-        BootMode::Found {
-            cluster_id: cluster_id.clone(),
-            node_id: node,
-            founders: members.iter().map(|row| row.node_id).collect(),
-        }
-    };
+    let (cluster_id, boot) = boot(settings, node, join, &cluster_name, &members)?;
     let (driver, control) = patience(settings, node)?;
-    let low_water_bytes = settings.parse("disk.low_water_bytes")?.unwrap_or(LOW_WATER_BYTES);
-    Ok(Plan { low_water_bytes, node, boot, cluster_id, data_dir, client_addr, raft_addr, members, driver, control })
+    Ok(Plan {
+        low_water_bytes: settings.parse("disk.low_water_bytes")?.unwrap_or(LOW_WATER_BYTES),
+        node,
+        boot,
+        cluster_id,
+        data_dir,
+        client_addr: addresses.client,
+        raft_addr: addresses.raft,
+        advertised_client,
+        streams_max: streams_max(settings)?,
+        without_effect: without_effect(settings)?,
+        members,
+        driver,
+        control,
+    })
 }
 
-/// A number; or, in the JSON files of existing clusters, a name: then the place of this replica's address in the list of peers.
-fn node_id(settings: &Settings) -> Result<NodeId, SettingsError> {
-    let text: String = settings.need("node_id", "node-id")?;
-    let digits: String = text.chars().skip_while(|c| !c.is_ascii_digit()).collect();
-    match digits.parse() {
-        Ok(node) if node > 0 => Ok(node),
-        _ => Err(settings.bad("node_id", "a replica's number is 1 or more; a name must end with it")),
+/// The cluster's id, and whether this replica founds it or joins it.
+fn boot(
+    settings: &Settings,
+    node: NodeId,
+    join: bool,
+    cluster_name: &str,
+    members: &[MemberRow],
+) -> Result<(String, BootMode), SettingsError> {
+    let derived = cluster_id(cluster_name, members);
+    let given = settings.get("cluster_id").filter(|id| !id.is_empty());
+    match (join, given) {
+        (true, given) => {
+            let cluster_id = given.map_or(derived, str::to_owned);
+            Ok((cluster_id.clone(), BootMode::Join { cluster_id, node_id: node }))
+        }
+        (false, Some(_)) => {
+            Err(settings.bad("cluster_id", "only a replica that joins is told the id; a founder's follows from name and peers"))
+        }
+        (false, None) => {
+            let founders = members.iter().map(|row| row.node_id).collect();
+            Ok((derived.clone(), BootMode::Found { cluster_id: derived, node_id: node, founders }))
+        }
     }
 }
 
-fn addresses(settings: &Settings) -> Result<(String, String), SettingsError> {
-    let mut client_addr: String = settings.need("client_addr", "client-addr")?;
-    let raft_addr: String = settings.need("raft_addr", "raft-addr")?;
+fn streams_max(settings: &Settings) -> Result<Option<i32>, SettingsError> {
+    match settings.parse::<i32>("grpc.max_concurrent_streams")? {
+        Some(streams) if streams < 1 => Err(settings.bad("grpc.max_concurrent_streams", "it must be at least 1")),
+        streams => Ok(streams),
+    }
+}
+
+fn without_effect(settings: &Settings) -> Result<Vec<(&'static str, &'static str)>, SettingsError> {
+    let given = settings.duration_ms("raft.commit_timeout")?.is_some();
+    let told = ("raft.commit_timeout", "followers are told of a commit at once");
+    Ok(given.then_some(told).into_iter().collect())
+}
+
+/// A number; or, as in the JSON files of existing clusters, a name. Bare peers are numbered by their place, so a name without a number is that
+/// of this replica's address among them, and a number must be the same as the place.
+fn node_id(settings: &Settings, addresses: &Addresses) -> Result<NodeId, SettingsError> {
+    let text: String = settings.need("node_id", "node-id")?;
+    let digits = &text[text.trim_end_matches(|c: char| c.is_ascii_digit()).len()..];
+    let number: Option<NodeId> = match (digits, digits.parse()) {
+        ("", _) => None,
+        (_, Ok(number)) if number > 0 => Some(number),
+        (_, _) => return Err(settings.bad("node_id", "a replica's number is 1 or more")),
+    };
+    let own = [&addresses.advertised_raft, &addresses.raft];
+    let place = items(settings.get("peers").unwrap_or_default())
+        .position(|item| own.iter().any(|own| *own == &with_port(item, RAFT_PORT)))
+        .map(|place| place as NodeId + 1);
+    match (number, place) {
+        (Some(number), Some(place)) if number != place => {
+            let cause = format!("its address is number {place} of peers, and bare peers are numbered by their place");
+            Err(settings.bad("node_id", cause))
+        }
+        (Some(number), _) => Ok(number),
+        (None, Some(place)) => Ok(place),
+        (None, None) => {
+            let cause = "it has no number; end it with one, or list advertise_address (or bind_address) among peers";
+            Err(settings.bad("node_id", cause))
+        }
+    }
+}
+
+fn addresses(settings: &Settings) -> Result<Addresses, SettingsError> {
+    let mut client = with_port(&settings.need::<String>("client_addr", "client-addr")?, CLIENT_PORT);
+    let raft = with_port(&settings.need::<String>("raft_addr", "raft-addr")?, RAFT_PORT);
     if let Some(port) = settings.parse::<u16>("grpc.port")? {
-        let host = client_addr.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
-        client_addr = format!("{host}:{port}");
+        // A node file has one address to bind and two ports.
+        let bound = if settings.given("client_addr") { &client } else { &raft };
+        client = format!("{}:{port}", host(bound));
     }
     let insecure: bool = settings.parse("insecure")?.unwrap_or(false);
-    for (key, address) in [("client_addr", &client_addr), ("raft_addr", &raft_addr)] {
-        let Some((host, port)) = address.rsplit_once(':') else {
-            return Err(settings.bad(key, "an address is HOST:PORT"));
-        };
-        if port.parse::<u16>().is_err() {
-            return Err(settings.bad(key, "the port is a number below 65536"));
-        }
-        if !insecure && !is_loopback(host) {
+    for (key, address) in [("client_addr", &client), ("raft_addr", &raft)] {
+        check_address(settings, key, address)?;
+        if !insecure && !is_loopback(host(address)) {
             let cause = "only loopback may be listened on without TLS and tokens; --insecure allows it";
             return Err(settings.bad(key, cause));
         }
     }
-    Ok((client_addr, raft_addr))
+    let Some(advertised) = settings.get("advertise_address").filter(|address| !address.is_empty()) else {
+        return Ok(Addresses { advertised_raft: raft.clone(), advertised_client: None, client, raft });
+    };
+    let (_, port) = raft.rsplit_once(':').unwrap_or_default();
+    let advertised_raft = if advertised.contains(':') { advertised.to_owned() } else { format!("{advertised}:{port}") };
+    check_address(settings, "advertise_address", &advertised_raft)?;
+    let (_, port) = client.rsplit_once(':').unwrap_or_default();
+    let advertised_client = Some(format!("{}:{port}", host(&advertised_raft)));
+    Ok(Addresses { client, raft, advertised_raft, advertised_client })
+}
+
+/// What clients are told: what was said; or what the list of peers says of a replica that listens everywhere; or where it listens.
+fn advertised_client(addresses: &Addresses, own: Option<&MemberRow>) -> String {
+    if let Some(said) = &addresses.advertised_client {
+        return said.clone();
+    }
+    let bare = host(&addresses.client).trim_start_matches('[').trim_end_matches(']');
+    let everywhere = bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    own.filter(|_| everywhere).map_or_else(|| addresses.client.clone(), |own| own.client_address.clone())
+}
+
+fn check_address(settings: &Settings, key: &str, address: &str) -> Result<(), SettingsError> {
+    match address.rsplit_once(':') {
+        None | Some(("", _)) => Err(settings.bad(key, "an address is HOST:PORT")),
+        Some((_, port)) if port.parse::<u16>().is_err() => {
+            Err(settings.bad(key, "the port is a number below 65536"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// An IP address alone gets the port; what may be a host's name stays as it is.
+fn with_port(address: &str, port: u16) -> String {
+    match address.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
+        Ok(IpAddr::V4(ip)) => format!("{ip}:{port}"),
+        Err(_) if address == "localhost" => format!("localhost:{port}"),
+        Err(_) => address.to_owned(),
+    }
+}
+
+fn host(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
+}
+
+fn items(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -133,7 +249,7 @@ fn peers(settings: &Settings) -> Result<Vec<MemberRow>, SettingsError> {
     let Some(list) = settings.get("peers").filter(|list| !list.is_empty()) else { return Ok(Vec::new()) };
     let mut members: Vec<MemberRow> = Vec::new();
     let client_port = settings.parse::<u16>("grpc.port")?.unwrap_or(CLIENT_PORT);
-    for (place, item) in list.split(',').map(str::trim).filter(|item| !item.is_empty()).enumerate() {
+    for (place, item) in items(list).enumerate() {
         let bad = |cause: &str| settings.bad("peers", format!("`{item}`: {cause}"));
         let row = match item.split_once('=') {
             Some((id, addresses)) => {
@@ -143,8 +259,9 @@ fn peers(settings: &Settings) -> Result<Vec<MemberRow>, SettingsError> {
                 member(id, raft, client)
             }
             None => {
-                let (host, _) = item.rsplit_once(':').ok_or_else(|| bad("write ID=RAFT_HOST:PORT/CLIENT_HOST:PORT"))?;
-                member(place as NodeId + 1, item, &format!("{host}:{client_port}"))
+                let raft = with_port(item, RAFT_PORT);
+                let (host, _) = raft.rsplit_once(':').ok_or_else(|| bad("write ID=RAFT_HOST:PORT/CLIENT_HOST:PORT"))?;
+                member(place as NodeId + 1, &raft, &format!("{host}:{client_port}"))
             }
         };
         if row.node_id == 0 || members.iter().any(|other| other.node_id == row.node_id) {
@@ -272,5 +389,67 @@ mod tests {
             let error = planned(&flags).unwrap_err();
             assert!(error.contains(expected), "{flags:?}: {error}");
         }
+    }
+
+    /// The plan of a JSON node file, as existing clusters have them.
+    fn of_file(text: &str) -> Result<Plan, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.json");
+        std::fs::write(&path, text).unwrap();
+        let flags = [("insecure", Some("true".to_owned())), ("data_dir", Some("/d".to_owned()))];
+        let settings = Settings::load(KEYS, Some(&path), "NONE_", std::iter::empty(), &flags);
+        plan(&settings.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+    }
+
+    const NODE: &str = r#""bind_address": "0.0.0.0", "bootstrap_expect": 3, "cloud_provider": "aws", "region": "eu-1",
+        "peers": ["10.0.0.1:50051", "10.0.0.2:50051", "10.0.0.3"],
+        "raft": {"heartbeat_timeout": "1s", "election_timeout": "2s", "commit_timeout": "50ms", "snapshot_interval": "2m",
+                 "snapshot_threshold": 100},
+        "grpc": {"port": 40099, "max_concurrent_streams": 250}"#;
+
+    #[test]
+    fn a_node_file_of_an_existing_cluster_is_used_key_by_key() {
+        let text = format!(r#"{{"node_id": "aws-node-b", "advertise_address": "10.0.0.2:50051", {NODE}}}"#);
+        let plan = of_file(&text).unwrap();
+        assert_eq!(plan.node, 2, "a name without a number is the place of its address");
+        assert_eq!((plan.raft_addr.as_str(), plan.client_addr.as_str()), ("0.0.0.0:50051", "0.0.0.0:40099"));
+        assert_eq!(plan.advertised_client, "10.0.0.2:40099");
+        assert_eq!(plan.streams_max, Some(250));
+        assert_eq!(plan.driver.election_timeout_ms, 2_000);
+        assert_eq!(plan.without_effect[0].0, "raft.commit_timeout");
+        let third = &plan.members[2];
+        assert_eq!((third.raft_address.as_str(), third.client_address.as_str()), ("10.0.0.3:50051", "10.0.0.3:40099"));
+        // An address to advertise needs no port; a name may end with the number.
+        let plan = of_file(&format!(r#"{{"node_id": "node-3", "advertise_address": "10.0.0.3", {NODE}}}"#)).unwrap();
+        assert_eq!((plan.node, plan.advertised_client.as_str()), (3, "10.0.0.3:40099"));
+        let plan = of_file(&format!(r#"{{"node_id": "eu-1-node-3", {NODE}}}"#)).unwrap();
+        assert_eq!((plan.node, plan.advertised_client.as_str()), (3, "10.0.0.3:40099"), "as the list says");
+    }
+
+    #[test]
+    fn what_a_node_file_has_wrong_is_refused_by_its_name() {
+        for (keys, expected) in [
+            (r#""node_id": "aws-node-b""#, "`node_id` = `aws-node-b`"),
+            (r#""node_id": "node-1", "advertise_address": "10.0.0.2:50051""#, "its address is number 2 of peers"),
+            (r#""node_id": "node-0""#, "1 or more"),
+            (r#""node_id": "node-1", "advertise_address": "10.0.0.1:x""#, "`advertise_address` = `10.0.0.1:x`"),
+        ] {
+            let error = of_file(&format!("{{{keys}, {NODE}}}")).unwrap_err();
+            assert!(error.contains(expected), "{keys}: {error}");
+        }
+        let bad = |from: &str, to: &str| of_file(&format!("{{\"node_id\": 1, {}}}", NODE.replace(from, to))).unwrap_err();
+        assert!(bad("50ms", "soon").contains("`raft.commit_timeout` = `soon`"));
+        assert!(bad("250", "0").contains("`grpc.max_concurrent_streams` = `0`"));
+        assert!(bad("\"0.0.0.0\"", "\"here\"").contains("`bind_address` = `here`"));
+    }
+
+    #[test]
+    fn a_joiner_may_be_told_the_cluster_s_id_and_a_founder_may_not() {
+        let joiner = [("node_id", "4"), ("data_dir", "/d"), ("peers", PEERS), ("cluster_id", "prod-0011223344556677")];
+        let plan = planned(&[&joiner[..], &[("join", "true")]].concat()).unwrap();
+        assert!(matches!(plan.boot, BootMode::Join { cluster_id, node_id: 4 } if cluster_id == "prod-0011223344556677"));
+        assert!(planned(&joiner).unwrap_err().contains("replica 4 itself is not on the list"));
+        let founder = [("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS), ("cluster_id", "x")];
+        assert!(planned(&founder).unwrap_err().contains("only a replica that joins"));
     }
 }

@@ -15,6 +15,7 @@ use raftgrid_peer::{
 use raftgrid_replica::clock::SystemClock;
 use raftgrid_replica::{Replica, ReplicaCluster, ReplicaConfig, RoomGauge};
 use raftgrid_rpc::grpcio::{Environment, Server};
+use raftgrid_rpc::serve::{listen, listen_with, STREAMS_PER_CONNECTION_MAX};
 use raftgrid_store::limits::BALLAST_BYTES;
 use raftgrid_store::{Booted, RoomWatch, Store};
 use raftgrid_store_rocks::RocksDisk;
@@ -47,6 +48,9 @@ impl Running {
 
 /// Opens the store, starts the replica and its services.
 pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result<Running> {
+    for (key, why) in &plan.without_effect {
+        info!(logger, "setting has no effect"; "key" => key, "why" => why);
+    }
     for member in &plan.members {
         if !resolves(&member.raft_address) {
             anyhow::bail!(
@@ -68,7 +72,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         cluster_id: booted.identity.cluster_id.clone(),
         node_id: plan.node,
         store_uuid: booted.identity.store_uuid.as_bytes().to_vec(),
-        client_address: plan.client_addr.clone(),
+        client_address: plan.advertised_client.clone(),
         machine_version: MACHINE_VERSION,
     };
     let addresses = plan.members.iter().map(|row| (row.node_id, row.raft_address.clone()));
@@ -151,8 +155,9 @@ fn open_ports(
     let service = PeerService::new(identity, known, seat, snapshots, replica.clone(), forwarding, logger.clone());
     let mut raft_services = services.agents();
     raft_services.push(service.build());
-    let (raft_server, _) = raftgrid_rpc::serve::listen(env, &plan.raft_addr, raft_services)?;
-    let (client_server, _) = raftgrid_rpc::serve::listen(env, &plan.client_addr, services.public())?;
+    let (raft_server, _) = listen(env, &plan.raft_addr, raft_services)?;
+    let streams_max = plan.streams_max.unwrap_or(STREAMS_PER_CONNECTION_MAX);
+    let (client_server, _) = listen_with(env, &plan.client_addr, services.public(), streams_max)?;
     Ok(vec![client_server, raft_server])
 }
 
@@ -179,7 +184,7 @@ fn run(
         control: plan.control.clone(),
         blob_dir: plan.data_dir.join("blobs"),
         members: plan.members.clone(),
-        client_address: plan.client_addr.clone(),
+        client_address: plan.advertised_client.clone(),
         room: gauge(plan)?,
     };
     Ok(Replica::start(config, booted, transport, peers, Arc::new(SystemClock::default()), logger)?)

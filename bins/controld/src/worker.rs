@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use raftgrid_agent::{run_worker, Handle};
 use raftgrid_settings::{Settings, SettingsError};
-use raftgrid_worker::WorkerConfig;
+use raftgrid_worker::{look_at_python, WorkerConfig};
 use slog::Logger;
 
 use crate::plan::Plan;
@@ -14,6 +14,8 @@ use crate::plan::Plan;
 pub(crate) struct WorkerPlan {
     config: WorkerConfig,
     endpoints: Vec<String>,
+    /// Somebody named the interpreter.
+    python_chosen: bool,
 }
 
 /// Runs until `stop`.
@@ -29,6 +31,9 @@ pub(crate) fn plan(settings: &Settings, plan: &Plan) -> Result<Option<WorkerPlan
         None => std::env::current_exe().unwrap_or_default().with_file_name("workerd"),
     };
     let mut config = WorkerConfig::new(format!("controld-{}", plan.node), plan.data_dir.join("worker"), shim);
+    config.python = settings.get("worker_python").unwrap_or_default().to_owned();
+    config.python_path = settings.get("worker_python_path").unwrap_or_default().to_owned();
+    config.slots = settings.parse("worker_slots")?.unwrap_or(0);
     config.preset(settings.get("preset").unwrap_or("lan"));
     config.cloud_provider = settings.get("cloud_provider").unwrap_or_default().to_owned();
     config.region = settings.get("region").unwrap_or_default().to_owned();
@@ -36,10 +41,17 @@ pub(crate) fn plan(settings: &Settings, plan: &Plan) -> Result<Option<WorkerPlan
     let others =
         plan.members.iter().map(|row| row.client_address.clone()).filter(|address| *address != plan.client_addr);
     let endpoints = std::iter::once(plan.client_addr.clone()).chain(others).collect();
-    Ok(Some(WorkerPlan { config, endpoints }))
+    Ok(Some(WorkerPlan { config, endpoints, python_chosen: settings.given("worker_python") }))
 }
 
 impl WorkerPlan {
+    /// Looks at what it needs on this machine.
+    pub(crate) fn ready(mut self, logger: &Logger) -> Result<Self> {
+        let chosen = self.python_chosen.then_some("--worker-python");
+        look_at_python(&mut self.config, chosen, logger).map_err(anyhow::Error::msg)?;
+        Ok(self)
+    }
+
     /// Starts it.
     pub(crate) fn start(self, logger: &Logger) -> Result<RunningWorker> {
         let handle = run_worker(self.config, &self.endpoints, logger)

@@ -6,7 +6,7 @@ use std::io::Cursor;
 use std::process::Command;
 
 use harness::{checkout, python, wait_for, Cluster};
-use raftgrid_client::Upload;
+use raftgrid_client::{Client, ClientConfig, Upload};
 use raftgrid_proto::v1::{JobSpec, Optimizer, TrainSpec};
 
 fn script(name: &str) -> String {
@@ -137,10 +137,8 @@ fn small_model() -> Vec<u8> {
     file
 }
 
-#[test]
-fn a_client_that_speaks_only_the_old_messages_completes_a_task_and_a_round() {
-    let cluster = Cluster::start(3, &[]);
-    let client = cluster.client();
+/// A job that starts from `small_model`, for trainers that no worker runs.
+fn submit_for_old_clients(client: &Client, name: &str, shards: u32, rounds: u64) {
     let upload = Upload { name: String::new(), kind: "model".to_owned() };
     let model =
         client.put_artifact(&upload, &mut Cursor::new(small_model()), &mut |_, _| ()).expect("a model is stored");
@@ -148,32 +146,115 @@ fn a_client_that_speaks_only_the_old_messages_completes_a_task_and_a_round() {
     optimizer.set_algorithm("sgd".to_owned());
     optimizer.set_learning_rate(0.5);
     let mut train = TrainSpec::new();
-    train.set_shards(1);
+    train.set_shards(shards);
     train.set_workers(1);
-    train.set_rounds(2);
+    train.set_rounds(rounds);
     train.set_initial_model(model.artifact_id);
     train.set_optimizer(optimizer);
     let mut spec = JobSpec::new();
-    spec.set_name("old".to_owned());
+    spec.set_name(name.to_owned());
     spec.set_field_type("train".to_owned());
     spec.set_train(train);
     spec.set_task_data(br#"{"script":"none.py","args":[]}"#.to_vec());
     client.submit_job(spec).expect("the job is accepted");
+}
 
+/// Runs the old client to its end; what it printed.
+fn old_client(cluster: &Cluster, args: &[&str]) -> String {
     let output = Command::new(python())
         .arg(checkout().join("ml-code/tests/old_client/old_client.py"))
-        .args(["--endpoint", &cluster.replicas[cluster.leader()].client, "--job", "old"])
+        .args(["--endpoint", &cluster.replicas[cluster.leader()].client])
+        .args(args)
         .output()
         .expect("python runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
+    text
+}
+
+/// The two numbers of the model at the end.
+fn final_model(client: &Client, name: &str) -> [f32; 2] {
+    let mut out = Vec::new();
+    client.get_artifact(&format!("{name}/model@latest"), &mut out, &mut |_, _| ()).expect("the model can be read");
+    let number = |from_end: usize| {
+        let at = out.len() - from_end;
+        f32::from_le_bytes(out[at..at + 4].try_into().expect("four bytes"))
+    };
+    [number(8), number(4)]
+}
+
+#[test]
+fn a_client_that_speaks_only_the_old_messages_completes_a_task_and_a_round() {
+    let cluster = Cluster::start(3, &[]);
+    let client = cluster.client();
+    submit_for_old_clients(&client, "old", 1, 2);
+    let text = old_client(&cluster, &["--job", "old"]);
+    assert!(text.contains("sent again: True"), "{text}");
     assert!(text.contains("task COMPLETED"), "{text}");
     wait_done(&cluster, "old");
     let audit = audit(&cluster, "old");
     assert_eq!(audit["accepted"], 2, "{audit}");
     assert_eq!(audit["duplicated"], 0);
     // Two steps of -0.5 from zero.
+    assert_eq!(final_model(&client, "old"), [-1.0, -1.0]);
+}
+
+#[test]
+fn an_old_client_that_sends_a_shard_again_does_not_give_its_bytes_to_the_next_one() {
+    let cluster = Cluster::start(3, &[]);
+    let client = cluster.client();
+    submit_for_old_clients(&client, "shards", 3, 1);
+    let text = old_client(&cluster, &["--job", "shards", "--shards", "3", "--rounds", "1"]);
+    assert_eq!(text.matches("sent again: True").count(), 3, "{text}");
+    wait_done(&cluster, "shards");
+    let audit = audit(&cluster, "shards");
+    assert_eq!(audit["accepted"], 3, "{audit}");
+    assert_eq!(audit["reproducible"], "yes", "nothing differs from what was sent: {audit}");
+    // One step of -0.5 by the mean of 1, 2 and 3. A retry that is taken for the next shard makes another mean.
+    assert_eq!(final_model(&client, "shards"), [-1.0, -1.0]);
+}
+
+#[test]
+fn a_damaged_copy_is_read_through_another_replica_from_the_same_byte_on() {
+    const TOTAL: usize = 3 * 1024 * 1024 + 17;
+    let mut cluster = Cluster::start(3, &[]);
+    let body: Vec<u8> = (0..TOTAL as u32).map(|at| (at % 249) as u8).collect();
+    let upload = Upload { name: String::new(), kind: "file".to_owned() };
+    let stored = cluster.client().put_artifact(&upload, &mut Cursor::new(body.clone()), &mut |_, _| ());
+    let id = stored.expect("it is stored").artifact_id;
+    let copy = |cluster: &Cluster, at: usize| cluster.data_dir(at).join("blobs").join(&id).join("0");
+    let holders: Vec<usize> = (0..3).filter(|at| copy(&cluster, *at).is_file()).collect();
+    assert_eq!(holders.len(), 2, "as many copies as one failure needs");
+    let only = |cluster: &Cluster, at: usize| {
+        let config = ClientConfig { timeout: harness::PATIENCE, ..ClientConfig::new([cluster.replicas[at].client.clone()]) };
+        Client::new(config).expect("an endpoint")
+    };
+    let damage = |path: &std::path::Path| {
+        let mut bytes = std::fs::read(path).expect("the copy");
+        // In the third chunk: two have gone out when it is met.
+        bytes[2 * 1024 * 1024 + 100_000] ^= 1;
+        std::fs::write(path, &bytes).expect("the copy can be damaged");
+    };
+    let good = std::fs::read(copy(&cluster, holders[0])).expect("the copy");
+    damage(&copy(&cluster, holders[0]));
     let mut out = Vec::new();
-    client.get_artifact("old/model@latest", &mut out, &mut |_, _| ()).expect("the model can be read");
-    assert_eq!(out[out.len() - 8..], [(-1.0_f32).to_le_bytes(), (-1.0_f32).to_le_bytes()].concat());
+    only(&cluster, holders[0]).get_artifact(&id, &mut out, &mut |_, _| ()).expect("the other copy is good");
+    assert!(out == body, "not one wrong byte");
+    let mended = std::fs::read(copy(&cluster, holders[0])).expect("the copy");
+    assert!(mended == good, "the good copy took the place of the damaged one");
+
+    // With the only good copy away there is an error, and nothing wrong was given out before it.
+    damage(&copy(&cluster, holders[0]));
+    let third = (0..3).find(|at| !holders.contains(at)).expect("of three");
+    assert!(!copy(&cluster, third).is_file());
+    cluster.kill_replica(holders[1]);
+    let quick = ClientConfig {
+        timeout: std::time::Duration::from_secs(3),
+        transfer_timeout: std::time::Duration::from_secs(3),
+        ..ClientConfig::new([cluster.replicas[holders[0]].client.clone()])
+    };
+    let mut out = Vec::new();
+    let failed = Client::new(quick).expect("an endpoint").get_artifact(&id, &mut out, &mut |_, _| ());
+    assert!(failed.is_err());
+    assert!(body.starts_with(&out), "what came before the damage is right, and nothing came after it");
 }

@@ -22,21 +22,26 @@ pub(crate) struct Cli {
 /// Options that every command takes.
 #[derive(Clone, Debug, StructOpt)]
 pub(crate) struct Global {
-    /// Client addresses of the replicas (host:port,host:port,…); else those of the dev cluster in --dir
-    #[structopt(long, global = true, env = "RAFTGRID_ENDPOINTS", value_name = "LIST")]
+    /// Client addresses of the replicas (host:port,host:port,…) [default: RAFTGRID_ENDPOINTS, else the dev cluster of --dir]
+    #[structopt(long, global = true, value_name = "LIST")]
     pub(crate) endpoints: Option<String>,
     /// How results are printed [default: table]
     #[structopt(long, global = true, possible_values = &["table", "json"], value_name = "FORM")]
     pub(crate) output: Option<String>,
-    /// How long one call may take, with retries (10s, 500ms) [default: 30s]
+    /// How long one call may take, with retries (10s, 500ms); an upload or download too, if it is given [default: 30s]
     #[structopt(long, global = true, parse(try_from_str = duration), value_name = "TIME")]
     pub(crate) timeout: Option<Duration>,
-    /// Directory of the dev cluster [default: .raftgrid-dev]
+    /// Directory of the dev cluster [default: .raftgrid-dev, for demo .demo]
     #[structopt(long, global = true, parse(from_os_str), value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 }
 
 impl Global {
+    /// --endpoints, else its environment variable; an empty variable counts as none.
+    pub(crate) fn endpoints(&self) -> Option<String> {
+        self.endpoints.clone().or_else(|| std::env::var("RAFTGRID_ENDPOINTS").ok().filter(|list| !list.is_empty()))
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout.unwrap_or(limits::CALL_TIMEOUT)
     }
@@ -70,6 +75,8 @@ pub(crate) enum Command {
     Artifact(Artifact),
     /// Train the same model three times, twice of it in trouble, and compare the results
     Demo(Demo),
+    /// Whole clusters in virtual time, with faults, from a seed: nothing may be lost, all must converge
+    Sim(Sim),
 }
 
 #[derive(Debug, StructOpt)]
@@ -271,8 +278,10 @@ pub(crate) enum Node {
 #[derive(Debug, StructOpt)]
 pub(crate) enum Cluster {
     /// Replicas of the configuration
+    #[structopt(aliases = &["get_configuration", "get-configuration"])]
     Members,
     /// Every replica's role, term and indexes, each asked directly
+    #[structopt(alias = "state")]
     Status,
     /// Who leads
     Leader,
@@ -281,22 +290,27 @@ pub(crate) enum Cluster {
     /// Make a snapshot now
     Snapshot,
     /// Ask the leader to prove with a quorum that it leads
+    #[structopt(alias = "verify_leader")]
     VerifyLeader,
     /// Wait until everything committed so far is applied
     Barrier,
     /// Hand leadership to another replica
+    #[structopt(aliases = &["leadership_transfer", "leadership_transfer_to_server", "leadership-transfer-to-server"])]
     LeadershipTransfer {
         /// Id of the replica [default: the most caught up]
         to: Option<u64>,
     },
     /// Add a replica that does not vote yet
+    #[structopt(aliases = &["add_learner", "add_nonvoter", "add-nonvoter"])]
     AddLearner(Change),
     /// Let a replica vote
+    #[structopt(alias = "add_voter")]
     AddVoter(Change),
     /// Take a replica's vote
+    #[structopt(alias = "demote_voter")]
     DemoteVoter(Change),
     /// Remove a replica, after what only it holds was copied
-    #[structopt(alias = "remove")]
+    #[structopt(aliases = &["remove", "remove_server"])]
     RemoveServer {
         /// Id of the replica
         node_id: u64,
@@ -305,7 +319,7 @@ pub(crate) enum Cluster {
         force_losing_data: bool,
     },
     /// Let a new replica take the place of a voter
-    #[structopt(alias = "replace")]
+    #[structopt(aliases = &["replace", "replace_server"])]
     ReplaceServer {
         /// Id of the voter that goes
         old: u64,
@@ -365,6 +379,22 @@ pub(crate) struct Demo {
     pub(crate) python: Option<PathBuf>,
 }
 
+#[derive(Debug, StructOpt)]
+pub(crate) struct Sim {
+    /// The first seed
+    #[structopt(long, default_value = "1", value_name = "N")]
+    pub(crate) seed: u64,
+    /// How many seeds, one after another
+    #[structopt(long, default_value = "1", value_name = "K")]
+    pub(crate) seeds: u64,
+    /// Replicas that found the cluster [default: 3, and 5 for every fourth seed]
+    #[structopt(long, possible_values = &["1", "2", "3", "5", "7"], value_name = "N")]
+    pub(crate) nodes: Option<u64>,
+    /// Print every event as a line
+    #[structopt(long)]
+    pub(crate) trace: bool,
+}
+
 /// `10s`, `500ms`, `2m`, or a plain number of seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -402,6 +432,27 @@ mod tests {
         assert_eq!(train.args, ["--lr", "0.1"]);
         assert_eq!((train.shards, train.workers, train.rounds, train.watch), (6, 3, 60, true));
         assert_eq!(train.verify, 0.01);
+    }
+
+    #[test]
+    fn verbs_of_the_cluster_are_taken_as_the_services_write_them_too() {
+        for (line, wanted) in [
+            ("add_learner 4 --raft-address a:1 --client-address a:2", "AddLearner"),
+            ("add_nonvoter 4", "AddLearner"),
+            ("add_voter 4", "AddVoter"),
+            ("demote_voter 4", "DemoteVoter"),
+            ("remove_server 4", "RemoveServer"),
+            ("verify_leader", "VerifyLeader"),
+            ("leadership_transfer", "LeadershipTransfer { to: None"),
+            ("leadership_transfer_to_server 2", "LeadershipTransfer { to: Some(2)"),
+            ("get_configuration", "Members"),
+            ("state", "Status"),
+        ] {
+            let words = format!("gridctl cluster {line}");
+            let cli = Cli::from_iter_safe(words.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let Command::Cluster(command) = cli.command else { panic!("it is cluster") };
+            assert!(format!("{command:?}").starts_with(wanted), "{line}: {command:?}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Context {
 
     /// --endpoints or its environment variable, else the dev cluster of --dir.
     pub(crate) fn endpoints(&self) -> Result<Vec<String>> {
-        if let Some(list) = &self.global.endpoints {
+        if let Some(list) = self.global.endpoints() {
             let list: Vec<String> =
                 list.split(',').map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect();
             if list.is_empty() {
@@ -60,6 +60,8 @@ pub(crate) fn connect(endpoints: Vec<String>, global: &Global) -> Result<Client>
     let mut config = ClientConfig::new(endpoints);
     config.timeout = global.timeout();
     config.attempt_timeout = config.attempt_timeout.min(config.timeout);
+    // Bytes may take as long as they move, unless a time was asked for.
+    config.transfer_timeout = global.timeout.unwrap_or(config.transfer_timeout);
     config.name = "gridctl".to_owned();
     Client::new(config).map_err(Failure::from)
 }

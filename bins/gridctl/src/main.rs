@@ -23,6 +23,7 @@ mod output;
 mod ports;
 mod process;
 mod rounds;
+mod sim;
 mod task;
 mod train;
 mod trouble;
@@ -75,5 +76,6 @@ fn run(parsed: Parsed<Cli>) -> Result<()> {
         Command::Cluster(command) => cluster::run(&context, command),
         Command::Artifact(command) => artifact::run(&context, command),
         Command::Demo(args) => demo::run(&context, &args),
+        Command::Sim(args) => sim::run_sim(&args),
     }
 }

@@ -15,7 +15,7 @@ pub(crate) fn run(context: &Context, command: Node) -> Result<()> {
         Node::List => {
             let nodes = client.list_nodes()?;
             let json = Value::Array(nodes.iter().map(node_json).collect());
-            let headers = ["node", "status", "eligibility", "tasks", "slots", "cpu %", "address", "region", "beat"];
+            let headers = ["node", "status", "eligibility", "tasks", "slots", "cpu %", "address", "region", "cannot run", "beat"];
             context.output.show(&headers, nodes.iter().map(row).collect(), &json);
             return Ok(());
         }
@@ -39,6 +39,7 @@ fn row(node: &NodeMessage) -> Vec<String> {
         format!("{:.0}", node.get_cpu_usage() * 100.0),
         node.get_address().to_owned(),
         node.get_region().to_owned(),
+        node.get_unable().join(", "),
         ago(node.get_last_heartbeat()),
     ]
 }
@@ -58,5 +59,6 @@ fn node_json(node: &NodeMessage) -> Value {
         "last_heartbeat": node.get_last_heartbeat(),
         "incarnation": node.get_incarnation(),
         "version": node.get_version(),
+        "unable": node.get_unable().to_vec(),
     })
 }

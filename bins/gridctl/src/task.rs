@@ -47,7 +47,7 @@ pub(crate) fn run(context: &Context, command: Task) -> Result<()> {
             request.set_task_id(id.clone());
             request.set_request_id(raftgrid_client::request_id());
             let task = client.call(&RETRY_TASK, &request, context.global.timeout())?.take_task();
-            context.output.done(format!("task {id} is {}", word(task.get_phase(), "PHASE_")), &task_json(&task));
+            context.output.done(retried(&id, &task), &task_json(&task));
             Ok(())
         }
         Task::Why { id } => {
@@ -58,7 +58,7 @@ pub(crate) fn run(context: &Context, command: Task) -> Result<()> {
             context.output.done(text.join("\n"), &json);
             Ok(())
         }
-        Task::Logs { id, follow } => logs(&client, &id, follow),
+        Task::Logs { id, follow } => logs(context, &client, &id, follow),
     }
 }
 
@@ -142,15 +142,46 @@ fn list(context: &Context, client: &Client, status: Option<&str>, job: Option<St
     Ok(())
 }
 
-fn logs(client: &Client, id: &str, follow: bool) -> Result<()> {
+/// A task that is over never changes: what runs is another one, which has to be named.
+fn retried(id: &str, task: &TaskMessage) -> String {
+    let phase = word(task.get_phase(), "PHASE_");
+    match task.get_task_id() {
+        same if same == id => format!("task {id} is {phase}"),
+        copy => format!("task {id} is over and stays as it is; it runs again as {copy}, which is {phase}"),
+    }
+}
+
+fn logs(context: &Context, client: &Client, id: &str, follow: bool) -> Result<()> {
     let mut end = 0;
     client.stream_logs(id, 0, follow, &mut |chunk| {
         if chunk.get_truncated() || chunk.get_offset() > end {
-            raw(format!("[bytes {end} to {} are no longer kept]\n", chunk.get_offset()).as_bytes());
+            raw(format!("[bytes {end} to {} are on no replica that answers]\n", chunk.get_offset()).as_bytes());
         }
         end = chunk.get_offset() + chunk.get_data().len() as u64;
         raw(chunk.get_data());
     })?;
+    if end == 0 {
+        without_log(context, client, id)?;
+    }
+    Ok(())
+}
+
+/// Says why there is nothing. The replica that was asked has asked the others; one that does not answer may have what is missing.
+fn without_log(context: &Context, client: &Client, id: &str) -> Result<()> {
+    let task = client.get_task(id)?;
+    let members = client.members()?;
+    let addresses = members.iter().map(|member| member.get_client_address()).filter(|address| !address.is_empty());
+    let silent: Vec<&str> = addresses.filter(|address| client.cluster_state(address).is_err()).collect();
+    if !silent.is_empty() {
+        return Err(Failure::new(
+            format!("no log of task {id} was found, but {} does not answer and may have it", silent.join(", ")),
+            "gridctl cluster status, and again when it is back",
+        ));
+    }
+    context.output.note(match task.get_attempt() {
+        0 => format!("task {id} has no log: it has not run yet (gridctl task why {id})"),
+        _ => format!("task {id} has no log: it printed nothing, or its log is no longer kept"),
+    });
     Ok(())
 }
 
@@ -230,6 +261,16 @@ mod tests {
         assert!(failure.to_string().starts_with("--data is not JSON: "), "{failure}");
         let long = format!("\"{}\"", "x".repeat(TASK_DATA_BYTES_MAX));
         assert!(data(&long).unwrap_err().to_string().contains("192 KiB"));
+    }
+
+    #[test]
+    fn a_retry_names_the_task_that_runs() {
+        let mut task = TaskMessage::new();
+        task.set_phase(raftgrid_proto::v1::Phase::PHASE_QUEUED);
+        task.set_task_id("a".to_owned());
+        assert_eq!(retried("a", &task), "task a is queued");
+        task.set_task_id("a/retry-1".to_owned());
+        assert!(retried("a", &task).contains("runs again as a/retry-1"), "{}", retried("a", &task));
     }
 
     #[test]

@@ -49,6 +49,8 @@ fn each_mistake_ends_with_its_status_and_one_line_that_names_cause_and_next_step
         ("dev kill leader", 1, "no dev cluster here", "gridctl dev up"),
         ("dev down", 1, "no dev cluster here", "gridctl dev up"),
         ("job list --endpoints 127.0.0.1:1 --timeout 200ms", 1, NOBODY, "gridctl cluster status"),
+        ("train a.py --name n --shards 1 --workers 1 --rounds 1 --endpoints 127.0.0.1:1 --timeout 200ms", 1, NOBODY, "--timeout"),
+        ("cluster add_leaner 4", 2, "unknown command `add_leaner`", "add-learner"),
         ("demo --script none.py", 1, "script none.py does not exist", "path"),
     ] {
         let output = run(folder.path(), line);
@@ -59,6 +61,17 @@ fn each_mistake_ends_with_its_status_and_one_line_that_names_cause_and_next_step
         assert!(tried.contains(next), "{line}: {text}");
     }
     assert!(!folder.path().join(".raftgrid-dev").exists(), "a command that fails leaves nothing behind");
+}
+
+#[test]
+fn an_empty_list_in_the_environment_counts_as_none() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let with = |list: &str| {
+        let output = gridctl(folder.path()).args(["job", "list"]).env("RAFTGRID_ENDPOINTS", list).output();
+        one_line(&output.expect("it starts"))
+    };
+    assert!(with("").contains("no cluster is known"), "{}", with(""));
+    assert!(with("nowhere").contains("nowhere"), "{}", with("nowhere"));
 }
 
 #[test]

@@ -10,16 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use raftgrid_agent::run_worker;
-use raftgrid_settings::Settings;
-use raftgrid_worker::{WorkerConfig, WorkerEnd};
+use raftgrid_settings::program::{failed, open, wrong_usage, Program};
+use raftgrid_settings::{Settings, SettingsError};
+use raftgrid_worker::{look_at_python, WorkerConfig, WorkerEnd};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use slog::{info, Logger};
-use structopt::StructOpt;
+use slog::{info, Level, Logger};
 
-use options::{worker_config, Options, KEYS};
+use options::{worker_config, Options};
 
-/// Exit status of wrong usage: flags, settings.
-const WRONG_USAGE: u8 = 2;
 /// How often the end of the worker is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -28,48 +26,23 @@ fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == run_task::COMMAND) {
         return ExitCode::from(u8::try_from(run_task::run(&words[2..])).unwrap_or(u8::MAX));
     }
-    let options = match Options::from_args_safe() {
-        Ok(options) => options,
-        Err(error) if !error.use_stderr() => {
-            println!("{}", error.message);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("{}", error.message);
-            return ExitCode::from(WRONG_USAGE);
-        }
+    let (_, settings) = match open::<Options>() {
+        Ok(opened) => opened,
+        Err(status) => return status,
     };
-    let loaded = Settings::load(KEYS, options.config.as_deref(), "RAFTGRID_", std::env::vars(), &options.flags());
-    let settings = match loaded {
-        Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(WRONG_USAGE);
-        }
-    };
-    if options.print_config {
-        print!("{}", settings.print());
-        return ExitCode::SUCCESS;
-    }
     let shim = std::env::current_exe().unwrap_or_else(|_| words[0].clone().into());
-    let (config, endpoints) = match worker_config(&settings, shim) {
+    let (config, endpoints) = match level(&settings).and_then(|_| worker_config(&settings, shim)) {
         Ok(parts) => parts,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(WRONG_USAGE);
-        }
+        Err(error) => return wrong_usage(Options::NAME, error),
     };
     match run(&settings, config, &endpoints) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // One line: the cause behind each step.
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
+        // One line: the cause behind each step.
+        Err(error) => failed(Options::NAME, format!("{error:#}")),
     }
 }
 
-fn run(settings: &Settings, config: WorkerConfig, endpoints: &[String]) -> Result<()> {
+fn run(settings: &Settings, mut config: WorkerConfig, endpoints: &[String]) -> Result<()> {
     let logger = logger(settings)?;
     // The first signal drains; the second ends at once, and the tasks die with this process.
     let asked = Arc::new(AtomicBool::new(false));
@@ -78,6 +51,8 @@ fn run(settings: &Settings, config: WorkerConfig, endpoints: &[String]) -> Resul
             .context("failed to watch for signals")?;
         signal_hook::flag::register(signal, asked.clone()).context("failed to watch for signals")?;
     }
+    let chosen = settings.given("python").then_some("--python");
+    look_at_python(&mut config, chosen, &logger).map_err(anyhow::Error::msg)?;
     let handle = run_worker(config, endpoints, &logger)?;
     let mut draining = false;
     while !handle.is_finished() {
@@ -94,8 +69,13 @@ fn run(settings: &Settings, config: WorkerConfig, endpoints: &[String]) -> Resul
     }
 }
 
+fn level(settings: &Settings) -> Result<Level, SettingsError> {
+    raftgrid_telemetry::parse_level(settings.get("log_level").unwrap_or("info"))
+        .map_err(|_| settings.bad("log_level", "levels are trace, debug, info, warn and error"))
+}
+
 fn logger(settings: &Settings) -> Result<Logger> {
-    let level = raftgrid_telemetry::parse_level(settings.get("log_level").unwrap_or("info"))?;
+    let level = level(settings)?;
     let format = raftgrid_telemetry::Format::Compact;
     Ok(match settings.get("log").filter(|path| !path.is_empty()) {
         Some(path) => raftgrid_telemetry::file_logger(level, format, std::path::Path::new(path))?,

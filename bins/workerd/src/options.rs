@@ -1,9 +1,10 @@
 //! The command line and the keys of the settings file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use raftgrid_proto::v1::Label;
+use raftgrid_settings::program::Program;
 use raftgrid_settings::{Key, Settings, SettingsError};
 use raftgrid_worker::WorkerConfig;
 use structopt::StructOpt;
@@ -14,10 +15,10 @@ use structopt::StructOpt;
 pub(crate) struct Options {
     /// Settings file (TOML, or JSON by its ending). The environment (RAFTGRID_…) and flags win over it.
     #[structopt(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
+    config: Option<PathBuf>,
     /// Prints every setting with where it came from, and ends.
     #[structopt(long)]
-    pub(crate) print_config: bool,
+    print_config: bool,
     /// This worker's name, unique in the cluster; the host's name if it is not given.
     #[structopt(long, value_name = "NAME")]
     node_id: Option<String>,
@@ -54,7 +55,7 @@ pub(crate) struct Options {
     /// Log file; stderr if it is not given.
     #[structopt(long, value_name = "FILE")]
     log: Option<String>,
-    /// debug, info, warning or error.
+    /// trace, debug, info, warn or error.
     #[structopt(long, value_name = "LEVEL")]
     log_level: Option<String>,
 }
@@ -80,9 +81,19 @@ pub(crate) const KEYS: &[Key] = &[
     key("log_level", "info"),
 ];
 
-impl Options {
-    /// (key, value) of every flag that was given.
-    pub(crate) fn flags(&self) -> Vec<(&'static str, Option<String>)> {
+impl Program for Options {
+    const NAME: &'static str = "workerd";
+    const KEYS: &'static [Key] = KEYS;
+
+    fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    fn print_config(&self) -> bool {
+        self.print_config
+    }
+
+    fn flags(&self) -> Vec<(&'static str, Option<String>)> {
         vec![
             ("node_id", self.node_id.clone()),
             ("endpoints", self.endpoints.clone()),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 use grpcio::{
@@ -313,12 +313,15 @@ pub(crate) fn pause(core: &Core, time: Duration) -> impl Future<Output = ()> + S
     changed_after(core, u64::MAX, time)
 }
 
-/// Local rows that hold everything up to `position` (of a command that the leader has answered). After a long wait: what there is.
+/// Local rows that hold everything up to `position` (of a command that the leader has answered). A replica that does not get that far in
+/// time says that it cannot tell what came of the command: older rows would be a wrong answer, such as a task that does not exist.
 pub(crate) async fn read_at(core: &Core, position: u64) -> Answer<ReadView> {
+    let asked = Instant::now();
     let mut view = read(core, Consistency::LOCAL).await?;
-    for _ in 0..limits::CATCH_UP_TRIES {
-        if view.position >= position {
-            break;
+    // By time, not by wake-ups: one that catches up wakes with every entry.
+    while view.position < position {
+        if asked.elapsed() >= limits::CATCH_UP_TIMEOUT {
+            return Err(Failure::from(CallError::Unknown));
         }
         changed_after(core, view.position, limits::CATCH_UP_WAIT).await;
         view = read(core, Consistency::LOCAL).await?;

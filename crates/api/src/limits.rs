@@ -55,8 +55,8 @@ pub const WATCHES_MAX: usize = 4_096;
 pub const WATCH_ROUNDS_MAX: usize = 256;
 /// A watch looks again after this even if nothing was applied, to notice a client that has gone.
 pub const WATCH_IDLE: Duration = Duration::from_secs(1);
-/// A follower waits this often, for `CATCH_UP_WAIT` each, until it has applied what its leader has answered.
-pub const CATCH_UP_TRIES: usize = 20;
+/// Longest time for which a follower waits until it has applied what its leader has answered.
+pub const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
 /// One wait of the above.
 pub const CATCH_UP_WAIT: Duration = Duration::from_millis(100);
 

@@ -4,6 +4,7 @@
 //! Positions rise from message to message; a client that comes back with the last one gets exactly what it has not seen.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use raftgrid_proto::v1::*;
 use raftgrid_replica::ports::ReadView;
@@ -158,20 +159,20 @@ async fn wait<T>(core: &Core, view: &ReadView, sink: &mut Outgoing<T>, briefly: 
     sink.still_there().await
 }
 
-/// A replica that is behind may not know yet what its leader has answered: it is given a while.
+/// A replica that is behind may not know yet what its leader has answered: it is given a while. Time counts, not looks: one that catches
+/// up looks again with every entry.
 #[derive(Default)]
 struct Absence {
-    looks: usize,
+    since: Option<Instant>,
 }
 
 impl Absence {
     fn too_long(&mut self) -> bool {
-        self.looks += 1;
-        self.looks > limits::CATCH_UP_TRIES
+        self.since.get_or_insert_with(Instant::now).elapsed() >= limits::CATCH_UP_TIMEOUT
     }
 
     fn looking(&self) -> bool {
-        self.looks > 0
+        self.since.is_some()
     }
 }
 

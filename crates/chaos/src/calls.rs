@@ -26,6 +26,8 @@ pub struct Caller {
     client: Client,
     endpoints: Vec<String>,
     preferred: usize,
+    /// One attempt of a write.
+    pub attempt_timeout: Duration,
     /// Where it asks next, and how long it waits.
     pub chance: Chance,
 }
@@ -34,7 +36,7 @@ impl Caller {
     /// A client of these replicas.
     pub fn new(endpoints: Vec<String>, chance: Chance) -> Result<Self> {
         let client = Client::new(ClientConfig::new(endpoints.clone())).context("failed to make a client")?;
-        Ok(Self { client, endpoints, preferred: 0, chance })
+        Ok(Self { client, endpoints, preferred: 0, attempt_timeout: ATTEMPT_TIMEOUT, chance })
     }
 
     /// Tries until it is answered or its time is over. The request must carry an id, or be one that may be done twice.
@@ -50,7 +52,7 @@ impl Caller {
         }
         while start.elapsed() < WRITE_TIMEOUT {
             let endpoint = &self.endpoints[self.preferred];
-            match self.client.call_on(endpoint, rpc, request, ATTEMPT_TIMEOUT) {
+            match self.client.call_on(endpoint, rpc, request, self.attempt_timeout) {
                 Ok(response) => return Told::Done(response),
                 Err(error) => match error {
                     ClientError::Precondition(ref cause) if cause.contains("OUTCOME_UNKNOWN") => return Told::Unknown,

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,17 +50,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Free loopback ports, below those that the kernel gives to outgoing connections.
+/// Free loopback ports, below those that the kernel gives to outgoing connections; none twice in one process.
 pub fn free_ports(count: usize) -> Result<Vec<u16>> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let spread = (std::process::id() % 4_000) as u16 * 4;
-    let mut held = Vec::new();
-    for step in 0..18_000u16 {
-        let port = 12_000 + (spread + step) % 18_000;
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            held.push((port, listener));
+    let mut ports = Vec::new();
+    for _ in 0..18_000u16 {
+        if ports.len() == count {
+            return Ok(ports);
         }
-        if held.len() == count {
-            return Ok(held.into_iter().map(|(port, _)| port).collect());
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % 18_000;
+        let port = 12_000 + (spread + step) % 18_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            ports.push(port);
         }
     }
     bail!("failed to find {count} free ports on 127.0.0.1; ss -ltn shows who holds them")

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod load;
 pub mod nemesis;
 pub mod netns;
+pub mod power;
 pub mod process;
 pub mod proxy;
 pub mod record;

@@ -8,6 +8,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// One attempt of a write at one replica; then another replica is asked, with the same request id.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(700);
+/// The same of the client that is in a hurry: it asks again and again, so that the time of a failover is not that of its own patience.
+pub const HASTY_TIMEOUT: Duration = Duration::from_millis(60);
 /// A write as a whole; then its outcome is unknown.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 /// A read: one attempt, at one replica.

@@ -16,7 +16,7 @@ use raftgrid_simulator::linearizability::{Answer, Done, Kind, Life, Op, Outcome,
 
 use crate::calls::{data_with_tag, nowhere, tag_in, Caller, Told};
 use crate::chance::Chance;
-use crate::limits::{KEYS_AT_ONCE, OPS_PER_KEY, OP_PAUSE};
+use crate::limits::{HASTY_TIMEOUT, KEYS_AT_ONCE, OPS_PER_KEY, OP_PAUSE};
 use crate::record::{Record, Submission};
 
 /// How many clients of each kind.
@@ -100,7 +100,10 @@ impl Load {
             spawn(format!("register-{client}"), Box::new(move || registers(&all, caller, client as u32)))?;
         }
         for client in 0..mix.submitters {
-            let (all, caller) = (shared.clone(), shared.caller(200 + client)?);
+            let (all, mut caller) = (shared.clone(), shared.caller(200 + client)?);
+            if client == 0 {
+                caller.attempt_timeout = HASTY_TIMEOUT;
+            }
             spawn(format!("submit-{client}"), Box::new(move || submissions(&all, caller)))?;
         }
         for number in 0..mix.workers {
@@ -204,21 +207,21 @@ fn read_register(all: &Shared, caller: &mut Caller, client: u32, key: String) {
 
 /// A retry of a cancelled task makes a copy, each time: the one call of the contract that only its request id keeps from counting twice.
 fn retry_by_hand(all: &Shared, caller: &mut Caller, key: &str) {
+    // Of a task that waits it would be a request to wait no longer, which copies nothing.
+    let over = caller.read(key).is_some_and(|it| it.found && it.get_task().status == TaskStatus::FAILED);
+    if !over {
+        return;
+    }
     let mut request = RetryTaskRequest::new();
     request.set_task_id(key.to_owned());
     request.set_request_id(request_id());
     let invoked = all.record.now();
     match caller.write(&RETRY_TASK, &request) {
-        Told::Done(response) => {
+        Told::Done(_) => {
             all.record.ack(invoked);
-            // Of a task that waits it is a request to wait no longer, which copies nothing.
-            if response.get_task().status == TaskStatus::FAILED {
-                all.record.copy(key, true);
-            } else {
-                all.record.copy(key, false);
-            }
+            all.record.copy(key, true);
         }
-        Told::Refused(_) => {}
+        Told::Refused(error) => all.record.alarm(format!("a retry of {key}, which is over, was refused: {error}")),
         Told::Unknown => all.record.copy(key, false),
     }
 }

@@ -1,6 +1,6 @@
 //! `raftgrid-chaos`: see docs/chaos.md.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -8,6 +8,7 @@ use raftgrid_chaos::cluster::program;
 use raftgrid_chaos::fire::{fire, Outcome, Plan};
 use raftgrid_chaos::load::Mix;
 use raftgrid_chaos::nemesis::Fault;
+use raftgrid_chaos::power::{damage, rebuild, record};
 use raftgrid_chaos::report;
 use structopt::StructOpt;
 
@@ -30,6 +31,9 @@ struct Options {
     /// Longest time of a run with faults, in seconds.
     #[structopt(long)]
     seconds: Option<u64>,
+    /// Power cuts.
+    #[structopt(long)]
+    points: Option<usize>,
     /// The program under test; beside this one if it is not given.
     #[structopt(long)]
     controld: Option<PathBuf>,
@@ -101,10 +105,31 @@ fn run(options: &Options) -> Result<usize> {
             }
         }
     }
-    println!("{}", report::clusters(&outcomes));
-    let wrong = outcomes.iter().filter(|outcome| outcome.kept.is_some()).count();
+    if !outcomes.is_empty() {
+        println!("{}", report::clusters(&outcomes));
+    }
+    let mut wrong = outcomes.iter().filter(|outcome| outcome.kept.is_some()).count();
+    if wanted("power") {
+        match record::strace_works() {
+            Err(error) => println!("skipped: lost power ({error:#})"),
+            Ok(()) => wrong += lost_power(options, &controld, &dir.join("power"))?,
+        }
+    }
     if wrong == 0 && options.keep.is_none() {
         std::fs::remove_dir_all(&dir).context("failed to tidy up")?;
     }
     Ok(wrong)
+}
+
+/// Cuts, torn tails, flipped bits; how many kinds went wrong.
+fn lost_power(options: &Options, controld: &Path, dir: &Path) -> Result<usize> {
+    let long = |short: usize, long: usize| if options.short { short } else { long };
+    let recording = record::record(controld, dir, options.seed, long(2, 3), long(240, 1_200) as u64)?;
+    let events: usize = recording.lives.iter().map(Vec::len).sum();
+    println!("recorded: {events} calls, {} acknowledged submissions", recording.acks.len());
+    let mut boots = rebuild::rebuild(&recording, options.points.unwrap_or(long(60, 1_200)), options.seed, dir)?;
+    boots.extend(damage::torn_tail(&recording, long(67, 1), dir)?);
+    boots.extend(damage::bit_flips(&recording, long(40, 500), options.seed, dir)?);
+    println!("{}", report::boots(&boots));
+    Ok(boots.iter().filter(|boots| !boots.wrong.is_empty()).count())
 }

@@ -213,12 +213,14 @@ fn pump(shared: &Shared, pair: Pair, resets: u64, way: fn(&Rule) -> Way, mut fro
 /// The replica at the other end of an accepted connection.
 fn dialled_by(shared: &Shared, stream: &TcpStream) -> Option<usize> {
     let (theirs, ours) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let inode = inode_of(&table, theirs, ours)?;
+    // A dialler with a socket for both families stands in the second table.
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .find_map(|table| inode_of(&std::fs::read_to_string(table).ok()?, theirs, ours))?;
     lock(&shared.owner).as_ref().and_then(|owner| owner(inode))
 }
 
-/// The inode of the socket that goes from `local` to `remote`, in the text of /proc/net/tcp.
+/// The inode of the socket that goes from `local` to `remote`, in the text of /proc/net/tcp or tcp6.
 fn inode_of(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<u64> {
     let port = |word: &str| u16::from_str_radix(word.rsplit_once(':')?.1, 16).ok();
     table.lines().skip(1).find_map(|line| {

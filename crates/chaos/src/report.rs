@@ -3,6 +3,8 @@
 use comfy_table::{presets::UTF8_HORIZONTAL_ONLY, Table};
 
 use crate::fire::Outcome;
+use crate::limits::VIOLATIONS_SHOWN;
+use crate::power::Boots;
 
 /// The value below which this share of the values lies; None without values.
 pub fn quantile(values: &[u64], share: f64) -> Option<u64> {
@@ -66,6 +68,33 @@ pub fn clusters(outcomes: &[Outcome]) -> String {
     for outcome in outcomes {
         let faults: Vec<String> = outcome.faults.iter().map(|(fault, count)| format!("{fault} ×{count}")).collect();
         out.push_str(&format!("\n{}: {}", outcome.name, faults.join(", ")));
+    }
+    out
+}
+
+/// Boots after lost power and damage.
+pub fn boots(all: &[Boots]) -> String {
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["what", "boots", "whole", "refused", "wrong"]);
+    for boots in all {
+        table.add_row([
+            boots.name.clone(),
+            boots.boots.to_string(),
+            boots.recovered.to_string(),
+            boots.refused.to_string(),
+            boots.wrong.len().to_string(),
+        ]);
+    }
+    let mut out = table.to_string();
+    for boots in all.iter().filter(|boots| !boots.reasons.is_empty()) {
+        out.push_str(&format!("\n{}:", boots.name));
+        boots.reasons.iter().for_each(|(why, count)| out.push_str(&format!("\n  ×{count} {why}")));
+    }
+    for wrong in
+        all.iter().flat_map(|boots| boots.wrong.iter().map(move |wrong| (&boots.name, wrong))).take(VIOLATIONS_SHOWN)
+    {
+        out.push_str(&format!("\nWRONG  {}: {}", wrong.0, wrong.1));
     }
     out
 }

@@ -1,12 +1,11 @@
 //! Bytes up and down, verified, and resumed on another endpoint.
 
+use std::cell::Cell;
 use std::io::{SeekFrom, Write};
+use std::time::{Duration, Instant};
 
-use futures::executor::block_on;
-use futures::TryStreamExt;
 use raftgrid_proto::v1::{ArtifactChunk, GetArtifactRequest, PutArtifactChunk, PutArtifactResponse};
 use raftgrid_rpc::chunk::{ChunkError, Verifier};
-use raftgrid_rpc::grpcio::CallOption;
 use raftgrid_rpc::methods::{GET_ARTIFACT, PUT_ARTIFACT};
 use sha2::{Digest, Sha256};
 
@@ -51,8 +50,13 @@ impl Client {
         head.set_total_bytes(total_bytes);
         head.set_digest(digest.to_vec());
         head.set_request_id(request_id());
-        self.attempts(self.config().stream_timeout, |endpoint, left| {
-            self.stream_up(endpoint, &PUT_ARTIFACT, head.clone(), fill_put, source, left, progress)
+        let pace = self.pace();
+        self.attempts_while(&|| pace.left(), |endpoint| {
+            let mut moved = |done: u64, all: u64| {
+                pace.reached(done);
+                progress(done, all);
+            };
+            self.stream_up(endpoint, &PUT_ARTIFACT, head.clone(), fill_put, source, pace.whole_left(), &mut moved)
         })
     }
 
@@ -66,18 +70,16 @@ impl Client {
     ) -> Result<ArtifactHead, ClientError> {
         let mut verifier = Verifier::new(ARTIFACT_BYTES_MAX);
         let mut head: Option<ArtifactHead> = None;
-        self.attempts(self.config().stream_timeout, |endpoint, left| {
+        let pace = self.pace();
+        self.attempts_while(&|| pace.left(), |endpoint| {
             let mut request = GetArtifactRequest::new();
             // A name may move between two attempts; the id does not.
             request.set_artifact(head.as_ref().map_or(artifact, |head| head.artifact_id.as_str()).to_owned());
             request.set_offset(verifier.received());
-            let option = CallOption::default().timeout(left);
-            let mut stream = self
-                .bulk_stub(endpoint)
-                .server_streaming(&GET_ARTIFACT.method, &request, option)
-                .map_err(|error| ClientError::of(endpoint, error))?;
-            while let Some(chunk) = block_on(stream.try_next()).map_err(|error| ClientError::of(endpoint, error))? {
+            let mut stream = self.stream_down(endpoint, &GET_ARTIFACT, &request, pace.whole_left())?;
+            while let Some(chunk) = stream.next()? {
                 take_chunk(&chunk, &mut head, &mut verifier, target)?;
+                pace.reached(verifier.received());
                 progress(verifier.received(), head.as_ref().map_or(0, |head| head.total_bytes));
             }
             match &head {
@@ -90,6 +92,48 @@ impl Client {
         let announced = (!head.digest.is_empty()).then_some(head.digest.as_slice());
         verifier.finish(Some(head.total_bytes), announced)?;
         Ok(head)
+    }
+}
+
+/// How long a transfer may still take: as a whole, and since bytes came further than ever before.
+struct Pace {
+    started: Instant,
+    moved: Cell<Instant>,
+    furthest: Cell<u64>,
+    whole: Duration,
+    quiet: Duration,
+}
+
+impl Pace {
+    /// `done` bytes are there.
+    fn reached(&self, done: u64) {
+        if done > self.furthest.get() {
+            self.furthest.set(done);
+            self.moved.set(Instant::now());
+        }
+    }
+
+    /// For further attempts.
+    fn left(&self) -> Duration {
+        self.whole.saturating_sub(self.started.elapsed()).min(self.quiet.saturating_sub(self.moved.get().elapsed()))
+    }
+
+    /// For one attempt, which may move.
+    fn whole_left(&self) -> Duration {
+        self.whole.saturating_sub(self.started.elapsed()).max(Duration::from_millis(1))
+    }
+}
+
+impl Client {
+    fn pace(&self) -> Pace {
+        let (started, config) = (Instant::now(), self.config());
+        Pace {
+            started,
+            moved: Cell::new(started),
+            furthest: Cell::new(0),
+            whole: config.transfer_timeout,
+            quiet: config.timeout,
+        }
     }
 }
 

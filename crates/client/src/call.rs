@@ -145,12 +145,22 @@ impl Client {
         mut attempt: impl FnMut(&str, Duration) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
         let started = Instant::now();
+        let left = || timeout.saturating_sub(started.elapsed());
+        self.attempts_while(&left, |endpoint| attempt(endpoint, left().max(Duration::from_millis(1))))
+    }
+
+    /// The same; `left` says how much time there is for further attempts.
+    pub(crate) fn attempts_while<T>(
+        &self,
+        left: &dyn Fn() -> Duration,
+        mut attempt: impl FnMut(&str) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let started = Instant::now();
         let mut backoff = Backoff::default();
         let mut tried = 0;
         loop {
-            let left = timeout.saturating_sub(started.elapsed());
             let endpoint = self.preferred();
-            let error = match attempt(&endpoint, left.max(Duration::from_millis(1))) {
+            let error = match attempt(&endpoint) {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
@@ -165,7 +175,7 @@ impl Client {
             } else {
                 Duration::ZERO
             };
-            if started.elapsed() + pause >= timeout {
+            if pause >= left() {
                 return Err(self.given_up(error, started.elapsed()));
             }
             std::thread::sleep(pause);

@@ -13,8 +13,10 @@ pub struct ClientConfig {
     pub timeout: Duration,
     /// One attempt; then the next endpoint is asked.
     pub attempt_timeout: Duration,
-    /// A stream of bytes as a whole.
+    /// A stream as a whole: a watch, a log that is followed.
     pub stream_timeout: Duration,
+    /// An upload or a download as a whole. It ends sooner when no byte comes further for `timeout`.
+    pub transfer_timeout: Duration,
     /// Completion threads of this client's environment get this name.
     pub name: String,
 }
@@ -33,6 +35,7 @@ impl Default for ClientConfig {
             timeout: CALL_TIMEOUT,
             attempt_timeout: ATTEMPT_TIMEOUT,
             stream_timeout: STREAM_TIMEOUT,
+            transfer_timeout: STREAM_TIMEOUT,
             name: "client".to_owned(),
         }
     }

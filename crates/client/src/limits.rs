@@ -12,6 +12,10 @@ pub const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 pub const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// A call as a whole, unless the caller says otherwise.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// A stream of bytes in which no chunk moves for so long is given up, and goes on elsewhere.
+pub const CHUNK_STALL: Duration = Duration::from_secs(5);
+/// The first chunk may take longer: the replica may have to fetch the bytes from another.
+pub const FIRST_CHUNK: Duration = Duration::from_secs(60);
 /// A stream of bytes as a whole, unless the caller says otherwise.
 pub const STREAM_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// One state request of `cluster_states`.
@@ -23,3 +27,5 @@ pub const ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
 
 const _: () = assert!(BACKOFF_FIRST.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(ATTEMPT_TIMEOUT.as_millis() < CALL_TIMEOUT.as_millis());
+const _: () = assert!(CHUNK_STALL.as_millis() < FIRST_CHUNK.as_millis());
+const _: () = assert!(FIRST_CHUNK.as_millis() < STREAM_TIMEOUT.as_millis());

@@ -4,11 +4,8 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use futures::executor::block_on;
-use futures::TryStreamExt;
 use raftgrid_proto::v1::{Ack, GradientChunk, InitModelChunk, ModelChunk, ModelRequest};
 use raftgrid_rpc::chunk::Verifier;
-use raftgrid_rpc::grpcio::CallOption;
 use raftgrid_rpc::methods::{GET_MODEL, INIT_MODEL, SEND_GRADIENTS};
 
 use crate::call::Client;
@@ -61,15 +58,11 @@ impl Client {
         sink: &mut dyn FnMut(&ModelChunk) -> Result<ControlFlow<()>, ClientError>,
     ) -> Result<(), ClientError> {
         self.at_preferred(|endpoint| {
-            let mut stream = self
-                .bulk_stub(endpoint)
-                .server_streaming(&GET_MODEL.method, request, CallOption::default().timeout(timeout))
-                .map_err(|error| ClientError::of(endpoint, error))?;
+            let mut stream = self.stream_down(endpoint, &GET_MODEL, request, timeout)?;
             let mut verifier = Verifier::new(ARTIFACT_BYTES_MAX);
-            while let Some(chunk) = block_on(stream.try_next()).map_err(|error| ClientError::of(endpoint, error))? {
+            while let Some(chunk) = stream.next()? {
                 verifier.chunk(chunk.get_offset(), chunk.get_data(), Some(chunk.get_crc32c()))?;
                 if sink(&chunk)?.is_break() {
-                    stream.cancel();
                     break;
                 }
             }

@@ -1,17 +1,19 @@
-//! One attempt to send a body in chunks: the first chunk describes the whole.
+//! Bodies in chunks, one attempt at a time: the first chunk describes the whole, and every chunk must move within its time.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
 use futures::executor::block_on;
-use futures::SinkExt;
+use futures::{SinkExt, TryStreamExt};
 use protobuf::Message;
 use raftgrid_rpc::chunk::CHUNK_BYTES_MAX;
-use raftgrid_rpc::grpcio::{CallOption, WriteFlags};
+use raftgrid_rpc::grpcio::{CallOption, ClientSStreamReceiver, WriteFlags};
 use raftgrid_rpc::methods::Rpc;
+use raftgrid_rpc::wait::within;
 
 use crate::call::Client;
 use crate::error::ClientError;
+use crate::limits::{CHUNK_STALL, FIRST_CHUNK};
 
 /// What an upload needs: a stream that can be started again.
 pub trait ReadSeek: Read + Seek {}
@@ -44,7 +46,9 @@ impl Client {
             let length = data.len() as u64;
             let crc32c = crc32c::crc32c(&data);
             fill(&mut chunk, offset, crc32c, data);
-            let sent = block_on(sender.send((std::mem::replace(&mut chunk, Chunk::new()), WriteFlags::default())));
+            let next = (std::mem::replace(&mut chunk, Chunk::new()), WriteFlags::default());
+            // Dropping the two ends of the call ends it.
+            let sent = within(CHUNK_STALL, sender.send(next)).ok_or_else(|| stalled(endpoint, CHUNK_STALL))?;
             offset += length;
             progress(offset, total_bytes);
             // A server that refuses ends the call; its reason is in the answer, not in the send.
@@ -52,9 +56,45 @@ impl Client {
                 break;
             }
         }
-        // An error of close has its cause in the answer too.
-        let _ = block_on(sender.close());
+        // An error of close has its cause in the answer too. The deadline of the call bounds the wait for it.
+        let _ = within(CHUNK_STALL, sender.close());
         block_on(receiver).map_err(|error| ClientError::of(endpoint, error))
+    }
+}
+
+fn stalled(endpoint: &str, time: Duration) -> ClientError {
+    ClientError::unavailable(endpoint, format!("no bytes moved for {} s", time.as_secs()))
+}
+
+/// A stream of chunks on its way down. Dropping it ends the call.
+pub(crate) struct Down<'a, Chunk> {
+    endpoint: &'a str,
+    stream: ClientSStreamReceiver<Chunk>,
+    time: Duration,
+}
+
+impl<Chunk: Message + Unpin> Down<'_, Chunk> {
+    /// The next chunk; None at the end. An endpoint that falls silent is Unavailable.
+    pub(crate) fn next(&mut self) -> Result<Option<Chunk>, ClientError> {
+        let next = within(self.time, self.stream.try_next()).ok_or_else(|| stalled(self.endpoint, self.time))?;
+        self.time = CHUNK_STALL;
+        next.map_err(|error| ClientError::of(self.endpoint, error))
+    }
+}
+
+impl Client {
+    /// Begins a stream down.
+    pub(crate) fn stream_down<'a, Req: Message, Chunk: Message>(
+        &self,
+        endpoint: &'a str,
+        rpc: &Rpc<Req, Chunk>,
+        request: &Req,
+        timeout: Duration,
+    ) -> Result<Down<'a, Chunk>, ClientError> {
+        let option = CallOption::default().timeout(timeout);
+        let stream = self.bulk_stub(endpoint).server_streaming(&rpc.method, request, option);
+        let stream = stream.map_err(|error| ClientError::of(endpoint, error))?;
+        Ok(Down { endpoint, stream, time: FIRST_CHUNK })
     }
 }
 

@@ -208,3 +208,32 @@ fn states_are_asked_of_everybody_and_a_dead_endpoint_is_told_apart() {
     assert!(matches!(states[0].1, Err(ClientError::Unimplemented(_))), "{:?}", states[0].1);
     assert!(matches!(states[2].1, Err(ClientError::Unavailable { .. })), "{:?}", states[2].1);
 }
+
+/// Accepts connections and says nothing, as a stopped server does. The test's verdict does not depend on how long anything takes.
+fn mute() -> (String, std::net::TcpListener) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    (listener.local_addr().expect("bound").to_string(), listener)
+}
+
+#[test]
+fn an_upload_to_nobody_ends_with_the_time_of_a_call_although_a_moving_one_may_take_an_hour() {
+    let config = ClientConfig { timeout: Duration::from_millis(200), ..ClientConfig::new(["127.0.0.1:1"]) };
+    assert!(config.transfer_timeout > Duration::from_secs(600));
+    let client = Client::new(config).expect("well-formed");
+    let failure = client
+        .put_artifact(&Upload::default(), &mut std::io::Cursor::new(content()), &mut |_, _| ())
+        .expect_err("nobody is there");
+    assert!(matches!(failure, ClientError::Unavailable { .. }), "{failure}");
+    let mut nowhere = Vec::new();
+    assert!(client.get_artifact("77", &mut nowhere, &mut |_, _| ()).is_err());
+}
+
+#[test]
+fn a_transfer_with_a_server_that_says_nothing_ends_with_the_time_that_was_given_for_it() {
+    let (endpoint, _listener) = mute();
+    let config = ClientConfig { transfer_timeout: Duration::from_millis(300), ..ClientConfig::new([endpoint]) };
+    let client = Client::new(config).expect("well-formed");
+    let upload = client.put_artifact(&Upload::default(), &mut std::io::Cursor::new(content()), &mut |_, _| ());
+    assert!(upload.is_err());
+    assert!(client.get_artifact("77", &mut Vec::new(), &mut |_, _| ()).is_err());
+}

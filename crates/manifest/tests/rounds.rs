@@ -271,12 +271,18 @@ fn a_trainer_says_that_it_is_ready_under_its_lease() {
     world.ok(ready(&t(0), epochs[0], false, 0));
     world.must(ready(&t(0), epochs[0], false, 0), Outcome::EXISTING);
     world.ok(ready(&t(0), epochs[0], true, 0));
-    world.must(ready(&t(0), epochs[0], true, 0), Outcome::EXISTING);
+    let first = world.row(&t(0)).model_given_position;
+    world.ok(ready(&t(0), epochs[0], true, 0));
+    let second = world.row(&t(0)).model_given_position;
+    assert!(0 < first && first < second, "the same model given again is remembered, too: {first}, {second}");
     world.ok(ready(&t(0), epochs[0], true, 1));
     let row = world.row(&t(0));
     assert_eq!((row.ready, row.model_given, row.model_given_version), (true, true, 1));
+    world.must(ready(&t(0), epochs[0], false, 0), Outcome::EXISTING);
+    assert_eq!(world.row(&t(0)).model_given_position, row.model_given_position, "no model was given");
     world.ok(expire(&t(0), epochs[0]));
-    assert!(!world.row(&t(0)).ready && !world.row(&t(0)).model_given, "it belonged to the lease");
+    let row = world.row(&t(0));
+    assert!(!row.ready && !row.model_given && row.model_given_position == 0, "it belonged to the lease");
 }
 
 #[test]

@@ -156,32 +156,34 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_peer_that_goes_on_is_waited_for_and_the_loser_is_told_to_end() {
-        let (told, ended) = channel();
-        let told = Mutex::new(told);
-        let attempt: Attempt = Arc::new(move |node, steps| match node {
-            1 => loop {
-                if let Err(unwanted) = steps.step() {
-                    told.lock().expect("no panic under the lock").send(node).expect("the test listens");
-                    return Err(unwanted);
-                }
-                std::thread::yield_now();
-            },
-            _ => Ok(()),
+    fn a_peer_is_silent_while_it_makes_no_step_and_only_then() {
+        let steps = Arc::new(Steps::default());
+        let mut running = Running { node: 1, steps: steps.clone(), seen: 0, silent: false };
+        running.look();
+        assert!(running.silent);
+        steps.step().expect("wanted");
+        running.look();
+        assert!(!running.silent, "it goes on again");
+        running.look();
+        assert!(running.silent);
+    }
+
+    #[test]
+    fn whoever_lost_is_told_at_its_next_step() {
+        let (keep, gate) = channel::<()>();
+        let (told, heard) = channel();
+        let ends = Mutex::new((gate, told));
+        let attempt: Attempt = Arc::new(move |node, steps| {
+            if node == 1 {
+                let ends = ends.lock().expect("no panic under the lock");
+                let _ = ends.0.recv();
+                ends.1.send(steps.step()).expect("the test listens");
+            }
+            Ok(())
         });
-        let outcomes = Hedge::default().first_of(&[2, 1], 1, HOUR, &attempt);
-        assert_eq!(names(&outcomes), [(2, true)]);
-        // Both are wanted first; then 2 has succeeded and 3 is not there: only 1 could still end it, and it never does by itself.
-        let hedge = Hedge::default();
-        let running = std::thread::spawn({
-            let (hedge, attempt) = (hedge.clone(), attempt.clone());
-            move || hedge.first_of(&[1, 2], 1, SOON, &attempt)
-        });
-        while hedge.under_way.load(Ordering::SeqCst) == 0 {
-            std::thread::yield_now();
-        }
-        drop(running);
-        drop(attempt);
-        let _ = ended;
+        let outcomes = Hedge::default().first_of(&[1, 2], 1, SOON, &attempt);
+        assert_eq!(names(&outcomes), [(2, true), (1, false)]);
+        drop(keep);
+        assert!(heard.recv().expect("it went on").is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use raftgrid_blob::{placement, BlobError, FragmentReader, FragmentStore, FragmentWriter};
 use raftgrid_driver::RaftHandle;
@@ -10,14 +11,15 @@ use raftgrid_proto::v1::{ArtifactRow, ArtifactState, BeginArtifact, Command, Com
 use slog::{warn, Logger};
 
 use crate::clock::Clock;
-use crate::limits::{SILENT_PEER_MS, UPLOAD_EXPIRES_MS};
+use crate::limits::{HEDGE_AFTER_MS, HEDGE_BYTES_PER_MS, SILENT_PEER_MS, UPLOAD_EXPIRES_MS};
+use crate::mending::Mending;
 use crate::polls::rows_failed;
-use crate::ports::{CallError, Download, Peers};
+use crate::ports::{Attempt, CallError, Download, Peers, Steps};
 use crate::proposals::Proposals;
 use crate::views::Views;
 
 /// The only fragment of a plain copy.
-const COPY: u32 = 0;
+pub(crate) const COPY: u32 = 0;
 
 /// Bytes of one replica.
 pub(crate) struct Artifacts {
@@ -122,22 +124,19 @@ impl Artifacts {
         self.silent.last(&mut candidates, self.clock.monotonic_ms());
         let artifact_id = self.begin(description, total_bytes, digest, &candidates, copies)?;
         self.files.keep(written, artifact_id, COPY).map_err(blob_failed)?;
-        let mut holders = Vec::new();
+        let mut holders: Vec<u64> = candidates.iter().copied().filter(|node| *node == self.node).take(copies).collect();
+        let others: Vec<u64> = candidates.into_iter().filter(|node| *node != self.node).collect();
+        let (files, peers) = (self.files.clone(), self.peers.clone());
+        let attempt: Attempt = Arc::new(move |node, steps| {
+            let copy = OnDisk(files.open_fragment(artifact_id, COPY).map_err(blob_failed)?);
+            peers.put_fragment(node, artifact_id, COPY, digest, &mut Watched { copy, steps })
+        });
         let mut last_error = None;
-        for node in candidates {
-            if holders.len() == copies {
-                break;
-            }
-            match self.copy_to(node, artifact_id, digest) {
-                Ok(()) => {
-                    self.silent.heard(node);
-                    holders.push(node);
-                }
-                Err(error) => {
-                    self.silent.note(node, self.clock.monotonic_ms());
-                    warn!(self.logger, "copy not stored on a peer"; "peer" => node, "artifact" => artifact_id, "cause" => %error);
-                    last_error = Some(error);
-                }
+        let wanted = copies.saturating_sub(holders.len());
+        for (node, outcome) in self.peers.first_of(&others, wanted, patience(total_bytes), attempt) {
+            match self.heard_of(node, artifact_id, outcome) {
+                Ok(()) => holders.push(node),
+                Err(error) => last_error = Some(error),
             }
         }
         if holders.len() < copies {
@@ -198,11 +197,7 @@ impl Artifacts {
 
     /// Opens a committed artifact: from this disk, else fetched from a holder and kept. Blocks.
     pub(crate) fn open(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
-        let digest: [u8; 32] = row
-            .digest
-            .as_slice()
-            .try_into()
-            .map_err(|_| CallError::Internal(format!("artifact {} has no SHA-256 in its row", row.artifact_id)))?;
+        let digest = digest_of(row)?;
         match self.files.open_fragment(row.artifact_id, COPY) {
             Ok(reader) if reader.digest() == digest => return Ok(reader),
             Ok(_) | Err(BlobError::NotFound { .. }) => {}
@@ -210,17 +205,21 @@ impl Artifacts {
                 warn!(self.logger, "copy not readable, fetching another"; "artifact" => row.artifact_id, "cause" => %error);
             }
         }
-        let mut last_error = CallError::NotFound(format!("artifact {} has no other copy", row.artifact_id));
+        self.fetch(row)
+    }
+
+    /// Fetches a copy from a holder and keeps it, in place of the one that may be here. Blocks.
+    pub(crate) fn fetch(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
+        let digest = digest_of(row)?;
         let mut holders: Vec<u64> =
             row.receipts.iter().map(|receipt| receipt.node_id).filter(|node| *node != self.node).collect();
         self.silent.last(&mut holders, self.clock.monotonic_ms());
-        for holder in holders {
-            match self.fetch(holder, row, digest) {
-                Ok(reader) => return Ok(reader),
-                Err(error) => {
-                    self.silent.note(holder, self.clock.monotonic_ms());
-                    last_error = error;
-                }
+        let mut last_error = CallError::NotFound(format!("artifact {} has no other copy", row.artifact_id));
+        let attempt = self.fetching(row.artifact_id, row.total_bytes, digest);
+        for (node, outcome) in self.peers.first_of(&holders, 1, patience(row.total_bytes), attempt) {
+            match self.heard_of(node, row.artifact_id, outcome) {
+                Ok(()) => return self.files.open_fragment(row.artifact_id, COPY).map_err(blob_failed),
+                Err(error) => last_error = error,
             }
         }
         Err(match last_error {
@@ -229,12 +228,30 @@ impl Artifacts {
         })
     }
 
-    fn fetch(&self, holder: u64, row: &ArtifactRow, digest: [u8; 32]) -> Result<FragmentReader, CallError> {
-        let mut writer = self.files.create().map_err(blob_failed)?;
-        self.peers.get_fragment(holder, row.artifact_id, COPY, &mut |data| writer.write(data).map_err(blob_failed))?;
-        writer.finish(Some(row.total_bytes), Some(&digest)).map_err(blob_failed)?;
-        self.files.keep(writer, row.artifact_id, COPY).map_err(blob_failed)?;
-        self.files.open_fragment(row.artifact_id, COPY).map_err(blob_failed)
+    /// Fetches a copy from one holder and keeps it here. Several at once do no harm: they keep the same bytes.
+    fn fetching(&self, artifact_id: u64, total_bytes: u64, digest: [u8; 32]) -> Attempt {
+        let (files, peers) = (self.files.clone(), self.peers.clone());
+        Arc::new(move |holder, steps| {
+            let mut writer = files.create().map_err(blob_failed)?;
+            peers.get_fragment(holder, artifact_id, COPY, &mut |data| {
+                steps.step()?;
+                writer.write(data).map_err(blob_failed)
+            })?;
+            writer.finish(Some(total_bytes), Some(&digest)).map_err(blob_failed)?;
+            files.keep(writer, artifact_id, COPY).map_err(blob_failed)
+        })
+    }
+
+    /// Remembers whether the peer was silent.
+    fn heard_of(&self, node: u64, artifact_id: u64, outcome: Result<(), CallError>) -> Result<(), CallError> {
+        match &outcome {
+            Ok(()) => self.silent.heard(node),
+            Err(error) => {
+                self.silent.note(node, self.clock.monotonic_ms());
+                warn!(self.logger, "copy not carried"; "peer" => node, "artifact" => artifact_id, "cause" => %error);
+            }
+        }
+        outcome
     }
 
     /// The row of a committed artifact.
@@ -247,16 +264,16 @@ impl Artifacts {
     }
 
     /// All bytes of a committed artifact, verified. Blocks.
-    pub(crate) fn read(&self, artifact_id: u64) -> Result<Vec<u8>, CallError> {
-        let row = self.committed(artifact_id)?;
-        match self.open(&row)?.read_all() {
-            Ok(bytes) => Ok(bytes),
-            Err(error) => {
-                // The footer was good and a block is not: this copy is worth nothing, another replica's may be.
-                warn!(self.logger, "copy damaged, fetching another"; "artifact" => artifact_id, "cause" => %error);
-                self.files.remove(artifact_id).map_err(blob_failed)?;
-                self.open(&row)?.read_all().map_err(blob_failed)
-            }
+    pub(crate) fn read(self: &Arc<Self>, artifact_id: u64) -> Result<Vec<u8>, CallError> {
+        let mut download = Mending::new(self.clone(), self.committed(artifact_id)?)?;
+        let length = usize::try_from(download.total_bytes())
+            .map_err(|_| CallError::Invalid("the artifact does not fit into memory".to_owned()))?;
+        let mut bytes = vec![0; length];
+        let got = download.read_at(0, &mut bytes)?;
+        if got == length {
+            Ok(bytes)
+        } else {
+            Err(CallError::Internal(format!("artifact {artifact_id} ends at {got} instead of {length}")))
         }
     }
 
@@ -269,12 +286,47 @@ impl Artifacts {
     }
 }
 
+fn digest_of(row: &ArtifactRow) -> Result<[u8; 32], CallError> {
+    let digest = row.digest.as_slice().try_into();
+    digest.map_err(|_| CallError::Internal(format!("artifact {} has no SHA-256 in its row", row.artifact_id)))
+}
+
 pub(crate) fn receipt(node: u64, digest: [u8; 32]) -> Receipt {
     let mut receipt = Receipt::new();
     receipt.set_node_id(node);
     receipt.set_fragment(COPY);
     receipt.set_digest(digest.to_vec());
     receipt
+}
+
+/// How long a peer may be silent before the next one is tried beside it: the more bytes there are to sync, the longer.
+fn patience(total_bytes: u64) -> Duration {
+    Duration::from_millis(HEDGE_AFTER_MS + total_bytes / HEDGE_BYTES_PER_MS)
+}
+
+/// A copy that notes each step of its reader.
+struct Watched<'a> {
+    copy: OnDisk,
+    steps: &'a Steps,
+}
+
+impl Download for Watched<'_> {
+    fn total_bytes(&self) -> u64 {
+        self.copy.total_bytes()
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        self.copy.digest()
+    }
+
+    fn artifact_id(&self) -> u64 {
+        self.copy.artifact_id()
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, CallError> {
+        self.steps.step()?;
+        self.copy.read_at(offset, buffer)
+    }
 }
 
 /// A fragment on this disk as a download.

@@ -19,6 +19,7 @@ use crate::janitor::{self, Janitor, Rounds};
 use crate::leader::{self, LeaderInbox, LeaderLoop, Shell};
 use crate::limits::{
     AGGREGATE_THREADS, FORWARD_THREADS, MEMBER_CHANGES_WAITING_MAX, POOL_WAITING_MAX, SNAPSHOTS_WAITING_MAX,
+    UPLOAD_THREADS,
 };
 use crate::machine::{Machine, TableViews};
 use crate::membership::Membership;
@@ -33,6 +34,7 @@ use crate::room::{Room, RoomWatch};
 use crate::timer::Timer;
 use crate::uploads::Uploads;
 use crate::views::{end_of_entry, Views};
+use crate::waits::Waits;
 
 /// What a replica gets from outside.
 pub(crate) struct Outside {
@@ -146,14 +148,18 @@ pub(crate) fn assemble<D: Disk, R>(
         ring: ring.clone(),
         handle: handle.clone(),
         proposals: proposals.clone(),
-        clock,
+        clock: clock.clone(),
         handed_out: Mutex::new(BTreeMap::new()),
     });
     let uploads = Uploads {
         artifacts: artifacts.clone(),
         models: models.clone(),
         proposals: proposals.clone(),
-        ring: ring.clone(),
+        waits: Waits {
+            ring: ring.clone(),
+            pool: hands.pool("uploads", UPLOAD_THREADS, POOL_WAITING_MAX),
+            clock: clock.clone(),
+        },
     };
     let membership = Arc::new(Membership {
         node,

@@ -5,6 +5,7 @@
 //! arithmetic in `train`.
 //! Never here: gRPC, RocksDB, raft-rs.
 
+mod acks;
 mod aggregate;
 mod artifacts;
 mod assembly;
@@ -13,6 +14,8 @@ mod by_hand;
 pub mod clock;
 mod cluster_time;
 mod evacuate;
+mod first_model;
+mod gradients;
 mod group;
 mod handover;
 mod janitor;
@@ -20,8 +23,10 @@ mod leader;
 pub mod limits;
 mod machine;
 mod membership;
+mod mending;
 mod models;
 mod node;
+mod old_clients;
 mod polls;
 mod pool;
 pub mod ports;
@@ -31,6 +36,7 @@ mod room;
 mod timer;
 mod uploads;
 mod views;
+mod waits;
 
 pub use by_hand::{Group, ReplicaByHand};
 pub use group::ReplicaCluster;

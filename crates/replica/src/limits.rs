@@ -22,6 +22,16 @@ pub const FORWARD_THREADS: usize = 4;
 pub const AGGREGATE_THREADS: usize = 2;
 /// For so long a peer that did not take a copy is asked after the others, in milliseconds.
 pub const SILENT_PEER_MS: u64 = 10_000;
+/// A peer that makes no step with a copy for so long has the next one beside it, in milliseconds.
+pub const HEDGE_AFTER_MS: u64 = 300;
+/// Of a copy of so many bytes, that time is a millisecond longer: they are synced to a disk before the answer.
+pub const HEDGE_BYTES_PER_MS: u64 = 256 * 1024;
+/// How long `InitModel` of a trainer that is not the init task waits for model 0, in milliseconds.
+pub const MODEL_WAIT_MS: u64 = 5_000;
+/// How long an upload waits for a replica that is behind, in milliseconds.
+pub const CATCH_UP_MS: u64 = 5_000;
+/// Threads on which uploads end: copies, checks, commands. Those that wait for another replica or for model 0 hold none.
+pub const UPLOAD_THREADS: usize = 8;
 /// Longest wait for a decision on a proposal of the replica itself, in milliseconds.
 pub const PROPOSE_WAIT_MS: u64 = 10_000;
 /// Longest wait for a standby to catch up before it replaces another, in milliseconds.

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use raftgrid_manifest::{views, Rows};
 use raftgrid_proto::v1::{JobPhase, JobRow};
 
-use crate::artifacts::{Artifacts, OnDisk};
+use crate::artifacts::Artifacts;
 use crate::limits::{MODEL_CACHE_BYTES_MAX, TENSOR_BYTES_MAX};
+use crate::mending::Mending;
 use crate::polls::rows_failed;
 use crate::ports::{CallError, Download, ModelQuery};
 
@@ -65,7 +66,7 @@ impl Models {
             return Err(CallError::NotFound(format!("job {id} has no model {version}; the newest is {newest}")));
         }
         let row = self.artifacts.committed(artifact_id)?;
-        Ok((version, Box::new(OnDisk(self.artifacts.open(&row)?))))
+        Ok((version, Box::new(Mending::new(self.artifacts.clone(), row)?)))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Vec<u8>>>> {

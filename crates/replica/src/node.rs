@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::janitor::{self, JanitorStop};
 use crate::leader::{self, LeaderInbox};
 use crate::membership::Membership;
+use crate::mending::Mending;
 use crate::models::Models;
 use crate::polls::{rows_failed, Polls};
 use crate::pool::Hands;
@@ -297,7 +298,7 @@ impl Bytes for Replica {
         let found = views::find_artifact(rows.as_ref(), artifact).map_err(rows_failed)?;
         drop(rows);
         let row = found.ok_or_else(|| CallError::NotFound(format!("artifact {artifact} does not exist")))?;
-        Ok(Box::new(OnDisk(self.artifacts.open(&row)?)))
+        Ok(Box::new(Mending::new(self.artifacts.clone(), row)?))
     }
 
     fn fragment_sink(

@@ -80,12 +80,22 @@ pub fn listen(
     address: &str,
     services: Vec<grpcio::Service>,
 ) -> Result<(Server, u16), ListenError> {
+    listen_with(env, address, services, STREAMS_PER_CONNECTION_MAX)
+}
+
+/// The same with another bound on the streams that one connection may have open; further calls wait in the client.
+pub fn listen_with(
+    env: &Arc<Environment>,
+    address: &str,
+    services: Vec<grpcio::Service>,
+    streams_max: i32,
+) -> Result<(Server, u16), ListenError> {
     let failed = |cause: String| ListenError { address: address.to_owned(), cause };
     // gRPC would say it in a log line of its own, over several lines and without a next step.
     std::net::TcpListener::bind(address).map_err(|error| failed(error.to_string()))?;
     // Without this gRPC would share a busy port with the process that has it.
     let options = options(env)
-        .max_concurrent_stream(STREAMS_PER_CONNECTION_MAX)
+        .max_concurrent_stream(streams_max)
         .reuse_port(false)
         // A client that is stopped, or gone without a word, gives back what its streams hold here.
         .keepalive_time(Duration::from_secs(20))

@@ -1,3 +1,34 @@
-//! A deterministic world for all of the above (grows with the next release).
+//! A deterministic world: whole clusters in virtual time, in one thread, from one seed.
+//!
+//! Real: the driver's core and its turns, the store over a simulated disk, the replica with manifest and control loops, the worker's executor.
+//! Simulated: network, disk, clocks, processes, machines. The same seed gives the same events, byte for byte; `gridctl sim` replays them.
+//! docs/simulation.md says how to read a failure.
+//!
+//! Never here: a clock of the machine, a thread (but for `many`, which gives each seed to one), a random number that is not of the seed, RocksDB, gRPC.
 
+mod ask;
+mod calls;
+mod check;
+mod client;
+mod clock;
+pub mod disk;
+pub mod limits;
 pub mod linearizability;
+mod many;
+mod network;
+mod node;
+mod panics;
+mod plan;
+mod ports;
+mod rng;
+mod tasks;
+mod trace;
+mod worker;
+mod world;
+
+pub use disk::SimDisk;
+pub use many::{nodes_of, run_many, Summary};
+pub use plan::Plan;
+pub use rng::Rng;
+pub use trace::Sink;
+pub use world::{run, Options, Report};

@@ -63,6 +63,8 @@ pub struct Live {
     pub watch: LogWatch,
     /// Turns that are ordered.
     pub ordered: Ordered,
+    /// (term, role, leader, commit, last) and applied, as judged last.
+    pub seen: ((u64, u64, u64, u64, u64), u64),
 }
 
 /// A machine.
@@ -171,6 +173,7 @@ impl SimNode {
             log,
             watch: LogWatch::default(),
             ordered: Ordered::default(),
+            seen: Default::default(),
         })
     }
 

@@ -22,7 +22,8 @@ impl<T> Default for Outbox<T> {
 }
 
 impl<T> Outbox<T> {
-    fn push(&self, items: impl IntoIterator<Item = T>) {
+    /// Adds them.
+    pub fn push(&self, items: impl IntoIterator<Item = T>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(items);
     }
 

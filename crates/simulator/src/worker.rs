@@ -221,7 +221,7 @@ impl Worker {
         let reason = if code == 0 { String::new() } else { format!("exit code {code}") };
         // What never ends is ended when the world has been healed.
         let at = at.min(now + 40_000);
-        self.processes.insert(lease, (at, Exit { code, reason, result_data }));
+        self.processes.insert(lease, (at, Exit { code, reason, result_data, ..Exit::default() }));
     }
 
     fn stop(&mut self, now: u64, lease: &LeaseId, signal: StopSignal) {
@@ -229,7 +229,7 @@ impl Worker {
         if let (true, Some((at, exit))) = (heeds, self.processes.get_mut(lease)) {
             *at = (*at).min(now + self.rng.below(20));
             let code = if signal == StopSignal::Kill { 137 } else { 143 };
-            *exit = Exit { code, reason: "killed".to_owned(), result_data: String::new() };
+            *exit = Exit { code, reason: "killed".to_owned(), ..Exit::default() };
         }
     }
 

@@ -20,14 +20,11 @@ const REPRODUCIBLE: [(&str, &str); 7] = [
 /// Variables of one process.
 pub(crate) type Variables = BTreeMap<String, String>;
 
-/// Marks all processes of a `gridctl dev` cluster, so that `dev down` finds them: tasks keep it.
-const DEV_MARK: &str = "RAFTGRID_DEV_DIR";
-
 /// The worker's own environment as far as tasks get it.
 pub(crate) fn inherited() -> Variables {
     std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(key, _)| !key.starts_with("RAFTGRID_") || key == DEV_MARK)
+        .filter(|(key, _)| !key.starts_with("RAFTGRID_"))
         .collect()
 }
 

@@ -7,7 +7,10 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use slog::{warn, Logger};
+
 use crate::clock::boottime_ms;
+use crate::config::WorkerConfig;
 use crate::limits::INTERPRETER_LOOK_MS;
 use crate::output::one_line;
 
@@ -55,6 +58,31 @@ impl Interpreter {
         };
         types.iter().map(|name| (*name).to_owned()).collect()
     }
+}
+
+/// Looks at the interpreter of `config` and notes what it cannot run. Err: somebody chose an interpreter that is none (`chosen` is the flag
+/// for it); one line for whoever starts the worker. One that nobody chose may be missing: the worker then takes what it can run, as a node
+/// without a driver does elsewhere.
+pub fn look_at_python(config: &mut WorkerConfig, chosen: Option<&str>, logger: &Logger) -> Result<(), String> {
+    let found = Interpreter::look(&config.python, &config.python_path);
+    config.unable = found.unable();
+    let python = &config.python;
+    match (found, chosen) {
+        (Interpreter::Ready, _) => {}
+        (Interpreter::Unusable(cause), Some(flag)) => {
+            return Err(format!(
+                "failed to use the interpreter {python}: {cause}; try: {flag} FILE, a Python with the package raftgrid"
+            ));
+        }
+        (Interpreter::Unusable(cause), None) => {
+            warn!(logger, "no python: this node takes no python and no train tasks"; "python" => python, "cause" => cause);
+        }
+        (Interpreter::Lacks(missing), _) => {
+            warn!(logger, "the interpreter lacks packages: this node takes no train tasks";
+                "python" => python, "missing" => missing.join(", "), "try" => "pip install ./ml-code");
+        }
+    }
+    Ok(())
 }
 
 /// Whether a Python program's last words are that it lacks one of `PACKAGES`: then the node is to blame, not the script.

@@ -33,7 +33,7 @@ pub mod table;
 pub use config::WorkerConfig;
 pub use executor::LeaseId;
 pub use host::{HostError, WorkerDir};
-pub use interpreter::Interpreter;
+pub use interpreter::{look_at_python, Interpreter};
 pub use plane::{ControlPlane, Fetch, PlaneError, ReadSeek};
 pub use runtime::{Worker, WorkerEnd};
 pub use table::{TaskContext, TaskFacts, TaskTable};

@@ -160,4 +160,12 @@ mod tests {
         log.append(b"more");
         assert_eq!(log.written.load(Ordering::SeqCst), length, "said once");
     }
+
+    #[test]
+    fn a_full_disk_drops_log_and_keeps_its_place() {
+        let log = AttemptLog::create(Path::new("/dev/full")).expect("every Linux has it");
+        log.append(b"lost");
+        assert_eq!(log.written.load(Ordering::SeqCst), 0);
+        assert!(log.piece(0).is_empty());
+    }
 }

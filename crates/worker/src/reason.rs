@@ -54,7 +54,7 @@ impl Reason {
             if !bare.starts_with([' ', '\t']) {
                 (self.in_frames, self.raised) = (false, Some(one_line(bare)));
             }
-        } else if line.starts_with("    |") || line.starts_with("  +-") {
+        } else if self.raised.is_some() && line.trim_start().starts_with(['|', '+']) {
             // A part of a group.
         } else {
             self.last = Some(one_line(bare));

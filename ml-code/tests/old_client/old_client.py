@@ -36,6 +36,8 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--endpoint", required=True)
     options.add_argument("--job", required=True)
+    options.add_argument("--shards", type=int, default=1)
+    options.add_argument("--rounds", type=int, default=2)
     given = options.parse_args()
     channel = grpc.insecure_channel(given.endpoint)
     tasks, nodes = old_rpc.TaskServiceStub(channel), old_rpc.NodeServiceStub(channel)
@@ -56,29 +58,35 @@ def main() -> None:
     trainer = wait_for("the train task", lambda: poll("train"))
     print("train task", trainer.task_id, flush=True)
 
+    def get_model() -> bytes:
+        return b"".join(chunk.data for chunk in models.GetModel(api.ModelRequest(), timeout=30))
+
     def next_model(seen: bytes | None):  # noqa: ANN202
-        model = b"".join(chunk.data for chunk in models.GetModel(api.ModelRequest(), timeout=30))
+        model = get_model()
         return model if model != seen else None
 
-    pushed, model = 0, None
-    while True:
-        model = wait_for("the next model", lambda: next_model(model))
-        gradient = save({name: np.ones_like(value) for name, value in load(model).items()})
+    def push(gradient: bytes) -> bool:
         half = len(gradient) // 2
         chunks = [
             api.GradientChunk(job_id=given.job, worker_id=NODE, data=gradient[:half]),
             api.GradientChunk(job_id=given.job, worker_id=NODE, data=gradient[half:]),
         ]
-        if not models.SendGradients(iter(chunks), timeout=30).success:
-            raise SystemExit("a gradient was refused")
-        pushed += 1
-        print("gradient acknowledged", pushed, flush=True)
-        if pushed == 1:
-            # The answer was lost, as far as this client can tell: it sends the same bytes again, and they are not counted twice.
-            again = models.SendGradients(iter(chunks), timeout=30)
-            print("sent again:", again.success, flush=True)
-        if pushed == 2:
-            break
+        return models.SendGradients(iter(chunks), timeout=30).success
+
+    model = None
+    for number in range(given.rounds):
+        model = wait_for("the next model", lambda: next_model(model))
+        for shard in range(given.shards):
+            if shard > 0:
+                # It asks for the model before each piece of work; that is how new work is told from a retry.
+                assert get_model() == model
+            gradient = save({name: np.full_like(value, 1 + shard) for name, value in load(model).items()})
+            if not push(gradient):
+                raise SystemExit("a gradient was refused")
+            print("gradient acknowledged", number, shard, flush=True)
+            if number == 0:
+                # The answer was lost, as far as this client can tell: it sends the same bytes again, and they are not counted twice.
+                print("sent again:", push(gradient), flush=True)
     nodes.ReportTaskResult(
         old.ReportTaskResultRequest(task_id=trainer.task_id, final_status=old.COMPLETED, result_data="{}"), timeout=30
     )

@@ -64,3 +64,16 @@ fn a_local_read_is_served_by_a_follower_and_says_how_old_it_is() {
     assert!(!answer.get_found() && answer.get_read_position() != 0);
     assert_eq!(follower.world.state().forwarded.len(), 0);
 }
+
+#[test]
+fn a_replica_that_catches_up_answers_with_what_its_leader_did_and_not_with_what_was_before() {
+    let node = start(2, 2);
+    let submitted = node.call(&methods::SUBMIT_TASK, &submission(b"{}")).expect("accepted");
+    // More entries come first than anyone would count wake-ups for.
+    node.world.state().behind = 60;
+    let mut cancel = CancelTaskRequest::new();
+    cancel.set_task_id(submitted.get_task_id().to_owned());
+    let cancelled = node.call(&methods::CANCEL_TASK, &cancel).expect("cancelled");
+    assert_eq!(cancelled.get_task().get_status(), TaskStatus::FAILED);
+    assert_eq!(cancelled.get_task().get_phase(), Phase::PHASE_CANCELLED);
+}

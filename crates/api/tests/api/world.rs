@@ -27,6 +27,8 @@ pub struct State {
     pub queries: Vec<ModelQuery>,
     pub forwarded: Vec<(u64, String)>,
     pub others: BTreeMap<u64, Forwarded>,
+    /// The next proposal is answered at once, as by a leader elsewhere; here so many entries are applied before it, one by one.
+    pub behind: u64,
 }
 
 /// The replica behind the ports.
@@ -71,14 +73,27 @@ impl World {
     }
 }
 
-impl Commands for World {
-    fn propose(&self, commands: Vec<Command>, done: Callback<Vec<CommandReply>>) {
-        done(self.leads().map(|()| commands.into_iter().map(|command| self.apply(command)).collect()));
-    }
-}
-
 /// Handed to the ports: `changed_after` needs a thread, which needs a handle of its own.
 pub struct Handle(pub Arc<World>);
+
+impl Commands for Handle {
+    fn propose(&self, commands: Vec<Command>, done: Callback<Vec<CommandReply>>) {
+        let world = self.0.clone();
+        let behind = std::mem::take(&mut world.state().behind);
+        if behind == 0 {
+            return done(world.leads().map(|()| commands.into_iter().map(|command| world.apply(command)).collect()));
+        }
+        let position = (world.state().index + behind + 1) << 16;
+        std::thread::spawn(move || {
+            for _ in 0..behind {
+                std::thread::sleep(Duration::from_millis(1));
+                world.write(&[]);
+            }
+            commands.into_iter().for_each(|command| drop(world.apply(command)));
+        });
+        done(Ok(vec![CommandReply { position, ..CommandReply::default() }]));
+    }
+}
 
 impl Reads for Handle {
     fn read(&self, freshness: Freshness, done: Callback<ReadView>) {
@@ -320,7 +335,7 @@ pub fn start(node: u64, leader: u64) -> Node1 {
     let world = Arc::new(World { node, state: Mutex::new(state), changed: Condvar::new() });
     let handle = Arc::new(Handle(world.clone()));
     let ports = Ports {
-        commands: world.clone(),
+        commands: handle.clone(),
         reads: handle.clone(),
         leader: world.clone(),
         bytes: handle,

@@ -188,7 +188,8 @@ fn a_failure_of_one_task_says_nothing_about_another() {
 #[test]
 fn a_task_waits_for_a_node_that_has_what_its_type_needs() {
     let mut world = World::settled();
-    world.live_node("node-0");
+    ["node-0", "node-1"].map(|node| world.live_node(node));
+    loaded(&mut world, "node-1", 8);
     let mut row = node_row("node-0", NodeStatus::HEALTHY);
     row.mut_node().unable.push("train".into());
     world.put(Table::Node, b"node-0".to_vec(), &row);
@@ -197,6 +198,6 @@ fn a_task_waits_for_a_node_that_has_what_its_type_needs() {
     world.task(train);
     world.task(pending(2));
     assert_eq!(placed(&world.step(vec![])), vec![pair("task-2", "node-0")]);
-    world.live_node("node-1");
+    loaded(&mut world, "node-1", 7);
     assert_eq!(placed(&world.step(vec![])), vec![pair("task-1", "node-1")]);
 }

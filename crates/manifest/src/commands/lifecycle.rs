@@ -24,6 +24,7 @@ fn close_lease(row: &mut TaskRow) {
     row.ready = false;
     row.model_given = false;
     row.model_given_version = 0;
+    row.model_given_position = 0;
     row.stop_requested_ms = 0;
     row.not_before_ms = 0;
 }

@@ -22,14 +22,15 @@ pub(crate) fn ready(machine: &mut Machine<'_>, command: &TrainerReady) -> Handle
     if row.job_sequence == 0 || row.get_task().task_type != TRAIN {
         return Err(precondition(format!("task {} is no trainer", command.task_id)));
     }
-    let given = !command.model_given || (row.model_given && row.model_given_version == command.model_version);
-    if row.ready && given {
+    if row.ready && !command.model_given {
         return Ok(machine.existing(row.get_task().revision));
     }
     row.ready = true;
     if command.model_given {
         row.model_given = true;
         row.model_given_version = command.model_version;
+        // Even of the same model: what comes after it is new work, and no retry of what came before.
+        row.model_given_position = machine.position.get();
     }
     TaskTable::put(machine, row)?;
     Ok(machine.ok())

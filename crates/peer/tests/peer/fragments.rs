@@ -82,3 +82,26 @@ fn a_peer_that_is_down_is_unavailable_and_found_again_when_it_is_back() {
     let _back = end("blue", 2, port, Shelf::default(), Echo(Ok(Vec::new())));
     assert!((0..100).any(|_| put() == Ok(())));
 }
+
+#[test]
+fn a_peer_that_stops_in_the_middle_of_a_fragment_is_given_up() {
+    let two = plain_end(2);
+    let clients = PeerClients::new(two.env.clone(), identity("blue", 1), book(2, &two.address));
+    let mut source = Kept(content());
+    let digest = source.digest();
+    clients.put_fragment(2, 5, 0, digest, &mut source).expect("durable there");
+    let stuck = two.stuck.stop_at(1);
+    let mut got = 0;
+    let mut take = |piece: &[u8]| -> Result<(), CallError> {
+        got += piece.len();
+        Ok(())
+    };
+    // No deadline of the call would end it: the chunks have their own.
+    let outcome = clients.get_fragment(2, 5, 0, &mut take);
+    assert!(matches!(&outcome, Err(CallError::Unavailable(why)) if why.contains("no step")), "{outcome:?}");
+    assert_eq!(got, 1024 * 1024, "the first chunk came");
+    let outcome = clients.put_fragment(2, 6, 0, digest, &mut source);
+    assert!(matches!(outcome, Err(CallError::Unavailable(_))), "{outcome:?}");
+    drop(stuck);
+    clients.get_fragment(2, 5, 0, &mut |_| Ok(())).expect("it goes on");
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::mpsc::{channel, Receiver, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use grpcio::{Environment, Server};
@@ -128,6 +128,32 @@ impl SnapshotSink for Sink {
     }
 }
 
+/// A disk that stops: whoever comes to a byte behind the first ones waits until the guard is dropped.
+#[derive(Clone, Default)]
+pub struct Stuck(Arc<(Mutex<Option<u64>>, Condvar)>);
+
+/// Lets the disk go on.
+pub struct Stopped(Stuck);
+
+impl Stuck {
+    /// From this byte on.
+    pub fn stop_at(&self, byte: u64) -> Stopped {
+        *self.0 .0.lock().expect("no panic under the lock") = Some(byte);
+        Stopped(self.clone())
+    }
+    fn pass(&self, offset: u64) {
+        let stops = self.0 .0.lock().expect("no panic under the lock");
+        drop(self.0 .1.wait_while(stops, |from| from.is_some_and(|from| offset >= from)).expect("no panic"));
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        *self.0 .0 .0.lock().expect("no panic under the lock") = None;
+        self.0 .0 .1.notify_all();
+    }
+}
+
 /// (artifact, fragment) → bytes.
 pub type ByFragment = Arc<Mutex<BTreeMap<(u64, u32), Vec<u8>>>>;
 
@@ -135,6 +161,7 @@ pub type ByFragment = Arc<Mutex<BTreeMap<(u64, u32), Vec<u8>>>>;
 #[derive(Default)]
 pub struct Fragments {
     pub kept: ByFragment,
+    pub stuck: Stuck,
 }
 
 pub struct Kept(pub Vec<u8>);
@@ -162,10 +189,31 @@ struct Storing {
     key: (u64, u32),
     digest: [u8; 32],
     data: Vec<u8>,
+    stuck: Stuck,
+}
+
+/// What is kept, behind a disk that may stop.
+struct Reading(Kept, Stuck);
+
+impl Download for Reading {
+    fn total_bytes(&self) -> u64 {
+        self.0.total_bytes()
+    }
+    fn digest(&self) -> [u8; 32] {
+        self.0.digest()
+    }
+    fn artifact_id(&self) -> u64 {
+        self.0.artifact_id()
+    }
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, CallError> {
+        self.1.pass(offset);
+        self.0.read_at(offset, buffer)
+    }
 }
 
 impl FragmentSink for Storing {
     fn write(&mut self, data: &[u8]) -> Result<(), CallError> {
+        self.stuck.pass(self.data.len() as u64);
         self.data.extend_from_slice(data);
         Ok(())
     }
@@ -195,13 +243,20 @@ impl Bytes for Fragments {
         _: u64,
         digest: [u8; 32],
     ) -> Result<Box<dyn FragmentSink>, CallError> {
-        let storing = Storing { kept: self.kept.clone(), key: (artifact, fragment), digest, data: Vec::new() };
+        let storing = Storing {
+            kept: self.kept.clone(),
+            key: (artifact, fragment),
+            digest,
+            data: Vec::new(),
+            stuck: self.stuck.clone(),
+        };
         Ok(Box::new(storing))
     }
     fn open_fragment(&self, artifact: u64, fragment: u32) -> Result<Box<dyn Download>, CallError> {
         let kept = self.kept.lock().expect("no panic under the lock");
         let found = kept.get(&(artifact, fragment)).cloned();
-        Ok(Box::new(Kept(found.ok_or_else(|| CallError::NotFound("no such fragment".to_owned()))?)))
+        let kept = Kept(found.ok_or_else(|| CallError::NotFound("no such fragment".to_owned()))?);
+        Ok(Box::new(Reading(kept, self.stuck.clone())))
     }
 }
 
@@ -243,6 +298,7 @@ pub struct End {
     pub heard: Receiver<Heard>,
     pub shelf: Arc<Shelf>,
     pub fragments: ByFragment,
+    pub stuck: Stuck,
     pub address: String,
     pub server: Server,
 }
@@ -252,7 +308,7 @@ pub fn end(cluster: &str, node: NodeId, port: u16, shelf: Shelf, echo: Echo) -> 
     let (seat, heard) = raft();
     let shelf = Arc::new(shelf);
     let bytes = Fragments::default();
-    let fragments = bytes.kept.clone();
+    let (fragments, stuck) = (bytes.kept.clone(), bytes.stuck.clone());
     let files = Arc::new(Files(shelf.clone()));
     let service = PeerService::new(
         identity(cluster, node),
@@ -266,7 +322,7 @@ pub fn end(cluster: &str, node: NodeId, port: u16, shelf: Shelf, echo: Echo) -> 
     .build();
     let (server, port) =
         raftgrid_rpc::serve::listen(&env, &format!("127.0.0.1:{port}"), vec![service]).expect("a free port");
-    End { env, heard, shelf, fragments, address: format!("127.0.0.1:{port}"), server }
+    End { env, heard, shelf, fragments, stuck, address: format!("127.0.0.1:{port}"), server }
 }
 
 pub fn plain_end(node: NodeId) -> End {

@@ -8,7 +8,7 @@ use raftgrid_manifest::{check_invariants, views, Rows};
 /// What was seen of the tables.
 #[derive(Debug, Default)]
 pub struct States {
-    digests: BTreeMap<Index, [u8; 32]>,
+    digests: BTreeMap<Index, Vec<u8>>,
     times: BTreeMap<Index, u64>,
 }
 
@@ -16,8 +16,8 @@ impl States {
     /// The tables of `node` at `applied`. Gives what cannot be.
     pub fn saw(&mut self, node: NodeId, applied: Index, rows: &dyn Rows) -> Result<(), String> {
         let digest = views::digest(rows).map_err(|error| error.to_string())?;
-        let first = *self.digests.entry(applied).or_insert(digest);
-        if first != digest {
+        let first = self.digests.entry(applied).or_insert_with(|| digest.clone());
+        if *first != digest {
             return Err(format!("10: node {node} has another state at index {applied} than another node had"));
         }
         let time = views::meta(rows).map_err(|error| error.to_string())?.cluster_time_ms;

@@ -39,23 +39,22 @@ impl SimDisk {
     pub fn lose_log_tail(&self) -> bool {
         let mut medium = self.lock();
         let mut rng = medium.rng.split();
-        medium.logs().any(|rows| {
-            let count = rows.synced.len();
-            if count < 2 {
-                return false;
-            }
-            let keep = usize::try_from(rng.below(count as u64)).unwrap_or(0);
-            rows.cut(keep, 0);
-            true
-        })
+        let Some(rows) = medium.logs().next() else { return false };
+        let count = rows.synced.len();
+        if count < 2 {
+            return false;
+        }
+        let keep = usize::try_from(rng.below(count as u64)).unwrap_or(0);
+        rows.cut(keep, 0);
+        true
     }
 
     /// A bit of the log flips.
     pub fn rot_log(&self) -> bool {
-        self.lock().logs().any(|rows| {
-            rows.rotten = true;
-            true
-        })
+        let mut medium = self.lock();
+        let Some(rows) = medium.logs().next() else { return false };
+        rows.rotten = true;
+        true
     }
 
     /// A bit of a kept snapshot flips. False: there is none.

@@ -55,7 +55,8 @@ impl DbRead for SimState {
 
     fn scan(&self, from: &[u8], to: &[u8], direction: Direction, visit: Visit<'_>) -> DiskResult<()> {
         // Without the lock: visitors may read.
-        walk(&self.visible()?, from, to, direction, visit);
+        let rows = self.visible()?;
+        walk(&rows, from, to, direction, visit);
         Ok(())
     }
 }

@@ -1,0 +1,133 @@
+//! Model 0 from the trainers of a job: the init task's is committed, the others' are compared with it once it is there.
+
+use raftgrid_manifest::{views, Rows, Table};
+use raftgrid_proto::v1::{Ack, AckOutcome, Command_oneof_kind, CommitModel, JobPhase, JobRow};
+use raftgrid_train::{check_model, GuardLimits};
+
+use crate::acks::{ack_of, refusal};
+use crate::artifacts::{blob_failed, Description};
+use crate::limits::MODEL_WAIT_MS;
+use crate::polls::rows_failed;
+use crate::ports::{CallError, Callback, Caller, InitModelMeta, Uploaded};
+use crate::uploads::{Body, Uploads};
+
+/// One `InitModel` whose bytes are here.
+pub(crate) struct FirstModel {
+    uploads: Uploads,
+    caller: Caller,
+    meta: InitModelMeta,
+    body: Body,
+    deadline_ms: u64,
+    done: Callback<Uploaded>,
+}
+
+/// What the rows say of it.
+enum Look {
+    /// The job has a model, or this task is the one to make it.
+    Now(Box<JobRow>),
+    /// Not yet; the position of the rows.
+    Later(u64),
+}
+
+impl FirstModel {
+    /// It waits for at most `MODEL_WAIT_MS` from now on.
+    pub(crate) fn new(
+        uploads: Uploads,
+        caller: Caller,
+        meta: InitModelMeta,
+        body: Body,
+        done: Callback<Uploaded>,
+    ) -> Self {
+        let deadline_ms = uploads.waits.now_ms() + MODEL_WAIT_MS;
+        Self { uploads, caller, meta, body, deadline_ms, done }
+    }
+
+    /// Answers, or waits in the ring and looks again. Blocks for copies and for the command, not for the wait.
+    pub(crate) fn end(self) {
+        match self.look() {
+            Err(error) => (self.done)(Err(error)),
+            Ok(Look::Now(job)) => {
+                let outcome = commit(&self.uploads, &self.caller, &self.meta, &job, self.body);
+                (self.done)(outcome.map(Uploaded::Ack));
+            }
+            Ok(Look::Later(_)) if self.uploads.waits.now_ms() >= self.deadline_ms => {
+                let why = format!("job {} has no model 0 yet", self.meta.job_id);
+                (self.done)(Err(CallError::Unavailable(why)));
+            }
+            Ok(Look::Later(position)) => {
+                let (waits, deadline_ms) = (self.uploads.waits.clone(), self.deadline_ms);
+                waits.after_change(position, vec![(Table::Job, Vec::new())], deadline_ms, move || self.end());
+            }
+        }
+    }
+
+    fn look(&self) -> Result<Look, CallError> {
+        let (rows, position) = self.uploads.artifacts.views.view();
+        let job = views::job_row(rows.as_ref(), &self.meta.job_id).map_err(rows_failed)?;
+        let Some(row) = job else {
+            if self.meta.lease_epoch > position {
+                return Ok(Look::Later(position));
+            }
+            return Err(CallError::NotFound(format!("job {} does not exist", self.meta.job_id)));
+        };
+        if row.get_job().has_model || row.init_task == self.meta.task_id {
+            return Ok(Look::Now(Box::new(row)));
+        }
+        match row.get_job().phase {
+            JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED => Ok(Look::Later(position)),
+            _ => Err(CallError::Precondition(format!("STALE_LEASE: job {} is over", self.meta.job_id))),
+        }
+    }
+}
+
+fn commit(
+    uploads: &Uploads,
+    caller: &Caller,
+    meta: &InitModelMeta,
+    job: &JobRow,
+    body: Body,
+) -> Result<Ack, CallError> {
+    let Body { mut writer, digest } = body;
+    if job.get_job().has_model {
+        let (rows, _) = uploads.artifacts.views.view();
+        return first_model_compared(rows.as_ref(), job, digest);
+    }
+    let bytes = writer.read_back().map_err(blob_failed)?;
+    if let Err(error) = check_model(&bytes, &GuardLimits::default()) {
+        return Ok(refusal(AckOutcome::ACK_REJECTED, error.to_string()));
+    }
+    let description = Description {
+        kind: "model".to_owned(),
+        job_id: job.get_job().job_id.clone(),
+        principal: caller.principal.clone(),
+        name: String::new(),
+    };
+    let placed = uploads.artifacts.place(&description, writer, digest)?;
+    let mut commit = CommitModel::new();
+    commit.set_job_id(job.get_job().job_id.clone());
+    commit.set_version(0);
+    commit.set_model_artifact(placed.artifact_id);
+    commit.set_model_receipts(placed.receipts.into());
+    commit.set_model_digest(digest.to_vec());
+    commit.set_task_id(meta.task_id.clone());
+    commit.set_epoch(meta.lease_epoch);
+    commit.set_optimizer(meta.optimizer.clone());
+    commit.set_numeric_class(meta.numeric_class.clone());
+    Ok(ack_of(uploads.propose(&caller.principal, Command_oneof_kind::commit_model(commit))?))
+}
+
+fn first_model_compared(rows: &dyn Rows, job: &JobRow, digest: [u8; 32]) -> Result<Ack, CallError> {
+    let first = match views::round_of(rows, job.sequence, 0).map_err(rows_failed)? {
+        Some(round) => round.input_model_digest,
+        None if job.get_job().model_version == 0 => job.get_job().model_digest.clone(),
+        // Round 0 is no longer kept: there is nothing to compare with.
+        None => digest.to_vec(),
+    };
+    if first == digest {
+        let mut ack = refusal(AckOutcome::ACK_DUPLICATE, String::new());
+        ack.set_success(true);
+        return Ok(ack);
+    }
+    let reason = "model 0 of this process differs from the job's: its initial values depend on more than job.seed";
+    Ok(refusal(AckOutcome::ACK_MISMATCH, reason.to_owned()))
+}

@@ -1,0 +1,215 @@
+//! A gradient whose bytes are here: whose it is, whether it can be one, and its way into the ledger.
+
+use std::sync::Arc;
+
+use raftgrid_manifest::{views, Rows, Table};
+use raftgrid_proto::v1::{Ack, AckOutcome, Command_oneof_kind, CommitGradient, JobRow, Outcome, RejectGradient, TaskRow};
+use raftgrid_train::{check_contribution, check_model, effective_weight, GuardLimits};
+
+use crate::acks::{ack_of, refusal};
+use crate::artifacts::{blob_failed, Description, Placed};
+use crate::limits::CATCH_UP_MS;
+use crate::old_clients;
+use crate::polls::rows_failed;
+use crate::ports::{CallError, Callback, Caller, GradientMeta, Uploaded};
+use crate::uploads::{Body, Uploads};
+
+/// One `SendGradients` whose bytes are here.
+pub(crate) struct Gradient {
+    uploads: Uploads,
+    caller: Caller,
+    meta: GradientMeta,
+    body: Body,
+    deadline_ms: u64,
+    done: Callback<Uploaded>,
+}
+
+/// A gradient's place, resolved.
+pub(crate) struct Target {
+    /// Of this job.
+    pub job: JobRow,
+    /// Computed by this trainer.
+    pub task: TaskRow,
+    /// Under this lease.
+    pub epoch: u64,
+    /// For this round.
+    pub round: u64,
+    /// Of this shard.
+    pub shard: u32,
+}
+
+/// The inner error is an answer: refused without harm.
+pub(crate) type Resolved = Result<Target, Box<Ack>>;
+
+type SharedRows = Arc<dyn Rows + Send + Sync>;
+
+/// What the rows say of it.
+enum Look {
+    /// They are new enough to judge it.
+    Now(SharedRows),
+    /// Not yet; the position of the rows. A client without leases is judged by these after the wait.
+    Later(u64, SharedRows),
+}
+
+impl Gradient {
+    /// It waits for at most `CATCH_UP_MS` from now on.
+    pub(crate) fn new(
+        uploads: Uploads,
+        caller: Caller,
+        meta: GradientMeta,
+        body: Body,
+        done: Callback<Uploaded>,
+    ) -> Self {
+        let deadline_ms = uploads.waits.now_ms() + CATCH_UP_MS;
+        Self { uploads, caller, meta, body, deadline_ms, done }
+    }
+
+    /// Answers, or waits in the ring and looks again. Blocks for copies and for the command, not for the wait.
+    pub(crate) fn end(self) {
+        let rows = match self.look() {
+            Err(error) => return (self.done)(Err(error)),
+            Ok(Look::Now(rows)) => rows,
+            Ok(Look::Later(position, _)) if self.uploads.waits.now_ms() < self.deadline_ms => {
+                let (waits, deadline_ms) = (self.uploads.waits.clone(), self.deadline_ms);
+                let interest = vec![(Table::Round, Vec::new()), (Table::Task, Vec::new())];
+                return waits.after_change(position, interest, deadline_ms, move || self.end());
+            }
+            Ok(Look::Later(_, rows)) if self.is_old_client() => rows,
+            Ok(Look::Later(..)) => {
+                let why = "this replica is behind the one that gave the lease";
+                return (self.done)(Err(CallError::Unavailable(why.to_owned())));
+            }
+        };
+        let outcome = enter(&self.uploads, &self.caller, &self.meta, &rows, self.body);
+        (self.done)(outcome.map(Uploaded::Ack));
+    }
+
+    fn is_old_client(&self) -> bool {
+        self.meta.lease_epoch == 0
+    }
+
+    /// A follower may have applied less than the sender has seen elsewhere, and a client without leases does not know that its shard is
+    /// leased a moment after it was given the model.
+    fn look(&self) -> Result<Look, CallError> {
+        let (rows, position) = self.uploads.artifacts.views.view();
+        let behind = if self.is_old_client() {
+            old_clients::awaits_lease(rows.as_ref(), &self.meta)?
+        } else {
+            let job = views::job_row(rows.as_ref(), &self.meta.job_id).map_err(rows_failed)?;
+            let committed = job.map_or(0, |row| row.get_job().rounds_committed);
+            self.meta.lease_epoch > position || self.meta.round > committed
+        };
+        Ok(if behind { Look::Later(position, rows) } else { Look::Now(rows) })
+    }
+}
+
+/// Into the ledger, or to be compared with what is there.
+fn enter(
+    uploads: &Uploads,
+    caller: &Caller,
+    meta: &GradientMeta,
+    rows: &SharedRows,
+    body: Body,
+) -> Result<Ack, CallError> {
+    let Body { mut writer, digest } = body;
+    let target = match resolve(rows.as_ref(), meta, digest)? {
+        Ok(target) => target,
+        Err(refused) => return Ok(*refused),
+    };
+    let known = views::contributions(rows.as_ref(), &target.job.get_job().job_id, target.round).map_err(rows_failed)?;
+    let known = known.into_iter().find(|row| row.shard == target.shard);
+    let model = views::round_of(rows.as_ref(), target.job.sequence, target.round).map_err(rows_failed)?;
+    let in_ledger = known.is_some_and(|row| !row.digest.is_empty());
+    let placed = if in_ledger {
+        // Its bytes are not needed: the ledger only compares digests now.
+        None
+    } else {
+        let Some(model) = model else {
+            return Ok(refusal(AckOutcome::ACK_STALE, format!("round {} is not open", target.round)));
+        };
+        let model = uploads.models.bytes(model.model_artifact)?;
+        let bytes = writer.read_back().map_err(blob_failed)?;
+        if let Err(reason) = check_gradient(&model, &bytes, meta.weight) {
+            return reject(uploads, &target, &reason, digest);
+        }
+        let description = Description {
+            kind: "gradient".to_owned(),
+            job_id: target.job.get_job().job_id.clone(),
+            principal: caller.principal.clone(),
+            name: String::new(),
+        };
+        Some(uploads.artifacts.place(&description, writer, digest)?)
+    };
+    let command = commit_gradient(&target, meta, placed, digest)?;
+    Ok(ack_of(uploads.propose(&caller.principal, Command_oneof_kind::commit_gradient(command))?))
+}
+
+fn reject(uploads: &Uploads, target: &Target, reason: &str, digest: [u8; 32]) -> Result<Ack, CallError> {
+    let mut reject = RejectGradient::new();
+    reject.set_job_id(target.job.get_job().job_id.clone());
+    reject.set_round(target.round);
+    reject.set_shard(target.shard);
+    reject.set_task_id(target.task.get_task().task_id.clone());
+    reject.set_epoch(target.epoch);
+    reject.set_reason(reason.to_owned());
+    reject.set_digest(digest.to_vec());
+    let reply = uploads.propose("", Command_oneof_kind::reject_gradient(reject))?;
+    if reply.outcome == Outcome::STALE_LEASE {
+        return Err(CallError::Precondition(format!("STALE_LEASE: {}", reply.message)));
+    }
+    Ok(refusal(AckOutcome::ACK_REJECTED, reason.to_owned()))
+}
+
+fn check_gradient(model: &[u8], bytes: &[u8], weight: f64) -> Result<(), String> {
+    let limits = GuardLimits::default();
+    let model = check_model(model, &limits).map_err(|error| error.to_string())?;
+    check_contribution(model.layout(), bytes, &limits).map_err(|error| error.to_string())?;
+    effective_weight(weight).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+fn commit_gradient(
+    target: &Target,
+    meta: &GradientMeta,
+    placed: Option<Placed>,
+    digest: [u8; 32],
+) -> Result<CommitGradient, CallError> {
+    let mut commit = CommitGradient::new();
+    commit.set_job_id(target.job.get_job().job_id.clone());
+    commit.set_round(target.round);
+    commit.set_shard(target.shard);
+    commit.set_task_id(target.task.get_task().task_id.clone());
+    commit.set_epoch(target.epoch);
+    commit.set_digest(digest.to_vec());
+    let weight = if meta.weight == 0.0 { 1.0 } else { meta.weight };
+    commit.set_weight_bits(weight.to_bits());
+    commit.set_state_artifact(meta.state_artifact.clone());
+    commit.set_numeric_class(meta.numeric_class.clone());
+    let metrics = String::from_utf8(meta.metrics_json.clone())
+        .map_err(|_| CallError::Invalid("metrics_json: not UTF-8".to_owned()))?;
+    commit.set_metrics_json(metrics);
+    if let Some(placed) = placed {
+        commit.set_artifact_id(placed.artifact_id);
+        commit.set_total_bytes(placed.total_bytes);
+        commit.set_receipts(placed.receipts.into());
+    }
+    Ok(commit)
+}
+
+/// Whose gradient it is.
+fn resolve(rows: &dyn Rows, meta: &GradientMeta, digest: [u8; 32]) -> Result<Resolved, CallError> {
+    if meta.lease_epoch == 0 {
+        return old_clients::resolve(rows, meta, digest);
+    }
+    let stale = || {
+        CallError::Precondition(format!(
+            "STALE_LEASE: task {} is not leased with epoch {}",
+            meta.task_id, meta.lease_epoch
+        ))
+    };
+    let task = views::task_row(rows, &meta.task_id).map_err(rows_failed)?.ok_or_else(stale)?;
+    let job_id = task.get_task().job_id.clone();
+    let job = views::job_row(rows, &job_id).map_err(rows_failed)?.ok_or_else(stale)?;
+    // Whether the epoch is still open is decided where the command is applied.
+    Ok(Ok(Target { epoch: meta.lease_epoch, round: meta.round, shard: meta.shard, job, task }))
+}

@@ -1,0 +1,81 @@
+//! Many seeds, on as many threads as there are cores. Each run is one thread's alone.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+
+use crate::world::{run, Options, Report};
+
+/// What came out of many runs.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Runs.
+    pub runs: u64,
+    /// Virtual time of all of them, in microseconds.
+    pub virtual_us: u64,
+    /// Events.
+    pub events: u64,
+    /// Entries that were committed.
+    pub entries: u64,
+    /// What happened how often.
+    pub counts: BTreeMap<String, u64>,
+    /// Runs in which something was wrong, by seed.
+    pub failed: Vec<Report>,
+}
+
+/// Runs the seeds `first..first + count`; `nodes` founders, or three and five by turns. `told` gets each failure when it is found. Ends early
+/// after `failures_max` of them.
+pub fn run_many(
+    first: u64,
+    count: u64,
+    nodes: Option<u64>,
+    failures_max: usize,
+    told: &(dyn Fn(&Report) + Sync),
+) -> Summary {
+    let next = AtomicU64::new(first);
+    let summary = Mutex::new(Summary::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                let enough = summary.lock().is_ok_and(|summary| summary.failed.len() >= failures_max);
+                if seed >= first + count || enough {
+                    break;
+                }
+                let report = run(Options { seed, nodes: nodes.unwrap_or(nodes_of(seed)), sink: None });
+                if !report.violations.is_empty() {
+                    told(&report);
+                }
+                if let Ok(mut summary) = summary.lock() {
+                    add(&mut summary, report);
+                }
+            });
+        }
+    });
+    let mut summary = summary.into_inner().unwrap_or_default();
+    summary.failed.sort_by_key(|report| report.seed);
+    summary
+}
+
+/// Founders of a seed's group if nobody says how many.
+pub fn nodes_of(seed: u64) -> u64 {
+    if seed % 4 == 3 {
+        5
+    } else {
+        3
+    }
+}
+
+fn add(summary: &mut Summary, report: Report) {
+    summary.runs += 1;
+    summary.virtual_us += report.virtual_us;
+    summary.events += report.events;
+    summary.entries += report.entries;
+    for (what, count) in &report.counts {
+        *summary.counts.entry((*what).to_owned()).or_default() += count;
+    }
+    if !report.violations.is_empty() {
+        summary.failed.push(report);
+    }
+}

@@ -1,0 +1,155 @@
+//! What can happen.
+
+use raftgrid_driver::Message;
+use raftgrid_store::SnapshotReader;
+
+use crate::calls::{Caller, Request, Response};
+use crate::disk::SimDisk;
+use crate::plan::{Every, Plan};
+
+/// A turn of one of a node's loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Tick,
+    Raft,
+    Apply,
+    SyncBegin,
+    SyncEnd,
+    Leader,
+    LeaderDue(u64),
+    Timer(u64),
+    Pool,
+    Janitor,
+    Flushed,
+    Room,
+}
+
+/// A snapshot on its way.
+pub(super) struct Transfer {
+    pub(super) from: u64,
+    pub(super) from_life: u64,
+    pub(super) to: u64,
+    pub(super) store: [u8; 16],
+    pub(super) message: Message,
+    pub(super) reader: SnapshotReader<SimDisk>,
+}
+
+/// Trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Partition,
+    Crash,
+    CrashAll,
+    Pause,
+    ClockJump,
+    FullDisk,
+    LowDisk,
+    FailedSync,
+    LostDisk,
+    RottenSnapshot,
+    Change,
+    Transfer,
+    Snapshot,
+    WorkerDeath,
+    WorkerPause,
+}
+
+impl Fault {
+    pub(super) const ALL: [Self; 15] = [
+        Self::Partition,
+        Self::Crash,
+        Self::CrashAll,
+        Self::Pause,
+        Self::ClockJump,
+        Self::FullDisk,
+        Self::LowDisk,
+        Self::FailedSync,
+        Self::LostDisk,
+        Self::RottenSnapshot,
+        Self::Change,
+        Self::Transfer,
+        Self::Snapshot,
+        Self::WorkerDeath,
+        Self::WorkerPause,
+    ];
+
+    pub(super) fn every(self, plan: &Plan) -> Every {
+        match self {
+            Self::Partition => plan.partition,
+            Self::Crash => plan.crash,
+            Self::CrashAll => plan.crash_all,
+            Self::Pause => plan.pause,
+            Self::ClockJump => plan.clock_jump,
+            Self::FullDisk => plan.full_disk,
+            Self::LowDisk => plan.low_disk,
+            Self::FailedSync => plan.failed_sync,
+            Self::LostDisk => plan.lost_disk,
+            Self::RottenSnapshot => plan.rotten_snapshot,
+            Self::Change => plan.change,
+            Self::Transfer => plan.transfer,
+            Self::Snapshot => plan.snapshot,
+            Self::WorkerDeath => plan.worker_death,
+            Self::WorkerPause => plan.worker_pause,
+        }
+    }
+
+    /// For counts and the trace.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Partition => "partition",
+            Self::Crash => "crash",
+            Self::CrashAll => "crash-all",
+            Self::Pause => "pause",
+            Self::ClockJump => "clock-jump",
+            Self::FullDisk => "full-disk",
+            Self::LowDisk => "low-disk",
+            Self::FailedSync => "failed-sync",
+            Self::LostDisk => "lost-disk",
+            Self::RottenSnapshot => "rotten-snapshot",
+            Self::Change => "change",
+            Self::Transfer => "transfer",
+            Self::Snapshot => "snapshot",
+            Self::WorkerDeath => "worker-death",
+            Self::WorkerPause => "worker-pause",
+        }
+    }
+}
+
+/// An event.
+pub(super) enum Event {
+    Start { node: u64 },
+    Turn { node: u64, life: u64, turn: Turn },
+    Message { to: u64, from: u64, store: [u8; 16], message: Message },
+    Snapshot(Box<Transfer>),
+    SnapshotReport { node: u64, life: u64, to: u64, ok: bool },
+    Forward { to: u64, batch: Vec<u8> },
+    Call { node: u64, caller: Caller, number: u64, request: Request },
+    Answer { caller: Caller, number: u64, response: Response },
+    Wake(Caller),
+    Fault(Fault),
+    Mend,
+    Repair { node: u64 },
+    Retire { node: u64 },
+    Heal,
+    Look,
+}
+
+impl Event {
+    /// The node that it happens to, and of which life, if of a certain one.
+    pub(super) fn node(&self) -> Option<(u64, Option<u64>)> {
+        match self {
+            Self::Turn { node, life, .. } | Self::SnapshotReport { node, life, .. } => Some((*node, Some(*life))),
+            Self::Message { to, .. } | Self::Forward { to, .. } => Some((*to, None)),
+            Self::Snapshot(transfer) => Some((transfer.to, None)),
+            Self::Start { node } | Self::Call { node, .. } => Some((*node, None)),
+            Self::Answer { .. }
+            | Self::Wake(_)
+            | Self::Fault(_)
+            | Self::Mend
+            | Self::Repair { .. }
+            | Self::Retire { .. }
+            | Self::Heal
+            | Self::Look => None,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Changes of the membership: new machines join as learners, others go, leadership moves.
+
+use bytes::Bytes;
+use raftgrid_driver::MembershipChange;
+use raftgrid_store::BootMode;
+
+use super::event::Event;
+use super::{World, CLUSTER};
+use crate::node::SimNode;
+
+/// Most members that a group is given.
+const MEMBERS_MAX: usize = 6;
+
+impl World {
+    /// One change, through the leader.
+    pub(super) fn change(&mut self) {
+        self.note_changes();
+        let Some(leader) = self.leader() else { return };
+        let conf = &leader.conf;
+        let members: Vec<u64> = conf.voters.iter().chain(&conf.learners).copied().collect();
+        let gone = |node: &u64| self.nodes.get(node).is_none_or(|machine| machine.gone);
+        let lost = members.iter().copied().find(gone);
+        let others: Vec<u64> = conf.voters.iter().copied().filter(|node| *node != leader.node).collect();
+        let change = match (lost, self.rng.below(4)) {
+            (Some(node), 0..=1) => MembershipChange::Remove { node },
+            (_, 0..=1) if members.len() < MEMBERS_MAX => MembershipChange::AddLearner { node: self.new_machine() },
+            (_, 2) if conf.voters.len() > 3 => match self.rng.pick(&others) {
+                Some(node) => MembershipChange::Demote { node: *node },
+                None => return,
+            },
+            _ if conf.voters.len() > 3 => match self.rng.pick(&others) {
+                Some(node) => MembershipChange::Remove { node: *node },
+                None => return,
+            },
+            _ => match self.rng.pick(&conf.learners) {
+                Some(node) => MembershipChange::Promote { node: *node },
+                None => MembershipChange::AddLearner { node: self.new_machine() },
+            },
+        };
+        let node = leader.node;
+        let changes = self.changes.clone();
+        self.note("change", [node, self.next_node, 0, 0]);
+        self.within(node, |live| {
+            let told = change.clone();
+            let callback = Box::new(move |outcome| changes.push([(told, outcome)]));
+            live.hand.replica.handle().change_membership(change, Bytes::new(), callback);
+            Ok(())
+        });
+    }
+
+    /// Outcomes that have come: who was taken out is switched off some time later.
+    pub(super) fn note_changes(&mut self) {
+        for (change, outcome) in self.changes.take() {
+            self.count(if outcome.is_ok() { "changed" } else { "not changed" });
+            if let (MembershipChange::Remove { node }, Ok(_)) = (change, outcome) {
+                let delay = self.rng.around(3_000_000);
+                self.after(delay, Event::Retire { node });
+            }
+        }
+    }
+
+    /// A machine that was taken out of the group is switched off.
+    pub(super) fn retire(&mut self, node: u64) {
+        if self.nodes.get(&node).is_some_and(|machine| !machine.gone) {
+            self.lose(node);
+        }
+    }
+
+    fn new_machine(&mut self) -> u64 {
+        let node = self.next_node;
+        self.next_node += 1;
+        let mode = BootMode::Join { cluster_id: CLUSTER.to_owned(), node_id: node };
+        let machine = SimNode::new(node, mode, &self.plan, &mut self.rng, self._blobs.path());
+        self.nodes.insert(node, machine);
+        self.known.push(node);
+        let delay = self.rng.around(300_000);
+        self.after(delay, Event::Start { node });
+        node
+    }
+
+    /// Leadership is handed to somebody.
+    pub(super) fn transfer(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let to = if self.rng.chance(500) { None } else { self.rng.pick(&leader.conf.voters).copied() };
+        self.within(leader.node, |live| {
+            live.hand.replica.handle().transfer_leadership(to, Box::new(|_| ()));
+            Ok(())
+        });
+    }
+}
