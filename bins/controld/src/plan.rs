@@ -123,9 +123,8 @@ fn boot(
             let cluster_id = given.map_or(derived, str::to_owned);
             Ok((cluster_id.clone(), BootMode::Join { cluster_id, node_id: node }))
         }
-        (false, Some(_)) => {
-            Err(settings.bad("cluster_id", "only a replica that joins is told the id; a founder's follows from name and peers"))
-        }
+        (false, Some(_)) => Err(settings
+            .bad("cluster_id", "only a replica that joins is told the id; a founder's follows from name and peers")),
         (false, None) => {
             let founders = members.iter().map(|row| row.node_id).collect();
             Ok((derived.clone(), BootMode::Found { cluster_id: derived, node_id: node, founders }))
@@ -214,9 +213,7 @@ fn advertised_client(addresses: &Addresses, own: Option<&MemberRow>) -> String {
 fn check_address(settings: &Settings, key: &str, address: &str) -> Result<(), SettingsError> {
     match address.rsplit_once(':') {
         None | Some(("", _)) => Err(settings.bad(key, "an address is HOST:PORT")),
-        Some((_, port)) if port.parse::<u16>().is_err() => {
-            Err(settings.bad(key, "the port is a number below 65536"))
-        }
+        Some((_, port)) if port.parse::<u16>().is_err() => Err(settings.bad(key, "the port is a number below 65536")),
         Some(_) => Ok(()),
     }
 }
@@ -437,7 +434,8 @@ mod tests {
             let error = of_file(&format!("{{{keys}, {NODE}}}")).unwrap_err();
             assert!(error.contains(expected), "{keys}: {error}");
         }
-        let bad = |from: &str, to: &str| of_file(&format!("{{\"node_id\": 1, {}}}", NODE.replace(from, to))).unwrap_err();
+        let bad =
+            |from: &str, to: &str| of_file(&format!("{{\"node_id\": 1, {}}}", NODE.replace(from, to))).unwrap_err();
         assert!(bad("50ms", "soon").contains("`raft.commit_timeout` = `soon`"));
         assert!(bad("250", "0").contains("`grpc.max_concurrent_streams` = `0`"));
         assert!(bad("\"0.0.0.0\"", "\"here\"").contains("`bind_address` = `here`"));
@@ -447,7 +445,9 @@ mod tests {
     fn a_joiner_may_be_told_the_cluster_s_id_and_a_founder_may_not() {
         let joiner = [("node_id", "4"), ("data_dir", "/d"), ("peers", PEERS), ("cluster_id", "prod-0011223344556677")];
         let plan = planned(&[&joiner[..], &[("join", "true")]].concat()).unwrap();
-        assert!(matches!(plan.boot, BootMode::Join { cluster_id, node_id: 4 } if cluster_id == "prod-0011223344556677"));
+        assert!(
+            matches!(plan.boot, BootMode::Join { cluster_id, node_id: 4 } if cluster_id == "prod-0011223344556677")
+        );
         assert!(planned(&joiner).unwrap_err().contains("replica 4 itself is not on the list"));
         let founder = [("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS), ("cluster_id", "x")];
         assert!(planned(&founder).unwrap_err().contains("only a replica that joins"));

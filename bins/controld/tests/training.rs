@@ -226,7 +226,8 @@ fn a_damaged_copy_is_read_through_another_replica_from_the_same_byte_on() {
     let holders: Vec<usize> = (0..3).filter(|at| copy(&cluster, *at).is_file()).collect();
     assert_eq!(holders.len(), 2, "as many copies as one failure needs");
     let only = |cluster: &Cluster, at: usize| {
-        let config = ClientConfig { timeout: harness::PATIENCE, ..ClientConfig::new([cluster.replicas[at].client.clone()]) };
+        let config =
+            ClientConfig { timeout: harness::PATIENCE, ..ClientConfig::new([cluster.replicas[at].client.clone()]) };
         Client::new(config).expect("an endpoint")
     };
     let damage = |path: &std::path::Path| {

@@ -124,7 +124,8 @@ fn a_program_that_is_nowhere_fails_its_task_after_a_bounded_number_of_attempts()
     let cluster = Cluster::start(1, &[]);
     let _one = worker(&cluster, "one", &python());
     let data = r#"{"argv":["no-such-program"]}"#;
-    let (code, _, errors) = cluster.gridctl(&["task", "submit", "--type", "command", "--data", data, "--wait", "--id", "x"]);
+    let (code, _, errors) =
+        cluster.gridctl(&["task", "submit", "--type", "command", "--data", data, "--wait", "--id", "x"]);
     assert_eq!(code, 1);
     assert!(errors.contains("program `no-such-program` does not exist"), "{errors}");
     let attempts = json(&cluster, &["task", "get", "x"])["attempt"].as_u64().expect("a number");
@@ -142,7 +143,9 @@ fn a_cancelled_task_that_is_retried_runs_again_under_a_name_that_is_told() {
     assert_eq!(code, 0, "{errors}");
     assert!(out.contains("runs again as x/retry-1"), "{out}");
     cluster.start_worker("worker-1");
-    wait_for("the second life", || (json(&cluster, &["task", "get", "x/retry-1"])["status"] == "completed").then_some(()));
+    wait_for("the second life", || {
+        (json(&cluster, &["task", "get", "x/retry-1"])["status"] == "completed").then_some(())
+    });
     assert_eq!(json(&cluster, &["task", "get", "x"])["phase"], "cancelled", "what is over does not change");
 }
 

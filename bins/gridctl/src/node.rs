@@ -15,7 +15,8 @@ pub(crate) fn run(context: &Context, command: Node) -> Result<()> {
         Node::List => {
             let nodes = client.list_nodes()?;
             let json = Value::Array(nodes.iter().map(node_json).collect());
-            let headers = ["node", "status", "eligibility", "tasks", "slots", "cpu %", "address", "region", "cannot run", "beat"];
+            let headers =
+                ["node", "status", "eligibility", "tasks", "slots", "cpu %", "address", "region", "cannot run", "beat"];
             context.output.show(&headers, nodes.iter().map(row).collect(), &json);
             return Ok(());
         }

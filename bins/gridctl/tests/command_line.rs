@@ -49,7 +49,12 @@ fn each_mistake_ends_with_its_status_and_one_line_that_names_cause_and_next_step
         ("dev kill leader", 1, "no dev cluster here", "gridctl dev up"),
         ("dev down", 1, "no dev cluster here", "gridctl dev up"),
         ("job list --endpoints 127.0.0.1:1 --timeout 200ms", 1, NOBODY, "gridctl cluster status"),
-        ("train a.py --name n --shards 1 --workers 1 --rounds 1 --endpoints 127.0.0.1:1 --timeout 200ms", 1, NOBODY, "--timeout"),
+        (
+            "train a.py --name n --shards 1 --workers 1 --rounds 1 --endpoints 127.0.0.1:1 --timeout 200ms",
+            1,
+            NOBODY,
+            "--timeout",
+        ),
         ("cluster add_leaner 4", 2, "unknown command `add_leaner`", "add-learner"),
         ("demo --script none.py", 1, "script none.py does not exist", "path"),
     ] {

@@ -57,7 +57,10 @@ impl Desk {
     /// A shell with the binaries in its path.
     fn shell(&self, line: &str) -> Command {
         let binaries = Path::new(env!("CARGO_BIN_EXE_gridctl")).parent().expect("a folder").display().to_string();
-        assert!(Path::new(&binaries).join("controld").is_file(), "controld is not built; run `cargo build --release --bins` first");
+        assert!(
+            Path::new(&binaries).join("controld").is_file(),
+            "controld is not built; run `cargo build --release --bins` first"
+        );
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("sh");
         command
@@ -124,7 +127,8 @@ fn the_commands_of_the_readme_do_what_it_says() {
         at += 1;
     }
     // The job lived through the kill of its leader, and its ledger says so.
-    let has = |name: &str, value: &str| audited.lines().any(|line| line.starts_with(name) && line.trim().ends_with(value));
+    let has =
+        |name: &str, value: &str| audited.lines().any(|line| line.starts_with(name) && line.trim().ends_with(value));
     assert!(has("accepted", "360") && has("lost", "0"), "{audited}");
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use raftgrid_manifest::{views, Rows, Table};
-use raftgrid_proto::v1::{Ack, AckOutcome, Command_oneof_kind, CommitGradient, JobRow, Outcome, RejectGradient, TaskRow};
+use raftgrid_proto::v1::{
+    Ack, AckOutcome, Command_oneof_kind, CommitGradient, JobRow, Outcome, RejectGradient, TaskRow,
+};
 use raftgrid_train::{check_contribution, check_model, effective_weight, GuardLimits};
 
 use crate::acks::{ack_of, refusal};

@@ -103,8 +103,7 @@ mod tests {
     fn who_waits_keeps_a_place_and_gives_it_back() {
         let clock = Arc::new(ByHand::default());
         let timer = Timer::new(clock.clone());
-        let waits =
-            Waits { ring: Ring::new(0, timer), pool: Pool::start("test", 1, 1), clock };
+        let waits = Waits { ring: Ring::new(0, timer), pool: Pool::start("test", 1, 1), clock };
         let (sender, gone_on) = unbounded();
         waits.after_change(0, vec![(Table::Job, Vec::new())], 9, move || sender.send(()).expect("the test listens"));
         assert!(matches!(waits.place(), Err(CallError::Exhausted(_))));
