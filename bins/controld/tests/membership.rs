@@ -148,3 +148,14 @@ fn a_leader_that_is_asked_to_end_hands_leadership_over_first() {
     let next = cluster.leader();
     assert_ne!(next, leader);
 }
+
+#[test]
+fn cluster_time_moves_forward_when_it_is_told_to_and_never_back() {
+    let cluster = Cluster::start(3, &[]);
+    cluster.leader();
+    let far = 4_000_000_000_000_u64.to_string();
+    let (code, out, errors) = cluster.gridctl(&["cluster", "set-time", "--unix-ms", &far, "--output", "json"]);
+    assert!(code == 0 && out.contains(&far), "{out}{errors}");
+    let (code, _, errors) = cluster.gridctl(&["cluster", "set-time"]);
+    assert!(code == 1 && errors.contains("never goes back"), "{errors}");
+}

@@ -294,6 +294,12 @@ pub(crate) enum Cluster {
     VerifyLeader,
     /// Wait until everything committed so far is applied
     Barrier,
+    /// Move cluster time forward to the leader's wall clock, after an outage or a wrong clock
+    SetTime {
+        /// Another time, in milliseconds since 1970
+        #[structopt(long, value_name = "MS")]
+        unix_ms: Option<u64>,
+    },
     /// Hand leadership to another replica
     #[structopt(aliases = &["leadership_transfer", "leadership_transfer_to_server", "leadership-transfer-to-server"])]
     LeadershipTransfer {

@@ -3,7 +3,7 @@
 use raftgrid_client::request_id;
 use raftgrid_proto::v1::{
     BarrierRequest, ChangeMemberRequest, ChangeMemberResponse, LeaderRequest, LeadershipTransferRequest, Member,
-    SnapshotRequest, StateResponse, StatsRequest, VerifyLeaderRequest,
+    SetTimeRequest, SnapshotRequest, StateResponse, StatsRequest, VerifyLeaderRequest,
 };
 use raftgrid_rpc::methods as rpc;
 use serde_json::{json, Value};
@@ -53,6 +53,14 @@ pub(crate) fn run(context: &Context, command: Cluster) -> Result<()> {
         Cluster::Barrier => {
             let index = client.call(&rpc::CLUSTER_BARRIER, &BarrierRequest::new(), timeout)?.get_index();
             output.done(format!("applied up to index {index}"), &json!({"index": index}));
+        }
+        Cluster::SetTime { unix_ms } => {
+            let mut request = SetTimeRequest::new();
+            request.set_unix_ms(unix_ms.unwrap_or(0));
+            let answer = client.call(&rpc::CLUSTER_SET_TIME, &request, timeout)?;
+            let (before, after) = (answer.get_before_ms(), answer.get_after_ms());
+            let moved = format!("cluster time moved forward by {} ms", after - before);
+            output.done(moved, &json!({"before_ms": before, "after_ms": after}));
         }
         Cluster::LeadershipTransfer { to } => {
             let mut request = LeadershipTransferRequest::new();

@@ -28,6 +28,7 @@ pub(crate) fn register(surface: Surface) -> Surface {
         .unary(&methods::CLUSTER_TRANSFER, transfer)
         .unary(&methods::CLUSTER_VERIFY_LEADER, verify_leader)
         .unary(&methods::CLUSTER_BARRIER, barrier)
+        .unary(&methods::CLUSTER_SET_TIME, set_time)
         .unary(&methods::CLUSTER_SHUTDOWN, shutdown)
 }
 
@@ -85,6 +86,14 @@ async fn transfer(
 async fn verify_leader(core: Arc<Core>, _: Context, _: VerifyLeaderRequest) -> Answer<VerifyLeaderResponse> {
     let mut response = VerifyLeaderResponse::new();
     response.set_read_index(ask(|done| core.ports.cluster.verify_leader(done)).await?);
+    Ok(response)
+}
+
+async fn set_time(core: Arc<Core>, _: Context, request: SetTimeRequest) -> Answer<SetTimeResponse> {
+    let (before, after) = ask(|done| core.ports.cluster.set_time(request.get_unix_ms(), done)).await?;
+    let mut response = SetTimeResponse::new();
+    response.set_before_ms(before);
+    response.set_after_ms(after);
     Ok(response)
 }
 

@@ -144,6 +144,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts one that does not run, without what is put before its command line.
+    pub fn start_plain(&self, at: usize) -> Result<()> {
+        let mut command = self.command(at);
+        if !self.seats[at].wrap.is_empty() {
+            let whole: Vec<std::ffi::OsString> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
+            command = Command::new(&self.controld);
+            // Behind the wrapper's own words and the program's name.
+            command.args(&whole[self.seats[at].wrap.len()..]);
+        }
+        let process = Process::start(&mut command, &self.seats[at].log)?;
+        *lock(&self.processes[at]) = Some(process);
+        Ok(())
+    }
+
     /// SIGKILL; gone when it returns.
     pub fn kill(&self, at: usize) {
         if let Some(mut process) = lock(&self.processes[at]).take() {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::chance::Chance;
 use crate::cluster::{pause_ms, wait_for, Cluster};
+use crate::disks::Disks;
 use crate::limits::VIOLATIONS_SHOWN;
 use crate::load::{Load, Mix, Shared};
 use crate::nemesis::{draw, Fault, Nemesis};
@@ -33,6 +34,10 @@ pub struct Plan {
     pub faults: Vec<(Fault, u64)>,
     /// Replicas in network namespaces, not behind proxies.
     pub routed: bool,
+    /// Each replica on a small disk of its own.
+    pub small_disks: bool,
+    /// Put before the command line of the first replica, whose disk is then slow or fails.
+    pub wrap: Vec<String>,
     /// Clients.
     pub mix: Mix,
     /// Longer pauses of clients.
@@ -74,6 +79,10 @@ pub fn fire(plan: &Plan, dir: &Path) -> Result<Outcome> {
         Some(_) => None,
         None => Some(Proxies::start(&seats.iter().map(|seat| seat.raft.clone()).collect::<Vec<_>>())?),
     };
+    // Unmounted after the last process has ended.
+    let data: Vec<PathBuf> = seats.iter().map(|seat| seat.data_dir.clone()).collect();
+    let disks = plan.small_disks.then(|| Disks::mount(&data)).transpose()?;
+    seats[0].wrap.extend(plan.wrap.clone());
     for (at, seat) in seats.iter_mut().enumerate() {
         if let Some(proxies) = &proxies {
             seat.raft_public = proxies.addresses()[at].clone();
@@ -89,21 +98,30 @@ pub fn fire(plan: &Plan, dir: &Path) -> Result<Outcome> {
             owners.pids().into_iter().find(|(pid, _)| holds_socket(*pid, inode)).map(|(_, at)| at)
         }));
     }
-    let result = run(plan, dir, &cluster, proxies.as_ref(), net.as_ref());
+    let result =
+        run(plan, dir, &cluster, Between { proxies: proxies.as_ref(), net: net.as_ref(), disks: disks.as_ref() });
     for at in 0..cluster.len() {
         cluster.kill(at);
     }
     result
 }
 
-fn run(plan: &Plan, dir: &Path, cluster: &Cluster, proxies: Option<&Proxies>, net: Option<&Net>) -> Result<Outcome> {
+/// Where faults are done.
+struct Between<'a> {
+    proxies: Option<&'a Proxies>,
+    net: Option<&'a Net>,
+    disks: Option<&'a Disks>,
+}
+
+fn run(plan: &Plan, dir: &Path, cluster: &Cluster, between: Between<'_>) -> Result<Outcome> {
+    let Between { proxies, net, disks } = between;
     for at in 0..cluster.len() {
         cluster.start(at)?;
     }
     cluster.settled()?;
     let endpoints: Vec<String> = cluster.seats().iter().map(|seat| seat.client.clone()).collect();
     let load = Load::start(Shared::new(endpoints.clone(), plan.seed, plan.slower), plan.mix)?;
-    let mut nemesis = Nemesis { cluster, proxies, net, chance: Chance::new(plan.seed, 1) };
+    let mut nemesis = Nemesis { cluster, proxies, net, disks, chance: Chance::new(plan.seed, 1) };
     let started = Instant::now();
     let mut outcome = Outcome {
         name: plan.name.clone(),
@@ -163,6 +181,7 @@ fn under_fire(
     // Something must be there before the first fault.
     wait_for("the first acknowledged writes", || (record.acks().len() > 20).then_some(()))?;
     while outcome.kills < plan.kills && started.elapsed() < plan.time {
+        revive(plan, cluster)?;
         let fault = draw(&mut nemesis.chance, &plan.faults);
         let leader =
             cluster.settled().with_context(|| format!("before fault {}", outcome.faults.values().sum::<u64>()))?;
@@ -179,6 +198,23 @@ fn under_fire(
             outcome.failovers_ms.push((next - killed) / 1_000);
         }
         pause_ms(nemesis.chance.between(50, 600));
+    }
+    Ok(())
+}
+
+/// A replica whose disk fails ends itself; it is started again, on a disk that works. Nobody else may end by itself.
+fn revive(plan: &Plan, cluster: &Cluster) -> Result<()> {
+    for (node, status) in cluster.died() {
+        let at = (node - 1) as usize;
+        if plan.wrap.is_empty() || at != 0 {
+            anyhow::bail!("replica {node} ended by itself ({status})\n{}", cluster.last_words());
+        }
+        let said = std::fs::read_to_string(&cluster.seats()[at].log).unwrap_or_default();
+        let last = said.lines().rfind(|line| line.contains("failed to sync")).map(str::to_owned);
+        let last =
+            last.with_context(|| format!("replica {node} ended without saying why\n{}", cluster.last_words()))?;
+        println!("replica {node} ended by itself, as it must on a disk that fails: {last}");
+        cluster.start_plain(at)?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@
 pub mod calls;
 pub mod chance;
 pub mod cluster;
+pub mod disks;
 pub mod fire;
 pub mod limits;
 pub mod load;

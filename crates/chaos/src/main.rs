@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use raftgrid_chaos::cluster::program;
+use raftgrid_chaos::disks::{self, Disks};
 use raftgrid_chaos::fire::{fire, Outcome, Plan};
 use raftgrid_chaos::load::Mix;
 use raftgrid_chaos::nemesis::Fault;
@@ -81,6 +82,8 @@ fn run(options: &Options) -> Result<usize> {
         time: Duration::from_secs(options.seconds.unwrap_or(seconds)),
         faults: faults.to_vec(),
         routed: false,
+        small_disks: false,
+        wrap: Vec::new(),
         mix,
         slower: if options.short { 1 } else { 5 },
         controld: controld.clone(),
@@ -102,6 +105,27 @@ fn run(options: &Options) -> Result<usize> {
                 let mut plan = plan("namespaces", 3, u64::MAX, long(10, 120), &Fault::ROUTED);
                 plan.routed = true;
                 outcomes.push(fire(&plan, &dir.join("namespaces"))?);
+            }
+        }
+    }
+    if wanted("disk") {
+        let small = dir.join("small-disk.toml");
+        disks::settings(&small)?;
+        let mut full = plan("full disks", 3, u64::MAX, long(12, 120), &Fault::DISKS);
+        (full.small_disks, full.config) = (true, Some(small));
+        match Disks::mount(&[dir.join("trial")]).map(drop) {
+            Err(error) => println!("skipped: full disks ({error:#})"),
+            Ok(()) => outcomes.push(fire(&full, &dir.join("full-disks"))?),
+        }
+        match record::strace_works() {
+            Err(error) => println!("skipped: slow and failing disks ({error:#})"),
+            Ok(()) => {
+                let mut slow = plan("slow disk", 3, u64::MAX, long(8, 60), &Fault::LOOPBACK);
+                slow.wrap = disks::slow_fsync(40_000);
+                outcomes.push(fire(&slow, &dir.join("slow-disk"))?);
+                let mut failing = plan("failing disk", 3, u64::MAX, long(6, 30), &[(Fault::StopFollower, 1)]);
+                failing.wrap = disks::failing_fsync(60);
+                outcomes.push(fire(&failing, &dir.join("failing-disk"))?);
             }
         }
     }

@@ -5,8 +5,10 @@ use std::fmt;
 use anyhow::Result;
 use rustix::process::Signal;
 
+use crate::calls::Caller;
 use crate::chance::Chance;
-use crate::cluster::{pause_ms, Cluster};
+use crate::cluster::{pause_ms, wait_for, Cluster};
+use crate::disks::{Disks, LOW_WATER_BYTES};
 use crate::netns::Net;
 use crate::proxy::{Proxies, Rule, Way};
 
@@ -45,6 +47,12 @@ pub enum Fault {
     RouteToLeader,
     /// Between network namespaces: neither way.
     RouteBoth,
+    /// The leader's disk falls below the low-water mark.
+    LowLeader,
+    /// All disks do: writes are refused, reads go on.
+    LowAll,
+    /// A disk is full to the last byte.
+    FullDisk,
 }
 
 impl fmt::Display for Fault {
@@ -66,6 +74,9 @@ impl fmt::Display for Fault {
             Fault::RouteFromLeader => "netns: from leader",
             Fault::RouteToLeader => "netns: to leader",
             Fault::RouteBoth => "netns: both ways",
+            Fault::LowLeader => "low disk: leader",
+            Fault::LowAll => "low disk: all",
+            Fault::FullDisk => "full disk",
         })
     }
 }
@@ -97,6 +108,10 @@ impl Fault {
         (Fault::Flap, 2),
     ];
 
+    /// Faults of disks.
+    pub const DISKS: [(Fault, u64); 4] =
+        [(Fault::LowLeader, 3), (Fault::LowAll, 2), (Fault::FullDisk, 2), (Fault::KillLeader, 1)];
+
     /// Faults between network namespaces.
     pub const ROUTED: [(Fault, u64); 4] =
         [(Fault::RouteFromLeader, 3), (Fault::RouteToLeader, 3), (Fault::RouteBoth, 3), (Fault::KillLeader, 1)];
@@ -123,6 +138,8 @@ pub struct Nemesis<'a> {
     pub proxies: Option<&'a Proxies>,
     /// Between them, in namespaces.
     pub net: Option<&'a Net>,
+    /// Under them.
+    pub disks: Option<&'a Disks>,
     /// How long, whom.
     pub chance: Chance,
 }
@@ -150,6 +167,9 @@ impl Nemesis<'_> {
             Fault::RouteFromLeader => self.route(leader, true, false),
             Fault::RouteToLeader => self.route(leader, false, true),
             Fault::RouteBoth => self.route(leader, true, true),
+            Fault::LowLeader => self.low(&[leader]),
+            Fault::LowAll => self.low(&(0..count).collect::<Vec<_>>()),
+            Fault::FullDisk => self.full(if self.chance.one_in(2) { leader } else { other }),
         }
     }
 
@@ -254,6 +274,41 @@ impl Nemesis<'_> {
         for other in &others {
             net.unblock(leader, *other)?;
             net.unblock(*other, leader)?;
+        }
+        Ok(())
+    }
+
+    /// The replica looks at its disk every second.
+    fn low(&mut self, victims: &[usize]) -> Result<()> {
+        let Some(disks) = self.disks else { return Ok(()) };
+        for at in victims {
+            disks.fill(*at, LOW_WATER_BYTES / 2)?;
+        }
+        pause_ms(self.chance.between(1_500, 3_500));
+        if victims.len() == self.cluster.len() {
+            self.reads_go_on()?;
+        }
+        for at in victims {
+            disks.free(*at)?;
+        }
+        Ok(())
+    }
+
+    /// Without room anywhere: what is there can be read all the same.
+    fn reads_go_on(&mut self) -> Result<()> {
+        let endpoints = self.cluster.seats().iter().map(|seat| seat.client.clone()).collect();
+        let mut caller = Caller::new(endpoints, Chance::new(self.chance.next(), 0))?;
+        wait_for("a linearizable read while all disks are low", || caller.read("reg-0")).map(drop)
+    }
+
+    /// A replica on a full disk may end itself, with a reason; it is started again when there is room.
+    fn full(&mut self, at: usize) -> Result<()> {
+        let Some(disks) = self.disks else { return Ok(()) };
+        disks.fill(at, 0)?;
+        pause_ms(self.chance.between(1_000, 3_000));
+        disks.free(at)?;
+        if self.cluster.died().iter().any(|(node, _)| *node == self.cluster.seats()[at].node) {
+            self.cluster.start(at)?;
         }
         Ok(())
     }

@@ -10,6 +10,8 @@
 pub mod core;
 mod error;
 pub mod limits;
+#[doc(hidden)]
+pub mod mutant;
 pub mod pack;
 pub mod runner;
 #[cfg(any(test, feature = "testing"))]

@@ -43,7 +43,11 @@ pub fn apply(rows: &dyn Rows, entry_index: u64, payloads: &[impl AsRef<[u8]>]) -
             payload: at,
             cause: cause.to_string(),
         })?;
-        meta.cluster_time_ms = meta.cluster_time_ms.max(batch.cluster_time_ms);
+        meta.cluster_time_ms = if crate::mutant::on("cluster_time_as_stamped") {
+            batch.cluster_time_ms
+        } else {
+            meta.cluster_time_ms.max(batch.cluster_time_ms)
+        };
         let mut answers = Vec::with_capacity(batch.commands.len());
         for command in batch.get_commands() {
             answers.push(if ordinal < COMMANDS_PER_ENTRY_MAX {

@@ -17,6 +17,8 @@ mod ledger;
 pub mod limits;
 mod machine;
 mod make;
+#[doc(hidden)]
+pub mod mutant;
 mod overlay;
 mod position;
 pub mod predicates;

@@ -11,6 +11,7 @@ use crate::limits::{
     ID_BYTES_MAX, REQUESTS_FORGOTTEN_PER_COMMAND, REQUESTS_MAX, REQUEST_AGE_MS_MAX, REQUEST_AHEAD_MS_MAX,
 };
 use crate::machine::Machine;
+use crate::mutant;
 use crate::overlay::Layer;
 use crate::position::Position;
 use crate::read;
@@ -60,6 +61,9 @@ pub(crate) fn answered(machine: &Machine<'_>, command: &Command) -> Result<Optio
         return Err(invalid("principal", format!("at most {ID_BYTES_MAX} bytes")));
     }
     let created = created_ms(id).ok_or_else(|| invalid("request_id", "must be a UUIDv7"))?;
+    if mutant::on("request_ids_forgotten") {
+        return Ok(None);
+    }
     if let Some(row) = read::request(&machine.rows, &keys::request(&command.principal, id))? {
         if row.command_digest != digest(command) {
             return Err(refuse(Outcome::ALREADY_EXISTS, format!("request {id} was another command")));

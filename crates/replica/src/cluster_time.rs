@@ -44,6 +44,16 @@ impl ClusterTime {
         self.now_ms
     }
 
+    /// Moves to `to_ms` at once, because a person said so. False: that would be back in time, and nothing changed.
+    pub fn jump(&mut self, to_ms: u64, monotonic_ms: u64) -> bool {
+        let now = self.now_ms + monotonic_ms.saturating_sub(self.seen_at_ms);
+        if to_ms < now {
+            return false;
+        }
+        *self = Self::new(to_ms, self.seen_at_ms.max(monotonic_ms));
+        true
+    }
+
     /// Whether the wall clock is so far off that `gridctl cluster set-time` must decide.
     pub fn alarm(&self, wall_ms: u64) -> bool {
         self.now_ms != 0 && self.now_ms.abs_diff(wall_ms) > ALARM_MS
@@ -65,6 +75,15 @@ mod tests {
         assert_eq!(time.stamp(1_000, 9_000_000), 1_001_100);
         assert_eq!(time.stamp(2_000, 0), 1_002_000);
         assert!(time.alarm(0));
+    }
+
+    #[test]
+    fn it_jumps_forward_when_it_is_told_to_and_never_back() {
+        let mut time = ClusterTime::new(1_000_000, 0);
+        assert!(!time.jump(1_000_999, 1_000), "a second has gone by");
+        assert!(time.jump(5_000_000, 1_000));
+        assert_eq!(time.stamp(1_000, 5_000_000), 5_000_000);
+        assert_eq!(time.stamp(2_000, 5_001_000), 5_001_000);
     }
 
     #[test]

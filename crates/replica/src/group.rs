@@ -168,6 +168,10 @@ impl Cluster for ReplicaCluster {
         self.verify_leader(done);
     }
 
+    fn set_time(&self, unix_ms: u64, done: Callback<(u64, u64)>) {
+        self.replica.proposals().set_time(unix_ms, done);
+    }
+
     fn shutdown(&self) {
         (self.shutdown)();
     }

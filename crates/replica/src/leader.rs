@@ -220,6 +220,9 @@ impl Shell {
         self.next_ticket += 1;
         self.beats.insert(ticket, done);
         inputs.push(Input::Beat { ticket, beat: beat_of(request) });
+        if raftgrid_driver::mutant::on("renewal_without_quorum") {
+            inputs.push(Input::QuorumConfirmed { ticket });
+        }
     }
 
     fn confirmed(&mut self, of_term: u64, ticket: u64, ok: bool, inputs: &mut Vec<Input>) {

@@ -370,6 +370,8 @@ pub trait Cluster: Send + Sync {
     fn verify_leader(&self, done: Callback<u64>);
     /// On the leader: answers an index when everything proposed before is applied here.
     fn barrier(&self, done: Callback<u64>);
+    /// On the leader: moves cluster time to `unix_ms` (0: its wall clock), never back; answers (before, after) in milliseconds.
+    fn set_time(&self, unix_ms: u64, done: Callback<(u64, u64)>);
     /// Ends this replica, after the answer has gone out.
     fn shutdown(&self);
 }

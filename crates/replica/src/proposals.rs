@@ -61,6 +61,27 @@ impl Proposals {
         );
     }
 
+    /// Moves cluster time and answers (before, after) once a batch with the new time is committed.
+    pub fn set_time(&self, unix_ms: u64, done: Callback<(u64, u64)>) {
+        let status = self.handle.status();
+        if status.role != Role::Leader {
+            return done(Err(CallError::NotLeader { leader: status.leader }));
+        }
+        let (before, to) = {
+            let mut time = self.cluster_time.lock().unwrap_or_else(PoisonError::into_inner);
+            let to = if unix_ms == 0 { self.clock.wall_ms() } else { unix_ms };
+            let before = time.stamp(self.clock.monotonic_ms(), self.clock.wall_ms());
+            if !time.jump(to, self.clock.monotonic_ms()) {
+                return done(Err(CallError::Precondition(format!(
+                    "cluster time is {before} ms since 1970, which is after {to}; it never goes back"
+                ))));
+            }
+            (before, to)
+        };
+        // Any batch carries the time; this one nothing else.
+        self.propose_here(CommandBatch::new(), Box::new(move |replies| done(replies.map(|_| (before, to)))));
+    }
+
     /// A batch that a peer forwarded, encoded; the answer is `encode_replies`.
     pub fn propose_forwarded(&self, batch: &[u8], done: Callback<Vec<u8>>) {
         match CommandBatch::parse_from_bytes(batch) {

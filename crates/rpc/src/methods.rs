@@ -85,6 +85,7 @@ methods! {
     CLUSTER_TRANSFER: Unary "/raftgrid.v1.ClusterService/LeadershipTransfer" (LeadershipTransferRequest) -> LeadershipTransferResponse;
     CLUSTER_VERIFY_LEADER: Unary "/raftgrid.v1.ClusterService/VerifyLeader" (VerifyLeaderRequest) -> VerifyLeaderResponse;
     CLUSTER_BARRIER: Unary "/raftgrid.v1.ClusterService/Barrier" (BarrierRequest) -> BarrierResponse;
+    CLUSTER_SET_TIME: Unary "/raftgrid.v1.ClusterService/SetTime" (SetTimeRequest) -> SetTimeResponse;
     CLUSTER_SHUTDOWN: Unary "/raftgrid.v1.ClusterService/Shutdown" (ShutdownRequest) -> ShutdownResponse;
 
     PEER_RAFT: ClientStreaming "/raftgrid.v1.PeerService/Raft" (RaftFrame) -> RaftDone;

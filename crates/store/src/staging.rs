@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use raftgrid_driver::{Index, Snapshot, SnapshotMeta, Term};
+use raftgrid_driver::{mutant, Index, Snapshot, SnapshotMeta, Term};
 
 use crate::disk::Disk;
 use crate::error::StoreError;
@@ -64,21 +64,27 @@ impl<D: Disk> Staging<D> {
         let (index, term) = self.announced;
         let damaged = |cause: String| StoreError::Staged { cause };
         // Whatever is wrong with bytes that a peer sent is the transfer's failure, not this replica's.
-        self.disk.verify_state(&self.path).map_err(|error| damaged(error.to_string()))?;
+        if !mutant::on("snapshot_not_verified") {
+            self.disk.verify_state(&self.path).map_err(|error| damaged(error.to_string()))?;
+        }
         let standing = peek_standing(&self.disk, &self.path).map_err(|error| damaged(error.to_string()))?;
         let standing = standing.ok_or_else(|| damaged("its position does not decode".into()))?;
         if standing.applied != (index, term) {
             return Err(damaged(format!("{:?} was announced, {:?} arrived", (index, term), standing.applied)));
         }
         let conf = standing.conf.ok_or_else(|| damaged("it has no configuration".into()))?;
-        for entry in self.disk.list(&self.path)? {
-            self.disk.sync_file(&self.path.join(entry.name))?;
+        if !mutant::on("snapshot_files_not_fsynced") {
+            for entry in self.disk.list(&self.path)? {
+                self.disk.sync_file(&self.path.join(entry.name))?;
+            }
+            self.disk.sync_dir(&self.path)?;
         }
-        self.disk.sync_dir(&self.path)?;
         let name = state_name(index, self.nonce);
         self.disk.rename(&self.path, &self.layout.entry(&name))?;
         self.finished = true;
-        self.disk.sync_dir(&self.layout.root)?;
+        if !mutant::on("directory_not_fsynced") {
+            self.disk.sync_dir(&self.layout.root)?;
+        }
         Ok(Snapshot { meta: SnapshotMeta { index, term, conf }, name })
     }
 }

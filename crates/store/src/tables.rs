@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use raftgrid_driver::{ConfState, Index, Snapshot, Term};
+use raftgrid_driver::{mutant, ConfState, Index, Snapshot, Term};
 use raftgrid_manifest::{Change, Rows, RowsError, Table};
 
 use crate::checkpoint::Checkpointer;
@@ -182,6 +182,9 @@ impl<D: Disk> StateTables<D> {
                 None => batch.delete(key),
             }
         }
+        if mutant::on("applied_in_a_batch_of_its_own") {
+            self.db.write(&std::mem::take(&mut batch))?;
+        }
         batch.put(APPLIED, encode_position(applied.0, applied.1));
         if let Some(conf) = conf {
             let mut out = Writer::default();
@@ -256,6 +259,11 @@ impl<D: Disk> StateTables<D> {
         if standing.applied != (meta.index, meta.term) || standing.conf != Some(normalised(&meta.conf)) {
             let cause = format!("the staged state stands at {:?}, the snapshot at {meta:?}", standing.applied);
             return Err(broken(cause));
+        }
+        if mutant::on("request_ids_lost_in_snapshot") {
+            let mut batch = Batch::default();
+            batch.delete_range(vec![Table::Request as u8], vec![Table::Request as u8 + 1]);
+            db.write(&batch)?;
         }
         {
             let mut current = self.shared.current.write().unwrap_or_else(PoisonError::into_inner);

@@ -208,7 +208,7 @@ impl Cluster {
     }
 
     pub fn client(&self) -> Client {
-        Client::new(ClientConfig { timeout: PATIENCE, ..ClientConfig::new(self.endpoints()) })
+        Client::new(ClientConfig { timeout: PATIENCE, stream_timeout: PATIENCE, ..ClientConfig::new(self.endpoints()) })
             .expect("endpoints are well-formed")
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::conf;
 use super::ApplyTask;
+use crate::mutant;
 use crate::pack::{unpack, UnpackError};
 use crate::traits::StateMachine;
 use crate::types::{ConfState, Entry, EntryKind, Index, InitialState, Snapshot, Term};
@@ -196,13 +197,19 @@ impl Applier {
         outcomes: &mut Vec<AppliedEntry>,
     ) -> Result<(), ApplyError> {
         self.step_to(entry.index)?;
-        let made = conf::after_entry(&self.conf, entry);
+        let before = self.conf.clone();
+        let made = if mutant::on("empty_change_skipped") && entry.data.is_empty() {
+            Err("it is empty".to_owned())
+        } else {
+            conf::after_entry(&self.conf, entry)
+        };
         if let Ok(conf) = &made {
             self.conf = conf.clone();
             let (index, kind, data) = (entry.index, entry.kind, entry.data.clone());
             changes.push(AppliedChange { index, kind, data, conf: conf.clone() });
         }
-        machine.apply_membership(entry.index, entry.term, &self.conf, &entry.context);
+        let recorded = if mutant::on("conf_of_before_recorded") { &before } else { &self.conf };
+        machine.apply_membership(entry.index, entry.term, recorded, &entry.context);
         let outcome = Outcome::Change(made.map(|_| ()));
         outcomes.push(AppliedEntry { index: entry.index, term: entry.term, outcome });
         Ok(())

@@ -9,6 +9,7 @@ use raft::Ready;
 use super::applier::{Applied, AppliedChange};
 use super::convert::{conf_from, entry_from, hard_state_from, message_from, snapshot_from, sorted};
 use super::{conf, ApplyTask, Core, Effects, Fatal, Unpersisted};
+use crate::mutant;
 use crate::traits::{LogReader, LogStore, SyncMark};
 use crate::types::LogBatch;
 
@@ -36,10 +37,13 @@ impl<L: LogStore> Core<L> {
         let mut ready = self.node.ready();
         let mut immediate = ready.take_messages();
         let mut after = ready.take_persisted_messages();
-        if self.node.raft.term > self.durable_term {
+        if self.node.raft.term > self.durable_term && !mutant::on("immediate_before_durable_term") {
             // A single voter leads before its vote is on disk. What it sends now, it could send otherwise after a crash.
             immediate.append(&mut after);
             after = std::mem::take(&mut immediate);
+        }
+        if mutant::on("ack_before_fsync") {
+            immediate.append(&mut after);
         }
         self.effects.send.extend(immediate.iter().map(message_from));
         self.confirm_reads(ready.take_read_states());
@@ -80,6 +84,12 @@ impl<L: LogStore> Core<L> {
             batch.snapshot = Some(snapshot_from(ready.snapshot()));
             batch.hard_state = Some(hard_state_from(&self.node.raft.hard_state()));
         }
+        if mutant::on("hard_state_skipped") {
+            batch.hard_state = None;
+        }
+        if let (true, Some(state)) = (mutant::on("vote_not_kept"), &mut batch.hard_state) {
+            state.vote = 0;
+        }
         batch.entries = ready.take_entries().iter().map(entry_from).collect();
         if let (Some(first), None) = (batch.entries.first(), &batch.snapshot) {
             let last = self.reader.last_index();
@@ -107,7 +117,8 @@ impl<L: LogStore> Core<L> {
             return;
         }
         self.synced = number;
-        while self.unpersisted.front().is_some_and(|element| element.sync_number <= number) {
+        let all = mutant::on("synced_covers_later_writes");
+        while self.unpersisted.front().is_some_and(|element| element.sync_number <= number || all) {
             let Some(element) = self.unpersisted.pop_front() else { break };
             self.durable_term = self.durable_term.max(element.term);
             self.effects.send.extend(element.after.iter().map(message_from));
@@ -146,7 +157,7 @@ impl<L: LogStore> Core<L> {
     }
 
     fn applied_change(&mut self, change: &AppliedChange) {
-        if change.index <= self.snapshot_floor {
+        if change.index <= self.snapshot_floor && !mutant::on("old_change_over_snapshot") {
             // A newer snapshot has brought a configuration that includes it.
             return;
         }

@@ -17,6 +17,7 @@ use slog::Logger;
 
 use crate::error::StartError;
 use crate::limits;
+use crate::mutant;
 use crate::traits::{LogError, LogReader, LogStore};
 use crate::types::{ConfState, Index, InitialState, NodeId, Role, Snapshot, Status, Term};
 
@@ -169,7 +170,8 @@ impl<L: LogStore> Core<L> {
         let leads = self.leads();
         // During an install, `hup` would read entries that the log no longer has. A single voter becomes leader within the
         // call, and raft-rs asserts that its log is synced. A log that lost its end must not win.
-        let may_campaign = self.installing.is_none() && !self.campaign_unsafe() && !self.distrusted;
+        let installing = self.installing.is_some() && !mutant::on("election_during_install");
+        let may_campaign = !installing && !self.campaign_unsafe() && !self.distrusted;
         if leads || may_campaign {
             self.node.tick();
             self.after_raft();

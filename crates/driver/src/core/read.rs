@@ -8,6 +8,7 @@ use raft::ReadState;
 
 use super::{Core, Ticket};
 use crate::error::ReadError;
+use crate::mutant;
 use crate::limits::{READS_WAITING_MAX, READ_ROUNDS_MAX};
 use crate::traits::LogStore;
 use crate::types::{Index, NodeId, Term};
@@ -65,6 +66,13 @@ impl<L: LogStore> Core<L> {
     /// Starts a round for everybody who waits. Before a leader has committed in its term raft-rs drops the request silently,
     /// so they go on waiting here.
     pub(super) fn start_reads(&mut self) {
+        if mutant::on("read_before_noop") && self.leads() && !self.node.raft.commit_to_current_term() {
+            let waiting = std::mem::take(&mut self.reads.waiting);
+            self.reads.confirmed.entry(self.applied).or_default().extend(waiting);
+        }
+        if let (true, Some(mut round)) = (mutant::on("read_context_reused"), self.reads.rounds.last_entry()) {
+            round.get_mut().1.append(&mut self.reads.waiting);
+        }
         let ready = self.leads() && self.node.raft.commit_to_current_term();
         if self.reads.waiting.is_empty() || !ready || self.reads.rounds.len() >= READ_ROUNDS_MAX {
             return;

@@ -6,6 +6,7 @@ use raft::ProgressState;
 
 use super::{ApplyTask, Core, Fatal, Ticket};
 use crate::error::SnapshotError;
+use crate::mutant;
 use crate::traits::{LogReader, LogStore};
 use crate::types::{Index, NodeId, Snapshot};
 
@@ -105,7 +106,8 @@ impl<L: LogStore> Core<L> {
         }
         let truncated = self.reader.first_index() - 1;
         let tail = self.config.log_tail_entries;
-        let mut target = self.flushed.min(self.applied).min(self.applied.saturating_sub(tail));
+        let flushed = if mutant::on("compaction_past_flushed") { self.applied } else { self.flushed };
+        let mut target = flushed.min(self.applied).min(self.applied.saturating_sub(tail));
         // raft's own applied index may stand lower for a moment; `hup` reads from there.
         target = target.min(self.node.raft.raft_log.applied);
         if self.leads() {
@@ -118,7 +120,7 @@ impl<L: LogStore> Core<L> {
         }
         self.log.compact(target)?;
         let first = self.reader.first_index();
-        assert!(first > truncated && first - 1 <= self.flushed, "the log is never cut past the durable tables");
+        assert!(first > truncated && first - 1 <= flushed, "the log is never cut past the durable tables");
         Ok(())
     }
 }

@@ -335,7 +335,9 @@ fn a_follower_without_room_drops_appends_and_takes_them_when_it_has_room_again()
     let before = sim.core(full).status().last;
     sim.input(full, |live| live.core.set_low_room(true));
     let ticket = sim.ticket();
-    sim.input(leader, |live| live.core.propose(ticket, Bytes::from(vec![7; LOW_ROOM_APPEND_BYTES_MAX + 1])));
+    let mut payload = ticket.to_be_bytes().to_vec();
+    payload.resize(LOW_ROOM_APPEND_BYTES_MAX + 1, 7);
+    sim.input(leader, |live| live.core.propose(ticket, Bytes::from(payload)));
     sim.run_for(5 * SECOND);
     assert!(sim.core(leader).status().commit > before, "the others are a majority");
     assert_eq!(sim.core(full).status().last, before, "nothing was written there");

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+use raftgrid_driver::mutant;
 use raftgrid_driver::{
     Entry, HardState, Index, InitialState, LogBatch, LogError, LogReadError, LogReader, LogStore, NodeId, Snapshot,
     SnapshotAnswer, SnapshotMeta, SyncMark, Syncer, Term,
@@ -142,7 +143,14 @@ impl<D: Disk> LogStore for RaftLog<D> {
         if let Some(keep) = keep {
             shared.mark().begin_shortening(&shared.disk, &shared.layout, keep).map_err(failed("write"))?;
         }
-        shared.db.write(&plan.ops).map_err(failed("write"))?;
+        if mutant::on("install_in_two_batches") && plan.reset.is_some() {
+            let (name, rest): (Vec<_>, Vec<_>) =
+                plan.ops.ops.iter().cloned().partition(|op| matches!(op, crate::disk::Op::Put(key, _) if key == records::BASE));
+            shared.db.write(&crate::disk::Batch { ops: rest }).map_err(failed("write"))?;
+            shared.db.write(&crate::disk::Batch { ops: name }).map_err(failed("write"))?;
+        } else {
+            shared.db.write(&plan.ops).map_err(failed("write"))?;
+        }
         {
             let mut window = shared.window.write().unwrap_or_else(PoisonError::into_inner);
             window.take(plan, batch);
@@ -287,7 +295,9 @@ impl<D: Disk> Syncer for SyncerImpl<D> {
             let cause = format!("the hard state's term is {}, the driver wrote {}", noted.term, mark.term);
             return Err(LogError { action: "sync", cause });
         }
-        shared.db.sync().map_err(failed("sync"))?;
+        if !mutant::on("fsync_skipped") {
+            shared.db.sync().map_err(failed("sync"))?;
+        }
         shared.mark().note(&shared.disk, &shared.layout, ticket, noted).map_err(failed("sync"))
     }
 }
