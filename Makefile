@@ -21,7 +21,7 @@ LOCKED := $(if $(CI),--locked,)
 
 say = @printf '\n== %s\n' '$(1)'
 
-.PHONY: all proto build test check run fmt lint layers deps venv verify demo bench clean help deny
+.PHONY: sim-long sim-mutants all proto build test check run fmt lint layers deps venv verify demo bench clean help deny
 
 all: build ## The same as build
 
@@ -82,6 +82,14 @@ run: build venv ## A cluster in the foreground: three replicas, three workers; C
 
 bench: system-deps ## Measure (docs/benchmarks.md)
 	cargo bench $(LOCKED) -p raftgrid-benches
+
+SEEDS ?= 5000
+FIRST ?= 1
+sim-long: system-deps ## Whole clusters in virtual time: SEEDS seeds from FIRST on (docs/simulation.md)
+	cargo run --release $(LOCKED) -p gridctl -- sim --seed $(FIRST) --seeds $(SEEDS)
+
+sim-mutants: system-deps ## Plants each known bug in turn and runs seeds until one shows it; fails if one is not found
+	cargo run --release $(LOCKED) -p raftgrid-simulator --features mutants --example mutants
 
 deny: ## Licences and advisories of dependencies; installs cargo-deny if it is missing
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny

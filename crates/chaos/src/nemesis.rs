@@ -169,7 +169,10 @@ impl Nemesis<'_> {
             Fault::RouteBoth => self.route(leader, true, true),
             Fault::LowLeader => self.low(&[leader]),
             Fault::LowAll => self.low(&(0..count).collect::<Vec<_>>()),
-            Fault::FullDisk => self.full(if self.chance.one_in(2) { leader } else { other }),
+            Fault::FullDisk => {
+                let victim = if self.chance.one_in(2) { leader } else { other };
+                self.full(victim)
+            }
         }
     }
 

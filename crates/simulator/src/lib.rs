@@ -15,6 +15,8 @@ pub mod disk;
 pub mod limits;
 pub mod linearizability;
 mod many;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 mod network;
 mod node;
 mod panics;

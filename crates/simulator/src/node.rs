@@ -63,8 +63,10 @@ pub struct Live {
     pub watch: LogWatch,
     /// Turns that are ordered.
     pub ordered: Ordered,
-    /// Status (term, role, leader, commit, first, last, its term) and applied index, as judged last.
-    pub seen: ([u64; 7], u64),
+    /// Status (term, role, leader, commit, first, last, its term) as judged last.
+    pub seen: [u64; 7],
+    /// The tables may stand elsewhere than when they were judged last.
+    pub moved: bool,
 }
 
 /// A machine.
@@ -173,7 +175,8 @@ impl SimNode {
             log,
             watch: LogWatch::default(),
             ordered: Ordered::default(),
-            seen: Default::default(),
+            seen: [0; 7],
+            moved: true,
         })
     }
 

@@ -164,7 +164,7 @@ impl Plan {
             clients: u32::try_from(rng.between(1, 4)).unwrap_or(1),
             think_us: rng.between(20_000, 600_000),
             workers: u32::try_from(rng.between(1, 3)).unwrap_or(1),
-            tick_ms: rng.between(20, 60),
+            tick_ms: rng.between(40, 100),
             election_ticks: rng.between(10, 20),
             log_tail_entries: rng.between(4, 200),
             flush_after_entries: rng.between(8, 200),

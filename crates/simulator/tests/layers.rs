@@ -420,6 +420,43 @@ fn each_impurity_is_seen_and_comments_strings_and_tests_are_not() {
     }
 }
 
+/// Dependencies of `name` that ask for the feature.
+fn asks_for(metadata: &Value, name: &str, feature: &str) -> Vec<String> {
+    let packages = metadata["packages"].as_array().expect("metadata lists packages");
+    let package = packages.iter().find(|package| package["name"] == name).expect("the package is there");
+    let dependencies = package["dependencies"].as_array().expect("it lists dependencies");
+    let asks = |dependency: &&Value| {
+        dependency["features"].as_array().is_some_and(|features| features.iter().any(|it| it == feature))
+    };
+    let mut found: Vec<String> = dependencies.iter().filter(asks).map(|it| it["name"].to_string()).collect();
+    // A feature of its own that switches it on by default is as bad.
+    let default = package["features"]["default"].as_array().cloned().unwrap_or_default();
+    found.extend(default.iter().filter(|it| it.to_string().contains(feature)).map(Value::to_string));
+    found
+}
+
+#[test]
+fn planted_bugs_are_in_no_program_and_in_no_default() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata answers in JSON");
+    let names: Vec<&str> =
+        metadata["packages"].as_array().expect("packages").iter().filter_map(|it| it["name"].as_str()).collect();
+    for name in names {
+        assert_eq!(asks_for(&metadata, name, "mutants"), Vec::<String>::new(), "{name} switches planted bugs on");
+    }
+    let bad = serde_json::json!({"packages": [{
+        "name": "controld",
+        "features": {"default": ["raftgrid-driver/mutants"]},
+        "dependencies": [{"name": "raftgrid-driver", "features": ["mutants"]}],
+    }]});
+    assert_eq!(asks_for(&bad, "controld", "mutants").len(), 2, "both ways are seen");
+}
+
 /// Line breaks of a file, and one for a last line without.
 fn lines(source: &str) -> usize {
     source.lines().count()

@@ -197,7 +197,7 @@ impl Applier {
         outcomes: &mut Vec<AppliedEntry>,
     ) -> Result<(), ApplyError> {
         self.step_to(entry.index)?;
-        let before = self.conf.clone();
+        let before = mutant::on("conf_of_before_recorded").then(|| self.conf.clone());
         let made = if mutant::on("empty_change_skipped") && entry.data.is_empty() {
             Err("it is empty".to_owned())
         } else {
@@ -208,7 +208,7 @@ impl Applier {
             let (index, kind, data) = (entry.index, entry.kind, entry.data.clone());
             changes.push(AppliedChange { index, kind, data, conf: conf.clone() });
         }
-        let recorded = if mutant::on("conf_of_before_recorded") { &before } else { &self.conf };
+        let recorded = before.as_ref().unwrap_or(&self.conf);
         machine.apply_membership(entry.index, entry.term, recorded, &entry.context);
         let outcome = Outcome::Change(made.map(|_| ()));
         outcomes.push(AppliedEntry { index: entry.index, term: entry.term, outcome });

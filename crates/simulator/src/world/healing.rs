@@ -40,6 +40,7 @@ impl World {
         }
         for number in 0..self.workers.len() {
             self.workers[number].away_until_us = now;
+            self.workers[number].hurry(now);
             self.order_wake(Caller::Worker(number), now);
         }
         self.after(LOOK_US, Event::Look);

@@ -21,20 +21,23 @@ impl World {
         let gone = |node: &u64| self.nodes.get(node).is_none_or(|machine| machine.gone);
         let lost = members.iter().copied().find(gone);
         let others: Vec<u64> = conf.voters.iter().copied().filter(|node| *node != leader.node).collect();
-        let change = match (lost, self.rng.below(4)) {
+        let learner = self.rng.pick(&conf.learners).copied();
+        let voter = self.rng.pick(&others).copied();
+        let change = match (lost, self.rng.below(5)) {
             (Some(node), 0..=1) => MembershipChange::Remove { node },
+            (Some(old), 4) if learner.is_some() && conf.voters.contains(&old) => {
+                MembershipChange::Replace { old, new: learner.unwrap_or(0) }
+            }
+            (None, 4) if learner.is_some() && voter.is_some() => {
+                MembershipChange::Replace { old: voter.unwrap_or(0), new: learner.unwrap_or(0) }
+            }
+            (_, 3) if members.len() < MEMBERS_MAX => MembershipChange::AddStandby { node: self.new_machine() },
             (_, 0..=1) if members.len() < MEMBERS_MAX => MembershipChange::AddLearner { node: self.new_machine() },
-            (_, 2) if conf.voters.len() > 3 => match self.rng.pick(&others) {
-                Some(node) => MembershipChange::Demote { node: *node },
-                None => return,
-            },
-            _ if conf.voters.len() > 3 => match self.rng.pick(&others) {
-                Some(node) => MembershipChange::Remove { node: *node },
-                None => return,
-            },
-            _ => match self.rng.pick(&conf.learners) {
-                Some(node) => MembershipChange::Promote { node: *node },
-                None => MembershipChange::AddLearner { node: self.new_machine() },
+            (_, draw) => match (draw, voter, learner) {
+                (2, Some(node), _) if conf.voters.len() > 3 => MembershipChange::Demote { node },
+                (_, Some(node), _) if conf.voters.len() > 3 => MembershipChange::Remove { node },
+                (_, _, Some(node)) => MembershipChange::Promote { node },
+                _ => MembershipChange::AddLearner { node: self.new_machine() },
             },
         };
         let node = leader.node;
@@ -52,7 +55,14 @@ impl World {
     pub(super) fn note_changes(&mut self) {
         for (change, outcome) in self.changes.take() {
             self.count(if outcome.is_ok() { "changed" } else { "not changed" });
-            if let (MembershipChange::Remove { node }, Ok(_)) = (change, outcome) {
+            let out = match change {
+                MembershipChange::Remove { node } | MembershipChange::Replace { old: node, .. } => Some(node),
+                MembershipChange::AddLearner { .. }
+                | MembershipChange::AddStandby { .. }
+                | MembershipChange::Promote { .. }
+                | MembershipChange::Demote { .. } => None,
+            };
+            if let (Some(node), Ok(_)) = (out, outcome) {
                 let delay = self.rng.around(3_000_000);
                 self.after(delay, Event::Retire { node });
             }

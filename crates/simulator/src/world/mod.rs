@@ -14,6 +14,7 @@ mod turns;
 use std::collections::BTreeMap;
 
 use raftgrid_driver::{ChangeError, Index, MembershipChange, Role, Status};
+use raftgrid_proto::v1::Lease;
 use raftgrid_store::BootMode;
 use slog::Logger;
 
@@ -76,7 +77,7 @@ pub struct World {
     rng: Rng,
     now_us: u64,
     sequence: u64,
-    heap: BTreeMap<(u64, u64), Event>,
+    heap: BTreeMap<(u64, u64), Box<Event>>,
     trace: Trace,
     nodes: BTreeMap<u64, SimNode>,
     /// Ids of the nodes that clients know.
@@ -87,6 +88,8 @@ pub struct World {
     workers: Vec<Worker>,
     /// When each client, and each worker, is woken next; a wake that is ordered anew replaces the one before it.
     wakes: BTreeMap<Caller, u64>,
+    /// Leases that were over when a heartbeat that wants to renew them was sent.
+    over_when_asked: BTreeMap<(Caller, u64), Vec<Lease>>,
     keys: Vec<String>,
     checks: Checks,
     changes: Changes,
@@ -102,7 +105,10 @@ pub fn run(options: Options) -> Report {
     let _quiet = crate::panics::quiet();
     let seed = options.seed;
     let mut world = World::new(options);
-    world.go();
+    // A node's own panics are its crashes; one that gets here is a judge's, or the world's.
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.go())).is_err() {
+        world.checks.violated(format!("panic: {}", crate::panics::last()));
+    }
     world.report(seed)
 }
 
@@ -141,6 +147,7 @@ impl World {
             clients,
             workers,
             wakes: BTreeMap::new(),
+            over_when_asked: BTreeMap::new(),
             keys: Vec::new(),
             checks: Checks::default(),
             changes: Changes::default(),
@@ -170,7 +177,7 @@ impl World {
         self.order(self.plan.faults_ms * 1_000, Event::Heal);
         while let Some(((at, _), event)) = self.heap.pop_first() {
             self.now_us = at;
-            self.happen(event);
+            self.happen(*event);
             if self.over || self.checks.violations().len() >= crate::limits::VIOLATIONS_MAX {
                 break;
             }
@@ -205,7 +212,7 @@ impl World {
 
     fn order(&mut self, at_us: u64, event: Event) {
         self.sequence += 1;
-        self.heap.insert((at_us.max(self.now_us), self.sequence), event);
+        self.heap.insert((at_us.max(self.now_us), self.sequence), Box::new(event));
     }
 
     fn after(&mut self, delay_us: u64, event: Event) {

@@ -1,6 +1,8 @@
 //! What leaves a node and what reaches one: raft messages, snapshots, forwarded batches, calls and answers.
 
 use raftgrid_driver::Message;
+use raftgrid_manifest::views;
+use raftgrid_proto::v1::{HeartbeatRequest, HeartbeatResponse, Lease};
 use raftgrid_store::{Acquaintance, SnapshotReader, SnapshotShelf};
 
 use super::event::{Event, Transfer};
@@ -135,6 +137,10 @@ impl World {
     /// A client or worker calls.
     pub(super) fn send_call(&mut self, caller: Caller, ask: Ask) {
         let Ask { node, number, request } = ask;
+        if let Request::Beat(beat) = &request {
+            let over = self.leases_that_are_over(beat);
+            self.over_when_asked.insert((caller, number), over);
+        }
         for at in self.network.arrivals(self.now_us, OUTSIDE, node) {
             self.order(at, Event::Call { node, caller, number, request: request.clone() });
         }
@@ -155,6 +161,12 @@ impl World {
 
     pub(super) fn deliver_answer(&mut self, caller: Caller, number: u64, response: Response) {
         self.note("answer", [caller.number(), number, response.code(), 0]);
+        if let Response::Beat(answer) = &response {
+            let over = self.over_when_asked.remove(&(caller, number)).unwrap_or_default();
+            if let Ok(answer) = answer {
+                over.iter().filter_map(|lease| renewed(answer, lease)).for_each(|what| self.checks.violated(what));
+            }
+        }
         match caller {
             Caller::Client(client) => {
                 let mut around = Around {
@@ -179,6 +191,29 @@ impl World {
             }
         }
     }
+}
+
+impl World {
+    /// Of the leases that a beat wants to renew, those that are over already, as the node that is furthest knows.
+    fn leases_that_are_over(&self, beat: &HeartbeatRequest) -> Vec<Lease> {
+        let up = self.nodes.values().filter_map(|machine| machine.live.as_ref());
+        let views = up.map(|live| live.hand.replica.view());
+        let Some(view) = views.max_by_key(|view| view.position) else { return Vec::new() };
+        let is_over = |lease: &&Lease| {
+            let row = views::task_row(view.rows.as_ref(), lease.get_task_id()).ok().flatten();
+            // A task that is not known there yet has its lease from a node that is further and down.
+            row.is_some_and(|row| row.open_epoch != lease.get_epoch() && row.get_task().lease_epoch >= lease.get_epoch())
+        };
+        beat.held.iter().filter(is_over).cloned().collect()
+    }
+}
+
+/// A lease that was over before the beat was sent must not be renewed by its answer: the leader confirms its leadership after the arrival.
+fn renewed(answer: &HeartbeatResponse, lease: &Lease) -> Option<String> {
+    let named = |list: &[Lease]| list.contains(lease);
+    let refused = named(&answer.revoked) || named(&answer.not_renewed);
+    let (task, epoch) = (lease.get_task_id(), lease.get_epoch());
+    (answer.acknowledged && !refused).then(|| format!("1: the lease {epoch} of {task} was renewed after it was over"))
 }
 
 /// Whether the node is known by this store, as the doorkeeper of the peer port asks.

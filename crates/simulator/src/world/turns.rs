@@ -76,6 +76,7 @@ impl World {
             }),
             Turn::Apply => self.within(node, |live| {
                 live.ordered.apply = false;
+                live.moved = true;
                 live.hand.group.apply()
             }),
             Turn::SyncBegin => {
@@ -207,21 +208,19 @@ impl World {
         let mut found = Vec::new();
         let last_term = raftgrid_driver::LogReader::term(&live.log, status.last).unwrap_or(0);
         let mark = [status.term, status.role as u64, status.leader, status.commit, status.first, status.last, last_term];
-        if live.seen.0 != mark {
-            live.seen.0 = mark;
+        if live.seen != mark {
+            live.seen = mark;
             self.checks.saw_status(&status);
             found.extend(self.checks.logs.saw_log(node, &mut live.watch, &live.log).err());
             self.trace.note(self.now_us, "status", [node << 8 | status.role as u64, status.term, status.commit, status.last]);
         }
-        let view = live.hand.replica.view();
-        let applied = view.position >> 16;
-        if live.seen.1 != applied {
-            live.seen.1 = applied;
+        if std::mem::take(&mut live.moved) {
+            let view = live.hand.replica.view();
+            let applied = view.position >> 16;
             found.extend(self.checks.logs.saw_applied(node, &mut live.watch, applied).err());
             found.extend(self.checks.states.saw(node, applied, view.rows.as_ref()).err());
             self.trace.note(self.now_us, "applied", [node, applied, 0, 0]);
         }
-        drop(view);
         found.into_iter().for_each(|violation| self.checks.violated(violation));
     }
 }
