@@ -28,7 +28,11 @@ fn each_mistake_is_one_line_with_the_status_of_wrong_usage() {
         ("controld", "--config odd.toml", "unknown key `node_idd`; did you mean `node_id`?"),
         ("controld", "--node-id 1 --data-dir d --bootstrap --preset fast", "presets are local, lan and wan"),
         ("controld", "--node-id 1 --data-dir d --bootstrap --log-level loud", "levels are trace, debug"),
-        ("controld", "--node-id 1 --data-dir d --bootstrap --with-worker --worker-slots many", "`worker_slots` = `many`"),
+        (
+            "controld",
+            "--node-id 1 --data-dir d --bootstrap --with-worker --worker-slots many",
+            "`worker_slots` = `many`",
+        ),
         ("controld", "--node-id 1 --data-dir d --bootstrap --client-addr 10.0.0.1:4", "--insecure"),
         ("workerd", "--dri d", "workerd: unknown flag `--dri`; try: --dir (see workerd --help)"),
         ("workerd", "--slots 1", "give --dir"),
@@ -44,7 +48,10 @@ fn each_mistake_is_one_line_with_the_status_of_wrong_usage() {
     for daemon in ["controld", "workerd"] {
         for line in ["--help", "--version"] {
             let output = run(daemon, folder.path(), line);
-            assert!(output.status.success() && !output.stdout.is_empty() && output.stderr.is_empty(), "{daemon} {line}");
+            assert!(
+                output.status.success() && !output.stdout.is_empty() && output.stderr.is_empty(),
+                "{daemon} {line}"
+            );
         }
     }
 }

@@ -63,6 +63,8 @@ fn submit(client: &Client, model: &PutArtifactResponse) {
     train.set_workers(1);
     train.set_rounds(2);
     train.set_initial_model(model.artifact_id.clone());
+    train.mut_optimizer().set_algorithm("sgd".to_owned());
+    train.mut_optimizer().set_learning_rate(0.5);
     let mut spec = JobSpec::new();
     spec.set_name("left".to_owned());
     spec.set_field_type("train".to_owned());

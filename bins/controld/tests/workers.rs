@@ -88,7 +88,7 @@ fn a_worker_or_replica_that_is_given_no_python_ends_with_one_line() {
 #[test]
 fn a_worker_whose_python_lacks_the_package_takes_other_tasks_and_no_trainers() {
     let cluster = Cluster::start(1, &[]);
-    let bare = interpreter(cluster.dir.path(), "bare", "#!/bin/sh\necho missing raftgrid\n");
+    let bare = interpreter(cluster.dir.path(), "bare-python", "#!/bin/sh\necho missing raftgrid\n");
     let _worker = worker(&cluster, "bare", &bare.display().to_string());
     assert_eq!(healthy(&cluster, "bare")["unable"], serde_json::json!(["train"]));
     train(&cluster, "waits", &["--shards", "1", "--workers", "1", "--rounds", "2"]);
@@ -108,7 +108,7 @@ fn a_python_that_breaks_after_the_start_costs_the_job_nothing_while_another_work
     let cluster = Cluster::start(1, &[]);
     // It has everything when it is asked; when a task comes it is gone.
     let script = "#!/bin/sh\n[ \"$1\" = -c ] && { echo missing; exit 0; }\necho tried >> \"$0.tried\"\nexit 127\n";
-    let broken = interpreter(cluster.dir.path(), "broken", script);
+    let broken = interpreter(cluster.dir.path(), "broken-python", script);
     let _broken = worker(&cluster, "broken", &broken.display().to_string());
     healthy(&cluster, "broken");
     train(&cluster, "moves", &["--shards", "2", "--workers", "2", "--rounds", "4"]);

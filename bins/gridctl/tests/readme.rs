@@ -163,10 +163,13 @@ fn help(program: &Path, words: &[String]) -> String {
 fn every_flag_and_verb_that_operations_md_names_is_one() {
     let document = std::fs::read_to_string(checkout().join("docs/operations.md")).expect("there is one");
     let gridctl = Path::new(env!("CARGO_BIN_EXE_gridctl"));
-    let known: Vec<String> = ["gridctl", "controld", "workerd"].map(|name| help(&gridctl.with_file_name(name), &[])).into();
+    let known: Vec<String> =
+        ["gridctl", "controld", "workerd"].map(|name| help(&gridctl.with_file_name(name), &[])).into();
     let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let flags = |text: &str| -> Vec<String> {
-        let words = text.split(|c| !word(c)).filter(|flag| flag.starts_with("--") && flag.len() > 2);
+        let words = text
+            .split(|c| !word(c))
+            .filter(|flag| flag.starts_with("--") && flag[2..].starts_with(|c: char| c.is_ascii_alphabetic()));
         words.map(str::to_owned).collect()
     };
     let known_flags: Vec<String> = known.iter().flat_map(|text| flags(text)).collect();
@@ -182,10 +185,15 @@ fn every_flag_and_verb_that_operations_md_names_is_one() {
         let row = section.lines().find(|line| line.starts_with(&format!("| `{noun}` |"))).expect("a row for each noun");
         let commands = help(gridctl, &[noun.to_owned()]);
         let below = commands.split_once("SUBCOMMANDS:").expect("it has verbs").1;
-        let verbs: Vec<&str> = below.lines().take_while(|line| !line.contains("USAGE")).filter_map(|line| line.split_whitespace().next()).collect();
+        let rows = below.lines().take_while(|line| !line.contains("USAGE"));
+        let rows = rows.filter(|line| line.starts_with("    ") && !line.starts_with("     "));
+        let verbs: Vec<&str> = rows.filter_map(|line| line.split_whitespace().next()).collect();
         let plain = row.split('`').step_by(2).collect::<String>();
         for verb in verbs.iter().filter(|verb| **verb != "help" && !verb.starts_with("gridctl")) {
-            assert!(plain.split(|c| !word(c)).any(|named| named == *verb), "docs/operations.md does not name {noun} {verb}");
+            assert!(
+                plain.split(|c| !word(c)).any(|named| named == *verb),
+                "docs/operations.md does not name {noun} {verb}"
+            );
         }
     }
 }

@@ -40,6 +40,8 @@ pub struct Seat {
 /// A cluster of processes. Shared by the threads of a run.
 pub struct Cluster {
     controld: PathBuf,
+    /// The program is etcd.
+    etcd: bool,
     seats: Vec<Seat>,
     processes: Vec<Mutex<Option<Process>>>,
     looks: Client,
@@ -81,7 +83,12 @@ impl Cluster {
         let endpoints: Vec<String> = seats.iter().map(|seat| seat.client.clone()).collect();
         let looks = Client::new(ClientConfig::new(endpoints)).context("failed to make a client")?;
         let processes = seats.iter().map(|_| Mutex::new(None)).collect();
-        Ok(Self { controld: controld.to_owned(), seats, processes, looks })
+        Ok(Self { controld: controld.to_owned(), etcd: false, seats, processes, looks })
+    }
+
+    /// The same of etcd.
+    pub fn of_etcd(program: &Path, seats: Vec<Seat>) -> Result<Self> {
+        Ok(Self { etcd: true, ..Self::new(program, seats)? })
     }
 
     /// Seats on loopback under `dir`. Peers reach each other directly; a caller may put proxies in between.
@@ -121,6 +128,9 @@ impl Cluster {
 
     /// The command line of one replica.
     pub fn command(&self, at: usize) -> Command {
+        if self.etcd {
+            return crate::etcd::command(&self.controld, &self.seats, at);
+        }
         let seat = &self.seats[at];
         let peers: Vec<String> =
             self.seats.iter().map(|it| format!("{}={}/{}", it.node, it.raft_public, it.client)).collect();
@@ -192,6 +202,9 @@ impl Cluster {
 
     /// What a replica says of itself; None: no answer.
     pub fn state(&self, at: usize) -> Option<StateResponse> {
+        if self.etcd {
+            return crate::etcd::state(&self.seats[at]);
+        }
         self.looks.call_on(&self.seats[at].client, &CLUSTER_STATE, &StateRequest::new(), STATE_TIMEOUT).ok()
     }
 
@@ -205,7 +218,7 @@ impl Cluster {
     pub fn settled(&self) -> Result<usize> {
         wait_for("a leader that every running replica knows", || {
             let leader = self.leader()?;
-            let node = self.seats[leader].node;
+            let node = self.state(leader)?.leader_id;
             let knows = |at: &usize| self.state(*at).is_some_and(|state| state.leader_id == node);
             self.running().iter().all(knows).then_some(leader)
         })

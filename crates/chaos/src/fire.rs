@@ -15,7 +15,7 @@ use crate::load::{Load, Mix, Shared};
 use crate::nemesis::{draw, Fault, Nemesis};
 use crate::netns::Net;
 use crate::proxy::{holds_socket, Proxies};
-use crate::verdict::{judge, Verdict};
+use crate::verdict::{audit, judge, Verdict};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -91,7 +91,10 @@ pub fn fire(plan: &Plan, dir: &Path) -> Result<Outcome> {
             seat.flags.extend(["--config".to_owned(), config.display().to_string()]);
         }
     }
-    let cluster = Arc::new(Cluster::new(&plan.controld, seats)?);
+    let cluster = Arc::new(match plan.mix.etcd {
+        0 => Cluster::new(&plan.controld, seats)?,
+        _ => Cluster::of_etcd(&plan.controld, seats)?,
+    });
     if let Some(proxies) = &proxies {
         let owners = cluster.clone();
         proxies.find_owners(Box::new(move |inode| {
@@ -137,10 +140,12 @@ fn run(plan: &Plan, dir: &Path, cluster: &Cluster, between: Between<'_>) -> Resu
     let shared = load.stop();
     let judged = faults.and_then(|()| {
         cluster.settled().context("after the last fault")?;
-        let caller = shared.caller(2)?;
-        let mut verdict = judge(&shared.record, &caller, &endpoints)?;
-        if let Err(error) = cluster.equal_digests() {
-            verdict.wrong.push(format!("{error:#}"));
+        let mut verdict = judge(&shared.record);
+        if plan.mix.etcd == 0 {
+            audit(&shared.record, &shared.caller(2)?, &endpoints, &mut verdict)?;
+            if let Err(error) = cluster.equal_digests() {
+                verdict.wrong.push(format!("{error:#}"));
+            }
         }
         if let Some((connections, strangers)) = proxies.map(Proxies::counts) {
             // A rule that holds for nobody would prove nothing.

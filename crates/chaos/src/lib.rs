@@ -9,6 +9,7 @@ pub mod calls;
 pub mod chance;
 pub mod cluster;
 pub mod disks;
+pub mod etcd;
 pub mod fire;
 pub mod limits;
 pub mod load;

@@ -28,6 +28,8 @@ pub struct Mix {
     pub submitters: u64,
     /// Workers that take those tasks and report.
     pub workers: u64,
+    /// Instead of all these: clients of etcd.
+    pub etcd: u64,
 }
 
 /// What the threads of the load share.
@@ -69,11 +71,18 @@ impl Shared {
         Caller::new(self.endpoints.clone(), Chance::new(self.seed, stream))
     }
 
-    fn tag(&self) -> u64 {
+    /// Number of an operation on registers; the window of keys moves with it.
+    pub fn next_op(&self) -> u64 {
+        self.ops.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A value of nobody else's.
+    pub fn tag(&self) -> u64 {
         self.tags.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn pause(&self) {
+    /// Between two operations of one client.
+    pub fn pause(&self) {
         std::thread::sleep(OP_PAUSE * self.slower);
     }
 }
@@ -110,6 +119,10 @@ impl Load {
             let (all, caller) = (shared.clone(), shared.caller(300 + number)?);
             spawn(format!("worker-{number}"), Box::new(move || crate::worker::run(&all, caller, number)))?;
         }
+        for client in 0..mix.etcd {
+            let (all, chance) = (shared.clone(), Chance::new(shared.seed, 500 + client));
+            spawn(format!("etcd-{client}"), Box::new(move || crate::etcd::client(&all, chance, client as u32)))?;
+        }
         Ok(Self { shared, threads })
     }
 
@@ -127,7 +140,7 @@ impl Load {
 
 fn registers(all: &Shared, mut caller: Caller, client: u32) {
     while !all.stopping() {
-        let base = all.ops.fetch_add(1, Ordering::Relaxed) / OPS_PER_KEY;
+        let base = all.next_op() / OPS_PER_KEY;
         let key = format!("reg-{}", base + caller.chance.below(KEYS_AT_ONCE));
         match caller.chance.below(20) {
             0..=4 => submit_register(all, &mut caller, client, key),

@@ -32,6 +32,9 @@ struct Options {
     /// Longest time of a run with faults, in seconds.
     #[structopt(long)]
     seconds: Option<u64>,
+    /// Instead of all this: three members of this etcd, under the same faults, judged by the same checkers.
+    #[structopt(long)]
+    etcd: Option<PathBuf>,
     /// Power cuts.
     #[structopt(long)]
     points: Option<usize>,
@@ -71,9 +74,10 @@ fn run(options: &Options) -> Result<usize> {
     let config = dir.join("controld.toml");
     let text = "[raft]\nlog_tail_entries = 500\nsnapshot_threshold = 800\nsnapshot_interval = '2s'\n";
     std::fs::write(&config, text).context("failed to write the settings")?;
-    let wanted = |part: &str| options.only.is_empty() || options.only.iter().any(|only| only == part);
+    let all = options.only.is_empty() && options.etcd.is_none();
+    let wanted = |part: &str| all || options.only.iter().any(|only| only == part);
     let mut outcomes: Vec<Outcome> = Vec::new();
-    let mix = Mix { registers: 5, submitters: 2, workers: 2 };
+    let mix = Mix { registers: 5, submitters: 2, workers: 2, etcd: 0 };
     let plan = |name: &str, replicas: usize, kills: u64, seconds: u64, faults: &[(Fault, u64)]| Plan {
         name: name.to_owned(),
         seed: options.seed,
@@ -90,19 +94,24 @@ fn run(options: &Options) -> Result<usize> {
         config: Some(config.clone()),
     };
     let long = |short: u64, long: u64| if options.short { short } else { long };
-    if wanted("kills") {
-        let plan = plan("three", 3, long(30, 200), long(25, 1_200), &Fault::LOOPBACK);
+    if let Some(etcd) = &options.etcd {
+        let mut fair = plan("etcd, three", 3, long(30, 100), long(30, 600), &Fault::LOOPBACK);
+        (fair.controld, fair.config) = (etcd.clone(), None);
+        fair.mix = Mix { registers: 0, submitters: 0, workers: 0, etcd: 8 };
+        outcomes.push(fire(&fair, &dir.join("etcd"))?);
+    } else if wanted("kills") {
+        let plan = plan("three", 3, long(30, 200), long(14, 1_800), &Fault::LOOPBACK);
         outcomes.push(fire(&plan, &dir.join("three"))?);
     }
     if wanted("five") {
-        let plan = plan("five", 5, long(20, 60), long(15, 300), &Fault::LOOPBACK);
+        let plan = plan("five", 5, long(20, 60), long(9, 420), &Fault::LOOPBACK);
         outcomes.push(fire(&plan, &dir.join("five"))?);
     }
     if wanted("netns") {
         match raftgrid_chaos::netns::Net::new(3).map(drop) {
             Err(error) => println!("skipped: network namespaces ({error:#})"),
             Ok(()) => {
-                let mut plan = plan("namespaces", 3, u64::MAX, long(10, 120), &Fault::ROUTED);
+                let mut plan = plan("namespaces", 3, u64::MAX, long(6, 120), &Fault::ROUTED);
                 plan.routed = true;
                 outcomes.push(fire(&plan, &dir.join("namespaces"))?);
             }
@@ -111,7 +120,7 @@ fn run(options: &Options) -> Result<usize> {
     if wanted("disk") {
         let small = dir.join("small-disk.toml");
         disks::settings(&small)?;
-        let mut full = plan("full disks", 3, u64::MAX, long(12, 120), &Fault::DISKS);
+        let mut full = plan("full disks", 3, u64::MAX, long(7, 120), &Fault::DISKS);
         (full.small_disks, full.config) = (true, Some(small));
         match Disks::mount(&[dir.join("trial")]).map(drop) {
             Err(error) => println!("skipped: full disks ({error:#})"),
@@ -120,11 +129,11 @@ fn run(options: &Options) -> Result<usize> {
         match record::strace_works() {
             Err(error) => println!("skipped: slow and failing disks ({error:#})"),
             Ok(()) => {
-                let mut slow = plan("slow disk", 3, u64::MAX, long(8, 60), &Fault::LOOPBACK);
+                let mut slow = plan("slow disk", 3, u64::MAX, long(4, 60), &Fault::LOOPBACK);
                 slow.wrap = disks::slow_fsync(40_000);
                 outcomes.push(fire(&slow, &dir.join("slow-disk"))?);
-                let mut failing = plan("failing disk", 3, u64::MAX, long(6, 30), &[(Fault::StopFollower, 1)]);
-                failing.wrap = disks::failing_fsync(60);
+                let mut failing = plan("failing disk", 3, u64::MAX, long(4, 30), &[(Fault::StopFollower, 1)]);
+                failing.wrap = disks::failing_fsync(40);
                 outcomes.push(fire(&failing, &dir.join("failing-disk"))?);
             }
         }
@@ -152,8 +161,9 @@ fn lost_power(options: &Options, controld: &Path, dir: &Path) -> Result<usize> {
     let events: usize = recording.lives.iter().map(Vec::len).sum();
     println!("recorded: {events} calls, {} acknowledged submissions", recording.acks.len());
     let mut boots = rebuild::rebuild(&recording, options.points.unwrap_or(long(60, 1_200)), options.seed, dir)?;
+    boots.push(rebuild::blind(&recording, 24, options.seed)?);
     boots.extend(damage::torn_tail(&recording, long(67, 1), dir)?);
-    boots.extend(damage::bit_flips(&recording, long(40, 500), options.seed, dir)?);
+    boots.extend(damage::bit_flips(&recording, long(30, 500), options.seed, dir)?);
     println!("{}", report::boots(&boots));
     Ok(boots.iter().filter(|boots| !boots.wrong.is_empty()).count())
 }

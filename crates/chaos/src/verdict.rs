@@ -4,10 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use raftgrid_proto::v1::Task;
-use raftgrid_simulator::linearizability::{check_lives, check_positions, search, Kind, Violation};
+use raftgrid_simulator::linearizability::{
+    check_lives, check_positions, search, Answer, Done, History, Kind, Op, Outcome, Violation,
+};
 
 use crate::calls::{tag_in, Caller};
 use crate::record::Record;
+
+/// Stale reads that are planted in the history of a run.
+const SPOILED_MAX: usize = 20;
 
 /// What came out of a run.
 #[derive(Debug, Default)]
@@ -36,8 +41,8 @@ pub struct Verdict {
     pub duplicated: usize,
 }
 
-/// Looks at what was recorded, and at all replicas once more; the load is over and the cluster healed.
-pub fn judge(record: &Record, caller: &Caller, endpoints: &[String]) -> Result<Verdict> {
+/// Looks at what was recorded.
+pub fn judge(record: &Record) -> Verdict {
     let history = record.history();
     let searched = search(&history);
     let mut verdict = Verdict {
@@ -64,12 +69,40 @@ pub fn judge(record: &Record, caller: &Caller, endpoints: &[String]) -> Result<V
     note("life", &check_lives(&events), &of_task);
     verdict.wrong.extend(searched.undecided.iter().map(|key| format!("search: {key} is undecided")));
     verdict.lives = events.len();
-    audit(record, caller, endpoints, &mut verdict)?;
-    Ok(verdict)
+    verdict.wrong.extend(blind(&history));
+    verdict
 }
 
-/// Counts what is there, at every replica.
-fn audit(record: &Record, caller: &Caller, endpoints: &[String], verdict: &mut Verdict) -> Result<()> {
+/// Spoils the history of the run in one place after another: each checker must see each. What they miss is told.
+fn blind(history: &History) -> Vec<String> {
+    let mut created: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut missed = Vec::new();
+    let mut reads: Vec<(usize, &Op)> = history.ops.iter().enumerate().collect();
+    reads.sort_by_key(|(_, op)| op.invoked);
+    let mut tried = 0;
+    for (place, op) in reads {
+        let Some(done) = op.done() else { continue };
+        let Answer::Found(Some(_)) = done.answer else { continue };
+        let known = *created.entry(&op.key).or_insert(done.at);
+        // It was there for certain before this read was asked.
+        if op.invoked <= known || tried == SPOILED_MAX {
+            continue;
+        }
+        tried += 1;
+        let mut ops: Vec<Op> = history.ops.iter().filter(|other| other.key == op.key).cloned().collect();
+        let stale = Done { answer: Answer::Found(None), version: None, ..*done };
+        ops.push(Op { outcome: Outcome::Done(stale), ..op.clone() });
+        let spoiled = History { ops };
+        if search(&spoiled).ok() || check_positions(&spoiled).is_empty() {
+            missed.push(format!("the checkers do not see a stale read that was planted beside operation {place}"));
+        }
+        created.remove(op.key.as_str());
+    }
+    missed
+}
+
+/// Counts what is there, at every replica; the load is over and the cluster healed.
+pub fn audit(record: &Record, caller: &Caller, endpoints: &[String], verdict: &mut Verdict) -> Result<()> {
     // Leases may still run out meanwhile: states change, what there is does not.
     let lasting = |tasks: &[Task]| -> Vec<(String, Vec<u8>, String)> {
         tasks.iter().map(|it| (it.task_id.clone(), it.task_data.clone(), it.parent_task_id.clone())).collect()

@@ -113,6 +113,12 @@ impl Files {
         self.descriptors.clear();
     }
 
+    /// Whether the descriptor is one of a directory of the tree; None: it is of neither file nor directory here.
+    pub fn is_directory(&self, fd: i64) -> Option<bool> {
+        let descriptor = self.descriptors.get(&fd)?;
+        Some(matches!(self.nodes[descriptor.node], Node::Dir { .. }))
+    }
+
     /// Does what the call did. Whatever does not concern the tree is passed over. True: it concerned the tree.
     pub fn apply(&mut self, event: &Event) -> Result<bool> {
         let line = event.ended;

@@ -74,14 +74,14 @@ impl Logs {
         kept.or_else(|| self.chains.get(&(before, term)).copied())
     }
 
-    /// The tables of a process stand at `applied`. Gives what cannot be, and the newest entry that was applied for the first time ever.
+    /// The tables of a process stand at `applied`. Gives what cannot be.
     pub fn saw_applied(&mut self, node: NodeId, watch: &mut LogWatch, applied: Index) -> Result<(), String> {
         if applied < watch.applied {
             return Err(format!("node {node} applied up to {} and stands at {applied} now", watch.applied));
         }
-        let from = watch.applied + 1;
+        let before = watch.applied;
         watch.applied = applied;
-        for (index, seen) in watch.entries.range(from..=applied) {
+        for (index, seen) in watch.entries.range(before..=applied).filter(|(index, _)| **index > before) {
             let first = *self.committed.entry(*index).or_insert(*seen);
             if first != *seen {
                 return Err(format!(
