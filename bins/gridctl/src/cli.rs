@@ -295,6 +295,7 @@ pub(crate) enum Cluster {
     /// Wait until everything committed so far is applied
     Barrier,
     /// Move cluster time forward to the leader's wall clock, after an outage or a wrong clock
+    #[structopt(alias = "set_time")]
     SetTime {
         /// Another time, in milliseconds since 1970
         #[structopt(long, value_name = "MS")]
@@ -393,7 +394,7 @@ pub(crate) struct Sim {
     /// How many seeds, one after another
     #[structopt(long, default_value = "1", value_name = "K")]
     pub(crate) seeds: u64,
-    /// Replicas that found the cluster [default: 3, and 5 for every fourth seed]
+    /// Replicas that found the cluster [default: 1, 3 or 5, by the seed]
     #[structopt(long, possible_values = &["1", "2", "3", "5", "7"], value_name = "N")]
     pub(crate) nodes: Option<u64>,
     /// Print every event as a line

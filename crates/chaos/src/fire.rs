@@ -38,6 +38,8 @@ pub struct Plan {
     pub small_disks: bool,
     /// Put before the command line of the first replica, whose disk is then slow or fails.
     pub wrap: Vec<String>,
+    /// That replica must end itself in the run: its disk fails.
+    pub must_end: bool,
     /// Clients.
     pub mix: Mix,
     /// Longer pauses of clients.
@@ -183,10 +185,11 @@ fn under_fire(
 ) -> Result<()> {
     let started = Instant::now();
     let record = &load.shared.record;
+    let mut ended = 0;
     // Something must be there before the first fault.
     wait_for("the first acknowledged writes", || (record.acks().len() > 20).then_some(()))?;
     while outcome.kills < plan.kills && started.elapsed() < plan.time {
-        revive(plan, cluster)?;
+        ended += revive(plan, cluster)?;
         let fault = draw(&mut nemesis.chance, &plan.faults);
         let leader =
             cluster.settled().with_context(|| format!("before fault {}", outcome.faults.values().sum::<u64>()))?;
@@ -204,14 +207,19 @@ fn under_fire(
         }
         pause_ms(nemesis.chance.between(50, 600));
     }
+    if plan.must_end && ended == 0 {
+        anyhow::bail!("the replica whose disk fails went on");
+    }
     Ok(())
 }
 
-/// A replica whose disk fails ends itself; it is started again, on a disk that works. Nobody else may end by itself.
-fn revive(plan: &Plan, cluster: &Cluster) -> Result<()> {
-    for (node, status) in cluster.died() {
+/// A replica whose disk fails ends itself; it is started again, on a disk that works. Nobody else may end by itself. How many did.
+fn revive(plan: &Plan, cluster: &Cluster) -> Result<u64> {
+    let died = cluster.died();
+    let count = died.len() as u64;
+    for (node, status) in died {
         let at = (node - 1) as usize;
-        if plan.wrap.is_empty() || at != 0 {
+        if !plan.must_end || at != 0 {
             anyhow::bail!("replica {node} ended by itself ({status})\n{}", cluster.last_words());
         }
         let said = std::fs::read_to_string(&cluster.seats()[at].log).unwrap_or_default();
@@ -221,5 +229,5 @@ fn revive(plan: &Plan, cluster: &Cluster) -> Result<()> {
         println!("replica {node} ended by itself, as it must on a disk that fails: {last}");
         cluster.start_plain(at)?;
     }
-    Ok(())
+    Ok(count)
 }

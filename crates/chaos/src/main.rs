@@ -61,97 +61,145 @@ fn main() {
 }
 
 fn run(options: &Options) -> Result<usize> {
-    let dir = match &options.keep {
-        Some(dir) => dir.clone(),
-        None => std::env::temp_dir().join(format!("raftgrid-chaos-{}", std::process::id())),
-    };
-    std::fs::create_dir_all(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
-    // A build that goes on beside the run must not change the program under test.
-    let built = options.controld.clone().map_or_else(|| program("controld"), Ok)?;
-    let controld = dir.join("controld");
-    std::fs::copy(&built, &controld).with_context(|| format!("failed to copy {}", built.display()))?;
-    println!("seed {}, {}, in {}", options.seed, built.display(), dir.display());
-    let config = dir.join("controld.toml");
-    let text = "[raft]\nlog_tail_entries = 500\nsnapshot_threshold = 800\nsnapshot_interval = '2s'\n";
-    std::fs::write(&config, text).context("failed to write the settings")?;
+    let mut suite = Suite::prepare(options)?;
+    if let Some(etcd) = &options.etcd {
+        suite.etcd(etcd)?;
+    }
     let all = options.only.is_empty() && options.etcd.is_none();
     let wanted = |part: &str| all || options.only.iter().any(|only| only == part);
-    let mut outcomes: Vec<Outcome> = Vec::new();
-    let mix = Mix { registers: 5, submitters: 2, workers: 2, etcd: 0 };
-    let plan = |name: &str, replicas: usize, kills: u64, seconds: u64, faults: &[(Fault, u64)]| Plan {
-        name: name.to_owned(),
-        seed: options.seed,
-        replicas,
-        kills: options.kills.unwrap_or(kills),
-        time: Duration::from_secs(options.seconds.unwrap_or(seconds)),
-        faults: faults.to_vec(),
-        routed: false,
-        small_disks: false,
-        wrap: Vec::new(),
-        mix,
-        slower: if options.short { 1 } else { 5 },
-        controld: controld.clone(),
-        config: Some(config.clone()),
-    };
-    let long = |short: u64, long: u64| if options.short { short } else { long };
-    if let Some(etcd) = &options.etcd {
-        let mut fair = plan("etcd, three", 3, long(30, 100), long(30, 600), &Fault::LOOPBACK);
-        (fair.controld, fair.config) = (etcd.clone(), None);
-        fair.mix = Mix { registers: 0, submitters: 0, workers: 0, etcd: 8 };
-        outcomes.push(fire(&fair, &dir.join("etcd"))?);
-    } else if wanted("kills") {
-        let plan = plan("three", 3, long(30, 200), long(14, 1_800), &Fault::LOOPBACK);
-        outcomes.push(fire(&plan, &dir.join("three"))?);
+    if wanted("kills") {
+        suite.fire("three", |plan| (plan.kills, plan.time) = suite_bounds(options, (30, 14), (200, 1_800)))?;
     }
     if wanted("five") {
-        let plan = plan("five", 5, long(20, 60), long(9, 420), &Fault::LOOPBACK);
-        outcomes.push(fire(&plan, &dir.join("five"))?);
+        suite.fire("five", |plan| {
+            plan.replicas = 5;
+            (plan.kills, plan.time) = suite_bounds(options, (20, 9), (60, 420));
+        })?;
     }
     if wanted("netns") {
-        match raftgrid_chaos::netns::Net::new(3).map(drop) {
-            Err(error) => println!("skipped: network namespaces ({error:#})"),
-            Ok(()) => {
-                let mut plan = plan("namespaces", 3, u64::MAX, long(6, 120), &Fault::ROUTED);
-                plan.routed = true;
-                outcomes.push(fire(&plan, &dir.join("namespaces"))?);
-            }
-        }
+        suite.namespaces()?;
     }
     if wanted("disk") {
-        let small = dir.join("small-disk.toml");
-        disks::settings(&small)?;
-        let mut full = plan("full disks", 3, u64::MAX, long(7, 120), &Fault::DISKS);
-        (full.small_disks, full.config) = (true, Some(small));
-        match Disks::mount(&[dir.join("trial")]).map(drop) {
-            Err(error) => println!("skipped: full disks ({error:#})"),
-            Ok(()) => outcomes.push(fire(&full, &dir.join("full-disks"))?),
-        }
-        match record::strace_works() {
-            Err(error) => println!("skipped: slow and failing disks ({error:#})"),
-            Ok(()) => {
-                let mut slow = plan("slow disk", 3, u64::MAX, long(4, 60), &Fault::LOOPBACK);
-                slow.wrap = disks::slow_fsync(40_000);
-                outcomes.push(fire(&slow, &dir.join("slow-disk"))?);
-                let mut failing = plan("failing disk", 3, u64::MAX, long(4, 30), &[(Fault::StopFollower, 1)]);
-                failing.wrap = disks::failing_fsync(40);
-                outcomes.push(fire(&failing, &dir.join("failing-disk"))?);
-            }
-        }
+        suite.disks()?;
     }
-    if !outcomes.is_empty() {
-        println!("{}", report::clusters(&outcomes));
+    if !suite.outcomes.is_empty() {
+        println!("{}", report::clusters(&suite.outcomes));
     }
-    let mut wrong = outcomes.iter().filter(|outcome| outcome.kept.is_some()).count();
+    let mut wrong = suite.outcomes.iter().filter(|outcome| outcome.kept.is_some()).count();
     if wanted("power") {
         match record::strace_works() {
             Err(error) => println!("skipped: lost power ({error:#})"),
-            Ok(()) => wrong += lost_power(options, &controld, &dir.join("power"))?,
+            Ok(()) => wrong += lost_power(options, &suite.controld, &suite.dir.join("power"))?,
         }
     }
     if wrong == 0 && options.keep.is_none() {
-        std::fs::remove_dir_all(&dir).context("failed to tidy up")?;
+        std::fs::remove_dir_all(&suite.dir).context("failed to tidy up")?;
     }
     Ok(wrong)
+}
+
+/// (kills, time): the short or the long ones, unless the command line says others.
+fn suite_bounds(options: &Options, short: (u64, u64), long: (u64, u64)) -> (u64, Duration) {
+    let (kills, seconds) = if options.short { short } else { long };
+    (options.kills.unwrap_or(kills), Duration::from_secs(options.seconds.unwrap_or(seconds)))
+}
+
+/// The runs with faults, and what they have in common.
+struct Suite<'a> {
+    options: &'a Options,
+    dir: PathBuf,
+    controld: PathBuf,
+    config: PathBuf,
+    outcomes: Vec<Outcome>,
+}
+
+impl<'a> Suite<'a> {
+    fn prepare(options: &'a Options) -> Result<Self> {
+        let dir = match &options.keep {
+            Some(dir) => dir.clone(),
+            None => std::env::temp_dir().join(format!("raftgrid-chaos-{}", std::process::id())),
+        };
+        std::fs::create_dir_all(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
+        // A build that goes on beside the run must not change the program under test.
+        let built = options.controld.clone().map_or_else(|| program("controld"), Ok)?;
+        let controld = dir.join("controld");
+        std::fs::copy(&built, &controld).with_context(|| format!("failed to copy {}", built.display()))?;
+        println!("seed {}, {}, in {}", options.seed, built.display(), dir.display());
+        // Snapshots and compaction happen during the runs.
+        let config = dir.join("controld.toml");
+        let text = "[raft]\nlog_tail_entries = 500\nsnapshot_threshold = 800\nsnapshot_interval = '2s'\n";
+        std::fs::write(&config, text).context("failed to write the settings")?;
+        Ok(Self { options, dir, controld, config, outcomes: Vec::new() })
+    }
+
+    /// Three replicas on loopback, unless `change` says otherwise.
+    fn fire(&mut self, name: &str, change: impl FnOnce(&mut Plan)) -> Result<()> {
+        let mut plan = Plan {
+            name: name.to_owned(),
+            seed: self.options.seed,
+            replicas: 3,
+            kills: u64::MAX,
+            time: Duration::ZERO,
+            faults: Fault::LOOPBACK.to_vec(),
+            routed: false,
+            small_disks: false,
+            wrap: Vec::new(),
+            must_end: false,
+            mix: Mix { registers: 5, submitters: 2, workers: 2, etcd: 0 },
+            slower: if self.options.short { 1 } else { 5 },
+            controld: self.controld.clone(),
+            config: Some(self.config.clone()),
+        };
+        change(&mut plan);
+        self.outcomes.push(fire(&plan, &self.dir.join(name.replace(' ', "-")))?);
+        Ok(())
+    }
+
+    fn etcd(&mut self, etcd: &Path) -> Result<()> {
+        let options = self.options;
+        self.fire("etcd three", |plan| {
+            (plan.controld, plan.config) = (etcd.to_owned(), None);
+            plan.mix = Mix { registers: 0, submitters: 0, workers: 0, etcd: 8 };
+            (plan.kills, plan.time) = suite_bounds(options, (30, 30), (100, 600));
+        })
+    }
+
+    fn namespaces(&mut self) -> Result<()> {
+        if let Err(error) = raftgrid_chaos::netns::Net::new(3).map(drop) {
+            println!("skipped: network namespaces ({error:#})");
+            return Ok(());
+        }
+        let options = self.options;
+        self.fire("namespaces", |plan| {
+            (plan.routed, plan.faults) = (true, Fault::ROUTED.to_vec());
+            (plan.kills, plan.time) = suite_bounds(options, (u64::MAX, 5), (u64::MAX, 120));
+        })
+    }
+
+    fn disks(&mut self) -> Result<()> {
+        let options = self.options;
+        let small = self.dir.join("small-disk.toml");
+        disks::settings(&small)?;
+        match Disks::mount(&[self.dir.join("trial")]).map(drop) {
+            Err(error) => println!("skipped: full disks ({error:#})"),
+            Ok(()) => self.fire("full disks", |plan| {
+                (plan.small_disks, plan.faults, plan.config) = (true, Fault::DISKS.to_vec(), Some(small));
+                (plan.kills, plan.time) = suite_bounds(options, (u64::MAX, 7), (u64::MAX, 120));
+            })?,
+        }
+        if let Err(error) = record::strace_works() {
+            println!("skipped: slow and failing disks ({error:#})");
+            return Ok(());
+        }
+        self.fire("slow disk", |plan| {
+            plan.wrap = disks::slow_fsync(40_000);
+            (plan.kills, plan.time) = suite_bounds(options, (u64::MAX, 4), (u64::MAX, 60));
+        })?;
+        self.fire("failing disk", |plan| {
+            (plan.wrap, plan.must_end, plan.faults) = (disks::failing_fsync(40), true, vec![(Fault::StopFollower, 1)]);
+            (plan.kills, plan.time) = suite_bounds(options, (u64::MAX, 4), (u64::MAX, 30));
+        })
+    }
 }
 
 /// Cuts, torn tails, flipped bits; how many kinds went wrong.

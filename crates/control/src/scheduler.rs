@@ -171,7 +171,7 @@ impl Candidates {
     /// The node that manifest's order picks of those on which the task did not fail; if none of them can take it, of those on which it
     /// failed longest ago.
     fn choose(&self, task: &Task, avoided: &[String]) -> Option<String> {
-        (0..=avoided.len()).find_map(|oldest| self.choose_without(task, &avoided[oldest..oldest]))
+        (0..=avoided.len()).find_map(|oldest| self.choose_without(task, &avoided[oldest..]))
     }
 
     /// Only the least loaded group with a node that fits has to be compared.

@@ -43,7 +43,7 @@ pub fn apply(rows: &dyn Rows, entry_index: u64, payloads: &[impl AsRef<[u8]>]) -
             payload: at,
             cause: cause.to_string(),
         })?;
-        meta.cluster_time_ms = if crate::mutant::on("cluster_time_as_stamped") {
+        meta.cluster_time_ms = if crate::mutant::on("cluster_time_from_wall_clock") {
             batch.cluster_time_ms
         } else {
             meta.cluster_time_ms.max(batch.cluster_time_ms)

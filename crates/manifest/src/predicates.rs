@@ -211,7 +211,11 @@ mod tests {
         assert_eq!(picked(&train, &[without.clone(), node("b", 4, 3)]).as_deref(), Some("b"));
         assert_eq!(picked(&train, &[without.clone()]), None);
         let command = Task { task_type: "command".into(), ..Task::default() };
-        assert_eq!(picked(&command, &[without.clone(), node("b", 4, 3)]).as_deref(), Some("a"), "other types are welcome");
+        assert_eq!(
+            picked(&command, &[without.clone(), node("b", 4, 3)]).as_deref(),
+            Some("a"),
+            "other types are welcome"
+        );
         let why = able(&train, &without).expect_err("it said so").to_string();
         assert_eq!(why, "cannot run tasks of type train; see its log");
     }

@@ -184,7 +184,7 @@ impl Artifacts {
         begin.set_placement(candidates.iter().copied().take(copies).collect());
         let (rows, _) = self.views.view();
         let cluster_time = views::meta(rows.as_ref()).map_err(rows_failed)?.cluster_time_ms;
-        begin.set_expires_ms(cluster_time + UPLOAD_EXPIRES_MS);
+        begin.set_expires_ms(expires_ms(cluster_time, self.clock.wall_ms()));
         let mut command = Command::new();
         command.set_principal(description.principal.clone());
         command.kind = Some(Command_oneof_kind::begin_artifact(begin));
@@ -299,6 +299,12 @@ pub(crate) fn receipt(node: u64, digest: [u8; 32]) -> Receipt {
     receipt
 }
 
+/// When an upload that begins now is given up, in cluster time. The rows here may be behind, or have no time at all in a group that was founded
+/// a moment ago; then the wall clock is nearer. An expiry that is too late only keeps leftovers longer, one that is too early ends the upload.
+fn expires_ms(cluster_time_ms: u64, wall_ms: u64) -> u64 {
+    cluster_time_ms.max(wall_ms).saturating_add(UPLOAD_EXPIRES_MS)
+}
+
 /// How long a peer may be silent before the next one is tried beside it: the more bytes there are to sync, the longer.
 fn patience(total_bytes: u64) -> Duration {
     Duration::from_millis(HEDGE_AFTER_MS + total_bytes / HEDGE_BYTES_PER_MS)
@@ -353,6 +359,17 @@ impl Download for OnDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_upload_on_a_replica_that_knows_no_time_yet_is_not_over_at_once() {
+        let wall = 1_700_000_000_000;
+        assert_eq!(expires_ms(0, wall), wall + UPLOAD_EXPIRES_MS);
+        assert_eq!(
+            expires_ms(wall + 5, wall),
+            wall + 5 + UPLOAD_EXPIRES_MS,
+            "the group's time counts where it is ahead"
+        );
+    }
 
     #[test]
     fn a_peer_that_was_silent_a_moment_ago_is_asked_last_and_later_as_before() {

@@ -43,7 +43,13 @@ impl Proposals {
         }
         let stamp = {
             let mut time = self.cluster_time.lock().unwrap_or_else(PoisonError::into_inner);
-            time.stamp(self.clock.monotonic_ms(), self.clock.wall_ms())
+            let stamp = time.stamp(self.clock.monotonic_ms(), self.clock.wall_ms());
+            let wall = raftgrid_driver::mutant::on("cluster_time_from_wall_clock");
+            if wall {
+                self.clock.wall_ms()
+            } else {
+                stamp
+            }
         };
         batch.set_cluster_time_ms(stamp);
         let Ok(payload) = batch.write_to_bytes() else {

@@ -45,8 +45,15 @@ fn main() -> ExitCode {
 }
 
 fn sound(seeds: u64) -> ExitCode {
-    let summary = run_many(1, seeds, None, 20, &|report| println!("seed {}: {}", report.seed, report.violations.join("; ")));
-    println!("{} seeds, {} failed, {} s of virtual time, {:?}", summary.runs, summary.failed.len(), summary.virtual_us / 1_000_000, summary.counts);
+    let summary =
+        run_many(1, seeds, None, 20, &|report| println!("seed {}: {}", report.seed, report.violations.join("; ")));
+    println!(
+        "{} seeds, {} failed, {} s of virtual time, {:?}",
+        summary.runs,
+        summary.failed.len(),
+        summary.virtual_us / 1_000_000,
+        summary.counts
+    );
     if summary.failed.is_empty() {
         ExitCode::SUCCESS
     } else {

@@ -128,7 +128,8 @@ pub fn serve(replica: &Replica, answers: &Answers, caller: Caller, number: u64, 
             *request,
             Box::new(move |answer| tell(&answers, caller, number, Response::Beat(answer.map(Box::new)))),
         ),
-        Request::Poll(request) => replica
-            .poll_task(request, Box::new(move |answer| tell(&answers, caller, number, Response::Poll(answer)))),
+        Request::Poll(request) => {
+            replica.poll_task(request, Box::new(move |answer| tell(&answers, caller, number, Response::Poll(answer))))
+        }
     }
 }

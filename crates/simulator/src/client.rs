@@ -1,7 +1,9 @@
 //! A client: submits tasks under ids of its own, cancels and reads them, tries again under the same request id until it knows, or gives up.
 
 use raftgrid_manifest::command_for;
-use raftgrid_proto::v1::{CancelTask, Command, Command_oneof_kind as Kind, Outcome as Told, SubmitTask, TaskRow, TaskSpec};
+use raftgrid_proto::v1::{
+    CancelTask, Command, Command_oneof_kind as Kind, Outcome as Told, SubmitTask, TaskRow, TaskSpec,
+};
 use raftgrid_replica::ports::CallError;
 
 use crate::ask::{Ask, Target};

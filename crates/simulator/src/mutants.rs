@@ -57,7 +57,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("stale_report_accepted", "a report of an old lease ends the new one"),
     mutant("expiry_of_any_lease", "an expiry is applied whatever lease is open"),
     mutant("request_ids_forgotten", "a command that is tried again is executed again"),
-    mutant("cluster_time_as_stamped", "cluster time is what a leader says, not the highest so far"),
+    mutant("cluster_time_from_wall_clock", "cluster time is the leader's wall clock, not the highest so far"),
     mutant("renewal_without_quorum", "a heartbeat is answered without a read index"),
     mutant("watch_gap", "the leader's loops miss a change after each look"),
 ];

@@ -8,6 +8,9 @@ use crate::rng::Rng;
 /// A machine: a node's id, or 0 for where clients and workers are.
 pub type Place = u64;
 
+/// Mean time that a late message takes.
+const LATE_US: u64 = 2_000_000;
+
 /// Where clients and workers are.
 pub const OUTSIDE: Place = 0;
 
@@ -17,6 +20,7 @@ pub struct Network {
     delay_us: (u64, u64),
     loss: u64,
     duplicates: u64,
+    late: u64,
     reorders: bool,
     blocked: BTreeSet<(Place, Place)>,
     /// When the last message on a link arrives.
@@ -31,6 +35,7 @@ impl Network {
             delay_us: plan.delay_us,
             loss: plan.loss,
             duplicates: plan.duplicates,
+            late: plan.late,
             reorders: plan.reorders,
             blocked: BTreeSet::new(),
             last: BTreeMap::new(),
@@ -53,6 +58,10 @@ impl Network {
 
     fn arrival(&mut self, now_us: u64, from: Place, to: Place) -> u64 {
         let at = now_us + self.delay_us.0 + self.rng.around(self.delay_us.1);
+        if self.rng.chance(self.late) {
+            // Stuck in a stream that was given up; what comes after it does not wait for it.
+            return at + self.rng.around(LATE_US);
+        }
         if self.reorders {
             return at;
         }
@@ -101,5 +110,6 @@ impl Network {
         self.mend();
         self.loss = 0;
         self.duplicates = 0;
+        self.late = 0;
     }
 }

@@ -65,6 +65,8 @@ pub struct Live {
     pub ordered: Ordered,
     /// Status (term, role, leader, commit, first, last, its term) as judged last.
     pub seen: [u64; 7],
+    /// Its machine loses power around the end of the next fsync.
+    pub doomed: bool,
     /// The tables may stand elsewhere than when they were judged last.
     pub moved: bool,
 }
@@ -176,6 +178,7 @@ impl SimNode {
             watch: LogWatch::default(),
             ordered: Ordered::default(),
             seen: [0; 7],
+            doomed: false,
             moved: true,
         })
     }
@@ -206,7 +209,8 @@ impl SimNode {
             members: Vec::new(),
             client_address: format!("node-{}", self.id),
             room: Box::new(move || {
-                let free = raftgrid_store::Disk::free_bytes(&disk, Path::new(DATA)).map_err(|error| error.to_string())?;
+                let free =
+                    raftgrid_store::Disk::free_bytes(&disk, Path::new(DATA)).map_err(|error| error.to_string())?;
                 Ok((free, free < raftgrid_store::limits::LOW_WATER_BYTES))
             }),
         }

@@ -18,11 +18,13 @@ pub struct Plan {
     pub loss: u64,
     /// Messages delivered twice, of a thousand.
     pub duplicates: u64,
+    /// Messages that take seconds, of a thousand.
+    pub late: u64,
     /// Messages may overtake each other.
     pub reorders: bool,
     /// Mean time that a turn of a thread waits for a processor.
     pub turn_us: u64,
-    /// Turns that wait a hundred times as long, of a thousand.
+    /// Turns that wait a hundred times as long, and now and then seconds, of a thousand.
     pub stalls: u64,
     /// Mean time of an fsync.
     pub fsync_us: u64,
@@ -48,7 +50,7 @@ pub struct Plan {
     pub failed_sync: Every,
     /// A disk is lost: its log's end, a bit of its log, or all of it.
     pub lost_disk: Every,
-    /// A bit of a snapshot flips.
+    /// A bit of a snapshot flips, also while it is being sent.
     pub rotten_snapshot: Every,
     /// The membership changes.
     pub change: Every,
@@ -128,6 +130,7 @@ impl Plan {
         };
         let loss = share(150);
         let duplicates = share(100);
+        let late = share(40);
         let stalls = share(20);
         let slow_fsyncs = share(60);
         let broken_snapshots = share(500);
@@ -138,6 +141,7 @@ impl Plan {
             delay_us: (rng.between(50, 2_000), rng.between(50, 20_000)),
             loss,
             duplicates,
+            late,
             reorders: rng.chance(strength),
             turn_us: rng.between(10, 400),
             stalls,

@@ -4,7 +4,7 @@
 //! that a transfer reads stays until the transfer ends. A received one is built in `staging-…` and becomes `state-…`
 //! when it is whole, verified and durable: only then may its name go into the log (durability rule 5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +31,8 @@ struct State {
     kept: Vec<Snapshot>,
     /// Readers of a snapshot, by its name.
     readers: BTreeMap<String, usize>,
+    /// Opened for sending once: whoever opens one of these again may do so because it did not arrive whole.
+    sent: BTreeSet<String>,
     /// To be removed when their last reader goes.
     doomed: Vec<String>,
     /// Where the tables stand, and in which directory.
@@ -161,8 +163,26 @@ impl<D: Disk> SnapshotShelf<D> {
         state.kept.iter().rev().find(fits).cloned()
     }
 
-    /// Opens a snapshot for sending; it stays on disk until the reader is dropped.
+    /// Takes a snapshot that was sent before off the shelf if it is damaged: it would be sent again and again, and no other one made in its
+    /// place as long as nothing new is applied.
+    fn check_again(&self, name: &str) -> Result<(), StoreError> {
+        if self.state().sent.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let Inner { disk, layout, .. } = &*self.inner;
+        let Err(error) = disk.verify_state(&layout.snapshot(name)) else { return Ok(()) };
+        {
+            let mut state = self.state();
+            state.kept.retain(|snapshot| snapshot.name != name);
+            state.sent.remove(name);
+        }
+        disk.remove_dir(&layout.snapshot(name))?;
+        Err(error.into())
+    }
+
+    /// Opens a snapshot for sending; it stays on disk until the reader is dropped. The second time it is verified first.
     pub fn open(&self, name: &str) -> Result<SnapshotReader<D>, StoreError> {
+        self.check_again(name)?;
         let snapshot = {
             let mut state = self.state();
             let snapshot = state.kept.iter().find(|snapshot| snapshot.name == name).cloned();

@@ -14,6 +14,9 @@ use crate::power::Boots;
 /// Bytes at the end of the log's files that are cut off one by one.
 const TAIL_BYTES: usize = 4_096;
 
+/// Whether a path of the data directory is one of a kind.
+type OfKind = fn(&str) -> bool;
+
 fn is_write_ahead_log(path: &str) -> bool {
     path.starts_with("log/") && path.ends_with(".log")
 }
@@ -41,7 +44,7 @@ pub fn torn_tail(recording: &Recording, step: usize, keep: &Path) -> Result<Vec<
 
 /// Flips so many bits, one at a time, in files of each kind.
 pub fn bit_flips(recording: &Recording, flips: usize, seed: u64, keep: &Path) -> Result<Vec<Boots>> {
-    let kinds: [(&str, fn(&str) -> bool); 4] = [
+    let kinds: [(&str, OfKind); 4] = [
         ("write-ahead files", is_write_ahead_log),
         ("other files of the log", |path| path.starts_with("log/") && !is_write_ahead_log(path)),
         ("state tables", |path| path.starts_with("state-")),

@@ -8,8 +8,8 @@ use raft::ReadState;
 
 use super::{Core, Ticket};
 use crate::error::ReadError;
-use crate::mutant;
 use crate::limits::{READS_WAITING_MAX, READ_ROUNDS_MAX};
+use crate::mutant;
 use crate::traits::LogStore;
 use crate::types::{Index, NodeId, Term};
 

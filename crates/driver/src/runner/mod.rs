@@ -38,8 +38,8 @@ mod sync_thread;
 pub use fatal::Fatal;
 pub use handle::{ChangeCallback, ProposeCallback, RaftHandle, ReadCallback, SnapshotCallback, TransferCallback};
 
-use handle::{Completion, Shared};
 use apply_turn::ApplyTurn;
+use handle::{Completion, Shared};
 use raft_turn::RaftTurn;
 use sync_thread::SyncTurn;
 

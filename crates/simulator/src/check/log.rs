@@ -56,7 +56,9 @@ impl Logs {
             let seen = *self.chains.entry((entry.index, entry.term)).or_insert(chain);
             if seen != chain {
                 let (index, term) = (entry.index, entry.term);
-                return Err(format!("log matching: entry {index} of term {term} differs, or what is before it, on {node}"));
+                return Err(format!(
+                    "log matching: entry {index} of term {term} differs, or what is before it, on {node}"
+                ));
             }
             watch.entries.insert(entry.index, (entry.term, chain));
         }

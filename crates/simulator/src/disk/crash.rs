@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::medium::{Medium, SimDisk, ROOT};
+use super::medium::{rows_of, Medium, SimDisk, ROOT};
 use super::node::{apply_name, overwrite, Body, Db, Dir, File, Ino, SECTOR_BYTES};
 use crate::rng::Rng;
 
@@ -33,6 +33,7 @@ impl SimDisk {
             }
         }
         medium.sweep();
+        medium.forget_torn();
     }
 
     /// Damages the end of the log: some of the last synced batches are gone. The store must notice. False: there was nothing to take.
@@ -165,6 +166,20 @@ impl Medium {
             }
         }
         pieces
+    }
+
+    /// Tables that were opened from files are gone if those are not whole any more.
+    fn forget_torn(&mut self) {
+        let torn = |ino: &Ino, body: &Body| match body {
+            Body::Dir(Dir { db: Some(Db::State(rows)), .. }) => rows.from_files && rows_of(self, *ino).is_err(),
+            Body::Dir(_) | Body::File(_) => false,
+        };
+        let torn: Vec<Ino> = self.inodes.iter().filter(|(ino, body)| torn(ino, body)).map(|(ino, _)| *ino).collect();
+        for ino in torn {
+            if let Some(dir) = self.dir_mut(ino) {
+                dir.db = None;
+            }
+        }
     }
 
     /// Forgets what no name leads to.

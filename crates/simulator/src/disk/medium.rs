@@ -144,7 +144,7 @@ impl SimDisk {
 }
 
 /// The rows in the files of a directory.
-fn rows_of(medium: &Medium, ino: Ino) -> Result<Rows, String> {
+pub(super) fn rows_of(medium: &Medium, ino: Ino) -> Result<Rows, String> {
     let Some(Body::Dir(dir)) = medium.inodes.get(&ino) else { return Err("it is no directory".to_owned()) };
     image::rows(|name| match dir.visible.get(name).and_then(|ino| medium.inodes.get(ino)) {
         Some(Body::File(file)) => Some(&file.visible),

@@ -147,11 +147,13 @@ pub(super) struct StateRows {
     /// A flush in the background is under way up to this many pending batches.
     pub(super) flushing: usize,
     pub(super) open: bool,
+    /// It was opened from files that were received, and needs them.
+    pub(super) from_files: bool,
 }
 
 impl StateRows {
     pub(super) fn of(rows: Rows) -> Self {
-        Self { visible: Arc::new(rows.clone()), flushed: rows, ..Self::default() }
+        Self { visible: Arc::new(rows.clone()), flushed: rows, from_files: true, ..Self::default() }
     }
 
     pub(super) fn write(&mut self, batch: &Batch) {
@@ -179,8 +181,7 @@ pub(super) fn apply(rows: &mut Rows, batch: &Batch) {
             }
             Op::DeleteRange(from, to) => {
                 if from < to {
-                    let keys: Vec<Vec<u8>> =
-                        rows.range::<Vec<u8>, _>(from..to).map(|(key, _)| key.clone()).collect();
+                    let keys: Vec<Vec<u8>> = rows.range::<Vec<u8>, _>(from..to).map(|(key, _)| key.clone()).collect();
                     for key in keys {
                         rows.remove(&key);
                     }

@@ -6,8 +6,8 @@ use raftgrid_store::disk::{DirEntry, DiskResult};
 use raftgrid_store::{DiskError, DiskErrorKind};
 
 use super::image::CURRENT;
-use super::node::{Body, Db, Dir, File, Ino, NameOp};
 use super::medium::{Medium, ROOT};
+use super::node::{Body, Db, Dir, File, Ino, NameOp};
 
 pub(super) fn failed(kind: DiskErrorKind, action: &'static str, path: &Path, cause: &str) -> DiskError {
     DiskError { kind, action, path: path.display().to_string(), cause: cause.to_owned() }

@@ -293,14 +293,7 @@ impl<'h> Key<'_, 'h> {
     }
 
     /// Rule 3.
-    fn asked_for(
-        &mut self,
-        at: Place,
-        change: Change,
-        by: usize,
-        before: State,
-        set_at: &mut BTreeMap<Tag, Place>,
-    ) {
+    fn asked_for(&mut self, at: Place, change: Change, by: usize, before: State, set_at: &mut BTreeMap<Tag, Place>) {
         match change {
             Change::Set(tag) => {
                 if let Some(first) = set_at.insert(tag, at) {

@@ -15,6 +15,7 @@ pub(super) enum Turn {
     Apply,
     SyncBegin,
     SyncEnd,
+    PowerLoss,
     Leader,
     LeaderDue(u64),
     Timer(u64),

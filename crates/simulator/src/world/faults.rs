@@ -40,8 +40,13 @@ impl World {
                 }
             }
             Fault::CrashAll => {
+                let power = self.rng.chance(500);
                 for node in self.running() {
-                    self.crash_somehow(node);
+                    if power {
+                        self.crash(node, Crash::Power);
+                    } else {
+                        self.crash_somehow(node);
+                    }
                 }
             }
             Fault::Pause => {
@@ -103,6 +108,12 @@ impl World {
             let changes = self.rng.between(1, 12);
             if let Some(machine) = self.nodes.get(&node) {
                 machine.disk.set_fuse(Some(changes));
+            }
+            return;
+        }
+        if self.rng.chance(400) {
+            if let Some(live) = self.nodes.get_mut(&node).and_then(|machine| machine.live.as_mut()) {
+                live.doomed = true;
             }
             return;
         }

@@ -128,11 +128,11 @@ impl World {
         let founders: Vec<u64> = (1..=options.nodes).collect();
         let mut nodes = BTreeMap::new();
         for id in &founders {
-            let mode =
-                BootMode::Found { cluster_id: CLUSTER.to_owned(), node_id: *id, founders: founders.clone() };
+            let mode = BootMode::Found { cluster_id: CLUSTER.to_owned(), node_id: *id, founders: founders.clone() };
             nodes.insert(*id, SimNode::new(*id, mode, &plan, &mut rng, blobs.path()));
         }
-        let clients = (0..plan.clients as usize).map(|number| Client::new(number, plan.think_us, rng.split())).collect();
+        let clients =
+            (0..plan.clients as usize).map(|number| Client::new(number, plan.think_us, rng.split())).collect();
         let workers = (0..plan.workers as usize).map(|number| Worker::new(number, rng.split())).collect();
         Self {
             rng,
@@ -294,7 +294,9 @@ impl World {
 
     /// Ends a node's process without a word, and orders the next.
     fn crash(&mut self, node: u64, crash: Crash) {
-        let pause = 100_000 + self.rng.around(1_500_000);
+        // Sometimes it is back before anybody has missed it.
+        let pause =
+            if self.rng.chance(500) { 1_000 + self.rng.below(60_000) } else { 100_000 + self.rng.around(1_500_000) };
         let Some(machine) = self.nodes.get_mut(&node) else { return };
         // First the disk: what the process still writes while it is torn down is not written.
         machine.disk.crash(crash);

@@ -28,8 +28,7 @@ impl World {
         let store = live.store_uuid;
         let messages = live.messages.take();
         let forwards = live.forwards.take();
-        let answers =
-            std::mem::take(&mut *live.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let answers = std::mem::take(&mut *live.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for message in messages {
             if message.snapshot.is_some() {
                 self.send_snapshot(node, store, message);
@@ -79,6 +78,9 @@ impl World {
         let Some(machine) = self.nodes.get(&from) else { return };
         let from_life = machine.life;
         let name = message.snapshot.as_ref().map(|snapshot| snapshot.name.clone()).unwrap_or_default();
+        if self.plan.rotten_snapshot > 0 && !self.healing && self.rng.chance(300) {
+            machine.disk.rot_snapshot();
+        }
         let opened = machine.live.as_ref().and_then(|live| live.shelf.open(&name).ok());
         let takes = 1_000 + self.rng.around(SNAPSHOT_US);
         let broken = !self.healing && self.rng.chance(self.plan.broken_snapshots);
@@ -114,6 +116,11 @@ impl World {
         let takes = 500 + self.rng.around(5_000);
         if ok {
             self.count("snapshot received");
+            if self.plan.crash > 0 && !self.healing && self.rng.chance(300) {
+                if let Some(live) = self.nodes.get_mut(&to).and_then(|machine| machine.live.as_mut()) {
+                    live.doomed = true;
+                }
+            }
         }
         self.after(takes, Event::SnapshotReport { node: from, life: from_life, to, ok });
     }
@@ -169,12 +176,8 @@ impl World {
         }
         match caller {
             Caller::Client(client) => {
-                let mut around = Around {
-                    now_us: self.now_us,
-                    nodes: &self.known,
-                    keys: &mut self.keys,
-                    checks: &mut self.checks,
-                };
+                let mut around =
+                    Around { now_us: self.now_us, nodes: &self.known, keys: &mut self.keys, checks: &mut self.checks };
                 if let Some(it) = self.clients.get_mut(client) {
                     it.answered(number, response, &mut around);
                     self.after_client(client, None);
@@ -202,7 +205,9 @@ impl World {
         let is_over = |lease: &&Lease| {
             let row = views::task_row(view.rows.as_ref(), lease.get_task_id()).ok().flatten();
             // A task that is not known there yet has its lease from a node that is further and down.
-            row.is_some_and(|row| row.open_epoch != lease.get_epoch() && row.get_task().lease_epoch >= lease.get_epoch())
+            row.is_some_and(|row| {
+                row.open_epoch != lease.get_epoch() && row.get_task().lease_epoch >= lease.get_epoch()
+            })
         };
         beat.held.iter().filter(is_over).cloned().collect()
     }

@@ -30,7 +30,11 @@ impl World {
     fn wait(&mut self) -> u64 {
         let wait = 1 + self.rng.around(self.plan.turn_us);
         if !self.healing && self.rng.chance(self.plan.stalls) {
-            wait * 100
+            if self.rng.chance(250) {
+                wait + self.rng.around(2_000_000)
+            } else {
+                wait * 100
+            }
         } else {
             wait
         }
@@ -83,11 +87,18 @@ impl World {
                 let takes = self.fsync();
                 let Some(live) = self.nodes.get_mut(&node).and_then(|machine| machine.live.as_mut()) else { return };
                 if live.hand.group.begin_sync() {
+                    let doomed = std::mem::take(&mut live.doomed);
                     self.order_turn(node, takes, Turn::SyncEnd);
+                    if doomed {
+                        // Somewhere around the end of the fsync.
+                        let delay = self.rng.below(2 * takes);
+                        self.order_turn(node, delay, Turn::PowerLoss);
+                    }
                 } else {
                     live.ordered.sync = false;
                 }
             }
+            Turn::PowerLoss => self.crash(node, crate::disk::Crash::Power),
             Turn::SyncEnd => self.within(node, |live| {
                 live.ordered.sync = false;
                 live.hand.group.end_sync()
@@ -207,12 +218,17 @@ impl World {
         let status = live.hand.replica.handle().status();
         let mut found = Vec::new();
         let last_term = raftgrid_driver::LogReader::term(&live.log, status.last).unwrap_or(0);
-        let mark = [status.term, status.role as u64, status.leader, status.commit, status.first, status.last, last_term];
+        let mark =
+            [status.term, status.role as u64, status.leader, status.commit, status.first, status.last, last_term];
         if live.seen != mark {
             live.seen = mark;
             self.checks.saw_status(&status);
             found.extend(self.checks.logs.saw_log(node, &mut live.watch, &live.log).err());
-            self.trace.note(self.now_us, "status", [node << 8 | status.role as u64, status.term, status.commit, status.last]);
+            self.trace.note(
+                self.now_us,
+                "status",
+                [node << 8 | status.role as u64, status.term, status.commit, status.last],
+            );
         }
         if std::mem::take(&mut live.moved) {
             let view = live.hand.replica.view();

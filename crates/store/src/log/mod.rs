@@ -144,8 +144,12 @@ impl<D: Disk> LogStore for RaftLog<D> {
             shared.mark().begin_shortening(&shared.disk, &shared.layout, keep).map_err(failed("write"))?;
         }
         if mutant::on("install_in_two_batches") && plan.reset.is_some() {
-            let (name, rest): (Vec<_>, Vec<_>) =
-                plan.ops.ops.iter().cloned().partition(|op| matches!(op, crate::disk::Op::Put(key, _) if key == records::BASE));
+            let (name, rest): (Vec<_>, Vec<_>) = plan
+                .ops
+                .ops
+                .iter()
+                .cloned()
+                .partition(|op| matches!(op, crate::disk::Op::Put(key, _) if key == records::BASE));
             shared.db.write(&crate::disk::Batch { ops: rest }).map_err(failed("write"))?;
             shared.db.write(&crate::disk::Batch { ops: name }).map_err(failed("write"))?;
         } else {

@@ -110,7 +110,11 @@ fn what_positions_allow_an_order_explains_and_what_an_order_explains_its_positio
         let excused = any(|op| op.kind == Kind::Seal || op.done().is_some_and(|it| it.answer == Answer::Refused));
         let comparable = !(excused && any(|op| op.done().is_none()));
         let show = || history.lines(&(0..history.ops.len()).collect::<Vec<_>>());
-        assert!(!comparable || !wrong.is_empty() || order.is_some(), "round {round}: positions allow what no order explains\n{}", show());
+        assert!(
+            !comparable || !wrong.is_empty() || order.is_some(),
+            "round {round}: positions allow what no order explains\n{}",
+            show()
+        );
         *if wrong.is_empty() { &mut allowed } else { &mut refused } += u32::from(comparable);
         if let Some(order) = order {
             positions_by(&mut history, &order, versions);

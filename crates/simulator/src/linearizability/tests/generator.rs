@@ -142,7 +142,8 @@ pub(super) fn positions_by(history: &mut History, order: &[usize], versions: boo
             version = Some(position);
         }
         if let Outcome::Done(done) = &mut op.outcome {
-            done.position = if op.kind == Kind::Seal && done.answer == Answer::Taken { version } else { Some(position) };
+            done.position =
+                if op.kind == Kind::Seal && done.answer == Answer::Taken { version } else { Some(position) };
             done.version = if versions { version } else { None };
         }
     }

@@ -82,9 +82,8 @@ fn a_value_that_is_read_before_it_was_asked_for_is_found() {
 
 #[test]
 fn two_winners_and_no_winner_of_one_race_are_found() {
-    let race = |one, other, found| {
-        vec![create(1, 0, 20, one, 10), create(2, 0, 20, other, 20), read(found, 30, 35, 40)]
-    };
+    let race =
+        |one, other, found| vec![create(1, 0, 20, one, 10), create(2, 0, 20, other, 20), read(found, 30, 35, 40)];
     judge("two", race(Answer::Taken, Answer::Taken, Some(2)), false);
     judge("none", race(Answer::Refused, Answer::Refused, None), false);
     judge("the loser is there", race(Answer::Taken, Answer::Refused, Some(2)), false);
