@@ -10,6 +10,7 @@
 pub mod core;
 mod error;
 pub mod limits;
+mod metrics;
 pub mod pack;
 pub mod runner;
 #[cfg(any(test, feature = "testing"))]
