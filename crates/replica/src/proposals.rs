@@ -11,6 +11,7 @@ use raftgrid_proto::v1::{Command, CommandBatch, CommandReply};
 
 use crate::clock::Clock;
 use crate::cluster_time::ClusterTime;
+use crate::metrics::Metrics;
 use crate::limits::{COMMAND_BYTES_MAX, PROPOSE_WAIT_MS};
 use crate::pool::Pool;
 use crate::ports::{CallError, Callback, Commands, Peers};
@@ -31,6 +32,8 @@ pub struct Proposals {
     pub cluster_time: Mutex<ClusterTime>,
     /// Whether this replica may take more.
     pub(crate) room: Room,
+    /// Counts.
+    pub(crate) metrics: Metrics,
     /// Where forwarding blocks.
     pub pool: Pool,
 }
@@ -38,6 +41,7 @@ pub struct Proposals {
 impl Proposals {
     /// Proposes here or nowhere.
     pub fn propose_here(&self, mut batch: CommandBatch, done: Callback<Vec<CommandReply>>) {
+        let done = self.measured(done);
         if let Err(full) = self.room.check_commands(batch.get_commands()) {
             return done(Err(full));
         }
@@ -59,6 +63,14 @@ impl Proposals {
             Bytes::from(payload),
             Box::new(move |outcome| done(outcome.map_err(refused).and_then(|it| decode_replies(&it.reply)))),
         );
+    }
+
+    fn measured(&self, done: Callback<Vec<CommandReply>>) -> Callback<Vec<CommandReply>> {
+        let (metrics, clock, begun_us) = (self.metrics.clone(), self.clock.clone(), self.clock.monotonic_us());
+        Box::new(move |outcome| {
+            metrics.proposed(clock.monotonic_us().saturating_sub(begun_us), outcome.as_ref().err());
+            done(outcome);
+        })
     }
 
     /// A batch that a peer forwarded, encoded; the answer is `encode_replies`.
@@ -101,6 +113,7 @@ impl Commands for Proposals {
 
 impl Proposals {
     fn forward(&self, leader: u64, batch: &CommandBatch, done: Callback<Vec<CommandReply>>) {
+        self.metrics.forwarded.inc();
         if leader == 0 {
             return done(Err(CallError::Unavailable("there is no leader at present".to_owned())));
         }
