@@ -1,6 +1,8 @@
 //! A control-plane replica: options, construction, signals.
 
 mod forwarding;
+mod http;
+mod lease;
 mod options;
 mod plan;
 mod start;

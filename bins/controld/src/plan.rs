@@ -10,6 +10,9 @@ use raftgrid_store::limits::LOW_WATER_BYTES;
 use raftgrid_store::BootMode;
 use sha2::{Digest, Sha256};
 
+use crate::http::{self, HttpPlan};
+use crate::lease;
+
 /// Default port of the client API.
 const CLIENT_PORT: u16 = 40_051;
 /// Default port of Raft.
@@ -30,6 +33,8 @@ pub(crate) struct Plan {
     pub client_addr: String,
     /// Listens for peers here.
     pub raft_addr: String,
+    /// Metrics and health.
+    pub http: HttpPlan,
     /// Clients are told to come here.
     pub advertised_client: String,
     /// Streams that one client's connection may have open; None: the server's default.
@@ -99,6 +104,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
         data_dir,
         client_addr: addresses.client,
         raft_addr: addresses.raft,
+        http: http::plan(settings)?,
         advertised_client,
         streams_max: streams_max(settings)?,
         without_effect: without_effect(settings)?,
@@ -325,6 +331,7 @@ fn patience(
         driver.election_timeout_ms = timeout;
         driver.tick_ms = (timeout / 20).clamp(5, 100);
     }
+    driver.lease_ms = lease::lease_ms(settings, &driver)?;
     if let Some(interval) = settings.duration_ms("raft.snapshot_interval")? {
         driver.snapshot_interval_ms = interval;
     }

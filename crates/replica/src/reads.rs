@@ -4,6 +4,7 @@
 //! Reads that wait together are one question. A question serves only reads that came before it was put: what is acknowledged after its index
 //! was found, and before a read came, would be missing otherwise. Every callback is called once.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,7 +52,8 @@ pub(crate) struct Reads {
 #[derive(Default)]
 pub(crate) struct Questions {
     waiting: Vec<Waiting>,
-    under_way: usize,
+    /// By who was asked: a leader that fell silent must not hold up questions to the next one.
+    under_way: BTreeMap<u64, usize>,
 }
 
 struct Waiting {
@@ -159,16 +161,18 @@ impl Reads {
 
     /// Puts the next question, if somebody waits and few enough are under way: while they are, the next one grows.
     fn ask(self: &Arc<Self>) {
+        let leader = self.handle.status().leader;
         let batch = {
             let mut questions = self.lock();
-            if questions.waiting.is_empty() || questions.under_way >= READ_QUESTIONS_MAX {
+            let under_way = questions.under_way.get(&leader).copied().unwrap_or(0);
+            if questions.waiting.is_empty() || under_way >= READ_QUESTIONS_MAX {
                 return;
             }
-            questions.under_way += 1;
+            questions.under_way.insert(leader, under_way + 1);
             std::mem::take(&mut questions.waiting)
         };
         self.metrics.reads_per_question.observe(batch.len() as f64);
-        let (this, leader) = (self.clone(), self.handle.status().leader);
+        let this = self.clone();
         let answered: Callback<u64> = Box::new(move |index| this.answered(leader, batch, index));
         match leader {
             0 => answered(Err(CallError::NotLeader { leader: 0 })),
@@ -178,7 +182,7 @@ impl Reads {
     }
 
     fn answered(self: &Arc<Self>, asked: u64, batch: Vec<Waiting>, index: Result<u64, CallError>) {
-        self.lock().under_way -= 1;
+        self.not_under_way(asked);
         match index {
             Ok(index) => {
                 self.metrics.questions_answered.inc();
@@ -191,6 +195,16 @@ impl Reads {
             }
         }
         self.ask();
+    }
+
+    fn not_under_way(&self, asked: u64) {
+        let mut questions = self.lock();
+        match questions.under_way.get_mut(&asked) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                questions.under_way.remove(&asked);
+            }
+        }
     }
 
     /// Somebody else leads by now: he is asked. Otherwise the callers are told.

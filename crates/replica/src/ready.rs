@@ -32,7 +32,11 @@ impl Replica {
             }
             let (sender, changed) = bounded(1);
             let wait = Duration::from_millis(left);
-            self.ring.changed_after(position, None, wait, Box::new(move |_| drop(sender.send(()))));
+            let woken = move |_| {
+                // Whoever asked may have given up.
+                let _ = sender.send(());
+            };
+            self.ring.changed_after(position, None, wait, Box::new(woken));
             // The timer of the ring may be gone with the replica.
             let _ = changed.recv_timeout(wait);
         }

@@ -100,6 +100,7 @@ pub struct Replica {
     pub node: u64,
     pub client: String,
     pub raft: String,
+    pub http: String,
     pub process: Option<Process>,
     extra: Vec<String>,
 }
@@ -130,6 +131,7 @@ impl Cluster {
                 node,
                 client: format!("127.0.0.1:{}", free_port()),
                 raft: format!("127.0.0.1:{}", free_port()),
+                http: format!("127.0.0.1:{}", free_port()),
                 process: None,
                 extra: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             })
@@ -145,6 +147,7 @@ impl Cluster {
             node,
             client: format!("127.0.0.1:{}", free_port()),
             raft: format!("127.0.0.1:{}", free_port()),
+            http: format!("127.0.0.1:{}", free_port()),
             process: None,
             extra: vec!["--join".to_owned()],
         });
@@ -188,6 +191,7 @@ impl Cluster {
         command
             .args(["--node-id", &replica.node.to_string(), "--cluster-name", "test", "--preset", "local"])
             .args(["--client-addr", &replica.client, "--raft-addr", &replica.raft, "--peers", &self.peers])
+            .args(["--http-addr", &replica.http])
             .arg("--data-dir")
             .arg(self.data_dir(at))
             .args(&replica.extra);

@@ -183,6 +183,11 @@ impl RaftHandle {
         self.shared.peer_messages_dropped.load(Ordering::Relaxed)
     }
 
+    /// Turns that the raft thread has taken; it takes one each tick at least.
+    pub fn turns(&self) -> u64 {
+        self.shared.metrics.turn_seconds.count()
+    }
+
     /// Inputs that wait for the raft thread: of clients, of peers.
     pub fn queued(&self) -> (usize, usize) {
         (self.clients.len(), self.peers.len())

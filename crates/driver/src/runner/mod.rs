@@ -125,7 +125,8 @@ impl Config {
     /// clock; a fifth is left for clocks that run at different speeds. So the promise holds as long as no voter's clock gains more than a
     /// quarter on the leader's within one election timeout.
     pub fn lease_max_ms(&self) -> u64 {
-        self.election_timeout_ms.saturating_sub(self.tick_ms) * 4 / 5
+        let ticks = self.election_timeout_ms.checked_div(self.tick_ms).unwrap_or(0);
+        ticks.saturating_sub(1) * self.tick_ms * 4 / 5
     }
 
     fn to_core(&self) -> Result<CoreConfig, StartError> {
