@@ -190,7 +190,7 @@ pub(crate) fn assemble<D: Disk, R>(
     let room = RoomWatch { room, gauge: config.room, handle: handle.clone(), transfer_in: 0, logger };
     let reads = Arc::new(Reads {
         node,
-        handle: handle.clone(),
+        handle: Arc::new(handle.clone()),
         peers: outside_peers,
         views: views.clone(),
         ring: ring.clone(),

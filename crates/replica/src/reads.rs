@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use raftgrid_driver::{RaftHandle, ReadError, Role};
+use raftgrid_driver::{Index, RaftHandle, ReadError, Role, Status};
 
 use crate::clock::Clock;
 use crate::contact::Contact;
@@ -19,15 +19,37 @@ use crate::ports::{CallError, Callback, Freshness, Peers, ReadView};
 use crate::ring::Ring;
 use crate::views::{end_of_entry, Views};
 
+#[cfg(test)]
+mod tests;
+
 /// The path under which a peer is asked for a read index. The request is empty; the answer is the index in eight bytes, little-endian.
 pub const READ_INDEX_PATH: &str = "raftgrid/read-index";
+
+/// What reads need of the driver's handle.
+pub(crate) trait RaftGroup: Send + Sync {
+    /// See `RaftHandle::status`.
+    fn status(&self) -> Arc<Status>;
+    /// See `RaftHandle::read`.
+    fn read(&self, callback: ReadCallback);
+}
+
+impl RaftGroup for RaftHandle {
+    fn status(&self) -> Arc<Status> {
+        RaftHandle::status(self)
+    }
+    fn read(&self, callback: ReadCallback) {
+        RaftHandle::read(self, callback);
+    }
+}
+
+type ReadCallback = Box<dyn FnOnce(Result<Index, ReadError>) + Send>;
 
 /// What reads work with.
 pub(crate) struct Reads {
     /// This replica.
     pub node: u64,
     /// The group.
-    pub handle: RaftHandle,
+    pub handle: Arc<dyn RaftGroup>,
     /// To ask the leader.
     pub peers: Arc<dyn Peers>,
     /// Rows.
