@@ -122,14 +122,16 @@ mod tests {
         let mut index = 1;
         let mut run = |kind: Command_oneof_kind| {
             index += 1;
-            let command = Command { kind: Some(kind), request_id: format!("r{index}"), ..Command::default() };
+            let command = Command { kind: Some(kind), ..Command::default() };
             let applied = apply(&rows, index, &[encode_batch(1_000, vec![command])]).expect("it applies");
+            assert_eq!(applied.replies[0][0].get_outcome(), raftgrid_proto::v1::Outcome::OK, "{:?}", applied.replies);
             rows.write(&applied.changes);
         };
         for name in ["a", "b", "c"] {
             let mut submit = SubmitTask::new();
             submit.set_task_id(name.to_owned());
             submit.set_task_type("command".to_owned());
+            submit.set_task_data(br#"{"argv":["true"]}"#.to_vec());
             run(Command_oneof_kind::submit_task(submit));
         }
         let mut cancel = CancelTask::new();
