@@ -11,6 +11,8 @@ use raftgrid_store::BootMode;
 use sha2::{Digest, Sha256};
 
 use crate::addresses::{addresses, advertised_client, items, with_port, Addresses, CLIENT_PORT, RAFT_PORT};
+use crate::http::{self, HttpPlan};
+use crate::lease;
 
 /// Everything that `start` needs.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(crate) struct Plan {
     pub client_addr: String,
     /// Listens for peers here.
     pub raft_addr: String,
+    /// Metrics and health.
+    pub http: HttpPlan,
     /// Clients are told to come here.
     pub advertised_client: String,
     /// Streams that one client's connection may have open; None: the server's default.
@@ -87,6 +91,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
         data_dir,
         client_addr: addresses.client,
         raft_addr: addresses.raft,
+        http: http::plan(settings)?,
         advertised_client,
         streams_max: streams_max(settings)?,
         without_effect: without_effect(settings)?,
@@ -242,6 +247,7 @@ fn patience(
         driver.election_timeout_ms = timeout;
         driver.tick_ms = (timeout / 20).clamp(5, 100);
     }
+    driver.lease_ms = lease::lease_ms(settings, &driver)?;
     if let Some(interval) = settings.duration_ms("raft.snapshot_interval")? {
         driver.snapshot_interval_ms = interval;
     }

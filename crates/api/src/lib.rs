@@ -16,6 +16,7 @@ mod job;
 pub mod limits;
 mod log_book;
 mod logs;
+mod metrics;
 mod ml;
 mod node;
 mod pool;

@@ -10,6 +10,7 @@ use raftgrid_rpc::status::status;
 
 use crate::hello::Doorkeeper;
 use crate::limits;
+use crate::metrics::Metrics;
 use crate::snapshots::{SnapshotFiles, SnapshotSink};
 use crate::wire::broken;
 
@@ -17,6 +18,7 @@ use crate::wire::broken;
 pub(crate) fn receive(
     door: &Doorkeeper,
     files: &dyn SnapshotFiles,
+    metrics: &Metrics,
     stream: &mut RequestStream<SnapshotChunk>,
 ) -> Result<(Message, Index), RpcStatus> {
     let mut chunk = next(stream)?;
@@ -27,7 +29,11 @@ pub(crate) fn receive(
     }
     let data = chunk.take_message();
     let mut inbound = Inbound { sink: files.begin(index, term).map_err(|why| failed(&why))?, file: None, files: 0 };
-    while !inbound.take(chunk)? {
+    loop {
+        metrics.snapshot_bytes_in.add(chunk.get_data().len() as u64);
+        if inbound.take(chunk)? {
+            break;
+        }
         chunk = next(stream)?;
     }
     // The sender closes its side now; answering before it has would look to it like a stream that broke.

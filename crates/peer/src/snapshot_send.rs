@@ -15,6 +15,7 @@ use slog::{info, warn};
 
 use crate::book::AddressBook;
 use crate::limits;
+use crate::metrics::Metrics;
 use crate::raft::RaftSeat;
 use crate::snapshots::{SnapshotFiles, SnapshotSource};
 use crate::transport::TransportConfig;
@@ -47,12 +48,14 @@ pub(crate) fn send_snapshot(
     book: &AddressBook,
     files: &dyn SnapshotFiles,
     message: Message,
+    metrics: &Metrics,
     mut report: Report,
 ) {
     let to = message.to;
     let started = Instant::now();
     match stream(env, config, book, files, message) {
         Ok(bytes) => {
+            metrics.snapshot_bytes_out.add(bytes);
             report.ok = true;
             let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             info!(config.logger, "snapshot sent"; "to" => to, "bytes" => bytes, "took_ms" => took_ms);

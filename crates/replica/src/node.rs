@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use raftgrid_blob::FragmentStore;
-use raftgrid_driver::{RaftHandle, ReadError, Runner, Transport};
+use raftgrid_driver::{RaftHandle, Runner, Transport};
 use raftgrid_manifest::{views, Table};
 use raftgrid_proto::v1::{
     Command, CommandReply, HeartbeatRequest, HeartbeatResponse, MemberRow, NextShardsRequest, NextShardsResponse, Node,
@@ -19,6 +19,7 @@ use slog::Logger;
 use crate::artifacts::{blob_failed, Artifacts, OnDisk};
 use crate::assembly::{assemble, Assembly, Outside};
 use crate::backoff::Backoff;
+use crate::census::Census;
 use crate::clock::Clock;
 use crate::janitor::{self, JanitorStop};
 use crate::leader::{self, LeaderInbox};
@@ -33,6 +34,7 @@ use crate::ports::{
 };
 use crate::proposals::Proposals;
 use crate::ring::Ring;
+use crate::reads;
 use crate::room::{self, RoomGauge};
 use crate::timer::Timer;
 use crate::uploads::Uploads;
@@ -86,6 +88,8 @@ pub struct Replica {
     pub(crate) membership: Arc<Membership>,
     pub(crate) uploads: Uploads,
     pub(crate) leader: LeaderInbox,
+    pub(crate) reads: Arc<reads::Reads>,
+    pub(crate) census: Census,
     pub(crate) timer: Timer,
     pub(crate) flushed: Box<dyn Fn() -> u64 + Send + Sync>,
     /// None while it is run by hand, and after the stop.
@@ -176,6 +180,11 @@ impl Replica {
         self.ring.changed_after(position, Some(vec![(Table::Member, Vec::new())]), FOLLOW_AGAIN, again);
     }
 
+    /// A read index for a replica that asks; see `ports::Peers::read_index`.
+    pub fn read_index(&self, done: Callback<u64>) {
+        self.reads.index(done);
+    }
+
     /// Rows as applied here, with the position that they hold at least.
     pub fn view(&self) -> ReadView {
         let (rows, position) = self.views.view();
@@ -212,30 +221,11 @@ impl Commands for Replica {
 
 impl Reads for Replica {
     fn read(&self, freshness: Freshness, done: Callback<ReadView>) {
-        let views = self.views.clone();
-        let look = move || {
-            let (rows, position) = views.view();
-            ReadView { rows, position, age_ms: 0 }
-        };
-        match freshness {
-            Freshness::Local => done(Ok(look())),
-            Freshness::Linearizable => self.handle.read(Box::new(move |index| match index {
-                Ok(_) => done(Ok(look())),
-                Err(error) => done(Err(read_failed(error))),
-            })),
-        }
+        self.reads.read(freshness, done);
     }
 
     fn changed_after(&self, position: u64, timeout: Duration, done: Box<dyn FnOnce(u64) + Send>) {
         self.ring.changed_after(position, None, timeout, done);
-    }
-}
-
-fn read_failed(error: ReadError) -> CallError {
-    match error {
-        ReadError::NotLeader { leader } => CallError::NotLeader { leader },
-        ReadError::Busy => CallError::Exhausted("too many reads are waiting".to_owned()),
-        ReadError::Stopped => CallError::Unavailable("this replica is shutting down".to_owned()),
     }
 }
 

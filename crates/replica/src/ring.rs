@@ -111,6 +111,12 @@ impl Ring {
         self.wake(woken, position);
     }
 
+    /// (events kept, waiters).
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.events.len(), state.waiters.len())
+    }
+
     /// The replica is gone: nobody who waits is called.
     pub(crate) fn abandon(&self) {
         let (waiters, taps) = {

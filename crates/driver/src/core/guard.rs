@@ -58,6 +58,31 @@ pub enum Dropped {
     LowRoom,
     /// A rejection that is older than what is already acknowledged (raft-rs #557).
     StaleRejection,
+    /// A vote asked for while this replica's promise to a leader holds (`promise`).
+    Promised,
+}
+
+impl Dropped {
+    /// As a label of a metric.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::Misaddressed => "misaddressed",
+            Self::Local => "local",
+            Self::Stranger => "stranger",
+            Self::OutOfRange => "out_of_range",
+            Self::MalformedAppend => "malformed_append",
+            Self::SecondLeader => "second_leader",
+            Self::MalformedSnapshot => "malformed_snapshot",
+            Self::MalformedResponse => "malformed_response",
+            Self::LostLog => "lost_log",
+            Self::Distrusted => "distrusted",
+            Self::TimeoutNow => "timeout_now",
+            Self::LowRoom => "low_room",
+            Self::StaleRejection => "stale_rejection",
+            Self::Promised => "promised",
+        }
+    }
 }
 
 /// Checks `message` and mends what may be mended.

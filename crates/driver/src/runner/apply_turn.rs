@@ -12,6 +12,7 @@ use super::Fatal;
 use crate::core::{Applied, AppliedEntry, Applier, Outcome};
 use crate::error::{ChangeError, ProposeDone, ProposeError};
 use crate::limits::APPLY_BATCH_BYTES_MAX;
+use crate::metrics::Metrics;
 use crate::traits::{LogReadError, LogReader, StateMachine};
 use crate::types::{Entry, Index, Snapshot};
 use crate::waiters::{Settled, Waiters};
@@ -40,6 +41,7 @@ pub(super) struct ApplyTurn<M, R> {
     pub(super) flushed_told: Index,
     /// Taken from the queue, and not entries as the job before it was.
     pub(super) held: VecDeque<Job>,
+    pub(super) metrics: Metrics,
 }
 
 impl<M: StateMachine, R: LogReader> ApplyTurn<M, R> {
@@ -82,6 +84,7 @@ impl<M: StateMachine, R: LogReader> ApplyTurn<M, R> {
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
+        self.metrics.apply_batch_entries.observe(entries.len() as f64);
         let (applied, outcomes) = self.applier.entries(&mut self.machine, entries)?;
         self.answer(outcomes);
         self.tell(applied);
@@ -109,6 +112,7 @@ impl<M: StateMachine, R: LogReader> ApplyTurn<M, R> {
 
     fn restore(&mut self, snapshot: &Snapshot) {
         let applied = self.applier.restore(&mut self.machine, snapshot);
+        self.metrics.snapshots_installed.inc();
         let overtaken = self.waiters().overtaken(snapshot.meta.index);
         overtaken.into_iter().for_each(unknown);
         self.tell(applied);

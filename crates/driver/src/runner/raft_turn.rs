@@ -13,9 +13,10 @@ use super::handle::{
     Waiter,
 };
 use super::{Config, Fatal};
-use crate::core::{ApplyTask, Core, Effects, Ticket};
+use crate::core::{ApplyTask, Core, Dropped, Effects, Ticket};
 use crate::error::{ChangeError, ProposeError};
 use crate::limits::INPUTS_PER_TURN_MAX;
+use crate::metrics::Metrics;
 use crate::traits::{LogStore, Observer, SyncMark, Transport};
 use crate::types::Entry;
 use crate::waiters::Waiters;
@@ -61,6 +62,9 @@ pub(super) struct RaftTurn<L: LogStore, T, O> {
     pub(super) pending: Pending,
     pub(super) config: Config,
     pub(super) ticks: u64,
+    pub(super) metrics: Metrics,
+    /// Dropped messages that were counted.
+    pub(super) dropped: BTreeMap<Dropped, u64>,
 }
 
 impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
@@ -105,8 +109,16 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
         match completion {
             Completion::Synced(number) => self.core.synced(number),
             Completion::Applied(applied) => self.core.applied(applied),
-            Completion::SnapshotBuilt(built) => self.core.snapshot_built(built),
-            Completion::SnapshotSent(to, ok) => self.core.snapshot_sent(to, ok),
+            Completion::SnapshotBuilt(built) => {
+                let counter = if built.is_ok() { &self.metrics.snapshots_made } else { &self.metrics.snapshots_failed };
+                counter.inc();
+                self.core.snapshot_built(built);
+            }
+            Completion::SnapshotSent(to, ok) => {
+                let counter = if ok { &self.metrics.snapshots_sent } else { &self.metrics.snapshots_not_sent };
+                counter.inc();
+                self.core.snapshot_sent(to, ok);
+            }
             Completion::LowRoom(low) => self.core.set_low_room(low),
             Completion::Stop => return true,
         }
@@ -115,7 +127,10 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
 
     pub(super) fn peer(&mut self, input: PeerInput) {
         match input {
-            PeerInput::Step(message) => self.core.step(&message),
+            PeerInput::Step(message) => {
+                self.core.step(&message);
+                self.metrics.note_dropped(&mut self.dropped, self.core.dropped());
+            }
             PeerInput::Unreachable(node) => self.core.unreachable(node),
         }
     }
@@ -159,13 +174,17 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
         if let Some(mark) = effects.sync {
             self.marks.send(mark).map_err(|_| Fatal::new("the thread raft-sync is gone"))?;
         }
+        // Before anything is sent: whoever looks here for a lease must not be later than who was asked to campaign.
+        let status = self.shared.set_status(self.core.status());
         if !effects.send.is_empty() {
             self.transport.send(effects.send);
         }
         for task in effects.apply {
             self.hand_over(task)?;
         }
-        let status = self.shared.set_status(self.core.status());
+        if let Some(ticks) = effects.contact_ticks_ago {
+            self.observer.contact(ticks * self.config.tick_ms);
+        }
         if effects.changed {
             self.observer.changed(&status);
         }

@@ -2,6 +2,7 @@
 
 mod alone;
 mod hostile;
+mod lease;
 mod membership;
 mod pack;
 mod random;
