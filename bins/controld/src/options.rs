@@ -39,6 +39,9 @@ pub(crate) struct Options {
     /// Joins a cluster: starts empty and waits to be added (gridctl cluster add_learner). `peers` lists members to be reached.
     #[structopt(long)]
     pub join: bool,
+    /// With --join: the id of a cluster that was recovered or restored, as `gridctl cluster recover` and `restore` print it.
+    #[structopt(long, value_name = "ID")]
+    pub cluster_id: Option<String>,
     /// local, lan or wan: how patient elections and leases are.
     #[structopt(long, value_name = "NAME")]
     pub preset: Option<String>,
@@ -81,6 +84,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("bootstrap", "false", &[]),
     key("bootstrap_expect", "", &[]),
     key("join", "false", &[]),
+    key("cluster_id", "", &[]),
     key("preset", "lan", &[]),
     key("log", "", &[]),
     key("log_level", "info", &[]),
@@ -95,6 +99,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("raft.snapshot_interval", "120s", &[]),
     key("raft.snapshot_threshold", "8192", &[]),
     key("raft.log_tail_entries", "10000", &[]),
+    key("raft.snapshot_bytes_per_second", "0", &[]),
     key("disk.low_water_bytes", "", &[]),
     key("grpc.port", "", &[]),
     key("grpc.max_concurrent_streams", "", &[]),
@@ -113,6 +118,7 @@ impl Options {
             ("peers", self.peers.clone()),
             ("bootstrap", switch(self.bootstrap)),
             ("join", switch(self.join)),
+            ("cluster_id", self.cluster_id.clone()),
             ("preset", self.preset.clone()),
             ("log", self.log.clone()),
             ("log_level", self.log_level.clone()),

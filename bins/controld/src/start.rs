@@ -21,10 +21,7 @@ use raftgrid_store_rocks::RocksDisk;
 use slog::{info, Logger};
 
 use crate::forwarding::ForwardedHere;
-use crate::plan::{resolves, Plan};
-
-/// Longest time for which one snapshot is sent.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(3_600);
+use crate::plan::{resolves, Plan, SNAPSHOT_TIMEOUT_MS};
 
 /// A running replica with its ports. Dropped in the order of its fields: ports first.
 pub(crate) struct Running {
@@ -77,8 +74,8 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     let snapshots = Arc::new(ShelfSnapshots::new(booted.snapshots.clone()));
     let config = TransportConfig {
         identity: identity.clone(),
-        snapshot_bytes_per_second: 0,
-        snapshot_timeout: SNAPSHOT_TIMEOUT,
+        snapshot_bytes_per_second: plan.snapshot_bytes_per_second,
+        snapshot_timeout: Duration::from_millis(SNAPSHOT_TIMEOUT_MS),
         logger: logger.clone(),
     };
     let transport = PeerTransport::new(env.clone(), config, book.clone(), seat.clone(), snapshots.clone());
@@ -99,11 +96,12 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         }
     }));
     seat.fill(Arc::new(replica.handle().clone()));
+    let cluster_id = identity.cluster_id.clone();
     let opened = open_ports(&plan, &env, identity, known, seat, snapshots, peers, &replica, shutdown, logger);
     match opened {
         Ok(servers) => {
             info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr,
-                "raft_addr" => &plan.raft_addr, "cluster" => &plan.cluster_id, "data_dir" => shown(&plan.data_dir));
+                "raft_addr" => &plan.raft_addr, "cluster" => &cluster_id, "data_dir" => shown(&plan.data_dir));
             Ok(Running { servers, replica, logger: logger.clone() })
         }
         Err(error) => {

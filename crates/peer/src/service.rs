@@ -25,7 +25,8 @@ use crate::hello::{Doorkeeper, Identity, KnownStores};
 use crate::raft::RaftSeat;
 use crate::snapshots::SnapshotFiles;
 use crate::wire::{broken, encode};
-use crate::{fragments, limits, snapshot_receive};
+use crate::snapshot_receive::{receive, Parked};
+use crate::{fragments, limits};
 
 /// Serves what followers forward. Neither call blocks.
 pub trait Forwarding: Send + Sync {
@@ -57,6 +58,7 @@ struct Served {
     parts: Parts,
     door: Arc<Doorkeeper>,
     snapshots: Arc<AtomicUsize>,
+    parked: Arc<Parked>,
     fragments: Arc<AtomicUsize>,
 }
 
@@ -78,14 +80,15 @@ impl PeerService {
     pub fn build(self) -> grpcio::Service {
         let parts = self.parts;
         let door = Arc::new(Doorkeeper::new(parts.identity.clone(), parts.stores.clone(), parts.logger.clone()));
-        let served = Served { parts, door, snapshots: Arc::default(), fragments: Arc::default() };
+        let served = Served { parts, door, snapshots: Arc::default(), parked: Arc::default(), fragments: Arc::default() };
         let (raft, snapshot, put) = (served.clone(), served.clone(), served.clone());
-        let (get, forward) = (served.clone(), served);
+        let (get, forward, progress) = (served.clone(), served.clone(), served);
         Handlers::new()
             .client_streaming(&methods::PEER_RAFT, move |ctx, stream, sink| raft.raft(&ctx, stream, sink))
             .client_streaming(&methods::PEER_SNAPSHOT, move |_: RpcContext<'_>, stream, sink| {
                 snapshot.snapshot(stream, sink)
             })
+            .unary(&methods::PEER_SNAPSHOT_PROGRESS, move |ctx, request, sink| progress.progress(&ctx, &request, sink))
             .client_streaming(&methods::PEER_PUT_FRAGMENT, move |_: RpcContext<'_>, stream, sink| put.put(stream, sink))
             .server_streaming(&methods::PEER_GET_FRAGMENT, move |_: RpcContext<'_>, request, sink| {
                 get.get(request, sink)
@@ -171,7 +174,7 @@ impl Served {
             let parts = &served.parts;
             // The slot is free again before the caller hears the answer: it may try again at once.
             let received =
-                slot.and_then(|_slot| snapshot_receive::receive(&served.door, &*parts.snapshots, &mut stream));
+                slot.and_then(|_slot| receive(&served.door, &*parts.snapshots, &served.parked, &mut stream));
             let ended = match received {
                 Ok((message, index)) => {
                     info!(parts.logger, "snapshot received"; "from" => message.from, "index" => index);
@@ -188,6 +191,22 @@ impl Served {
             if let Err(error) = ended {
                 debug!(parts.logger, "snapshot stream not ended"; "error" => %error);
             }
+        });
+    }
+
+    fn progress(
+        &self,
+        ctx: &RpcContext<'_>,
+        request: &SnapshotProgressRequest,
+        sink: UnarySink<SnapshotProgressResponse>,
+    ) {
+        let answer = self.door.check(request.hello.as_ref()).map(|from| self.parked.progress(from, request));
+        ctx.spawn(async move {
+            // A peer that has gone asks again.
+            let _ = match answer {
+                Ok(answer) => sink.success(answer).await,
+                Err(status) => sink.fail(status).await,
+            };
         });
     }
 

@@ -9,6 +9,7 @@ mod aggregate;
 mod artifacts;
 mod assembly;
 mod backoff;
+mod backup;
 mod by_hand;
 pub mod clock;
 mod cluster_time;

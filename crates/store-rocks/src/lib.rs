@@ -10,4 +10,5 @@ pub mod limits;
 mod options;
 
 pub use database::{RocksLog, RocksState, RocksView};
+pub use database::RocksLook;
 pub use disk::RocksDisk;

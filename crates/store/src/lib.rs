@@ -40,4 +40,4 @@ pub use room::{Room, RoomWatch};
 pub use shelf::{SnapshotFile, SnapshotReader, SnapshotShelf};
 pub use staging::Staging;
 pub use tables::StateTables;
-pub use view::{TablesReader, TablesView};
+pub use view::{StateRows, TablesReader, TablesView};

@@ -55,12 +55,14 @@ pub struct Restored {
     pub leases_ended: usize,
 }
 
-/// Fills `dir`, which must be empty. Until it returns, the directory is not one that a founder would start with.
+/// Fills `dir`, which must be empty; `beside` puts there what does not belong to the store. Until it returns, the directory is not one that a
+/// founder would start with.
 pub fn restore<'f, D: Disk>(
     disk: D,
     dir: &Path,
     plan: &Restoration<'_>,
     files: impl Iterator<Item = Result<RestoreFile<'f>, String>>,
+    beside: impl FnOnce() -> Result<(), String>,
 ) -> Result<Restored, StoreError> {
     let layout = Layout::new(dir);
     let refused = |cause: String| StoreError::Refound { action: "restore into", dir: layout.show(), cause };
@@ -88,6 +90,7 @@ pub fn restore<'f, D: Disk>(
     let index = next_base_index(stands, plan.unix_s).ok_or_else(|| refused("no positions are left".to_owned()))?;
     let base = (index, plan.stands.1 + 1);
     install(&mut booted, draft, SnapshotMeta { index: base.0, term: base.1, conf: conf_of(plan.founders) })?;
+    beside().map_err(refused)?;
     let own = Identity { founded_as: Some(plan.founded_as.clone()), ..booted.identity.clone() };
     identity::write(&disk, &layout, &own)?;
     Ok(Restored { base, digest, leases_ended })

@@ -222,7 +222,7 @@ fn restore_to<D: Disk>(
     let each = |(name, data): &(String, Vec<u8>)| {
         Ok(RestoreFile { name: name.clone(), content: Box::new(std::io::Cursor::new(data.clone())) })
     };
-    restore(disk, dir, &plan, files.iter().map(each))
+    restore(disk, dir, &plan, files.iter().map(each), || Ok(()))
 }
 
 fn a_restored_group_has_the_rows<M: Machine>() {
