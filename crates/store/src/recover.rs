@@ -49,6 +49,8 @@ pub struct Recovered {
     pub changes_dropped: usize,
     /// Where the new log begins.
     pub base: (Index, Term),
+    /// Artifacts that are committed.
+    pub artifacts: Vec<u64>,
 }
 
 /// Makes the replica in `dir` the only member of a new group. Nobody may have the directory open.
@@ -94,6 +96,7 @@ pub fn recover<D: Disk>(disk: D, dir: &Path, recovery: Recovery) -> Result<Recov
         last: (last, last_term),
         changes_dropped: tail.changes_dropped,
         base,
+        artifacts: committed_artifacts(&draft)?,
     };
     if recovery.dry_run {
         return Ok(done);
@@ -141,6 +144,18 @@ fn others(rows: &dyn Rows, conf: &[NodeId], own: NodeId) -> Result<Vec<NodeId>, 
     nodes.dedup();
     nodes.retain(|node| *node != own && !closed(node));
     Ok(nodes)
+}
+
+fn committed_artifacts(rows: &dyn Rows) -> Result<Vec<u64>, StoreError> {
+    let mut ids = Vec::new();
+    views::artifact_rows(rows, |row| {
+        if views::artifact_info(&row).state == "committed" {
+            ids.push(row.artifact_id);
+        }
+        true
+    })
+    .map_err(|error| StoreError::Broken { action: "read the artifacts", cause: error.to_string() })?;
+    Ok(ids)
 }
 
 /// Runs what the tables do not have yet.

@@ -2,15 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::spawn;
 
 /// Passes connections on to a server.
 pub struct Proxy {
     pub address: String,
-    /// Bytes that went to the server, over all connections.
-    pub passed: Arc<AtomicU64>,
+    /// Connections so far.
+    pub connections: Arc<Mutex<u32>>,
 }
 
 impl Proxy {
@@ -19,11 +18,11 @@ impl Proxy {
     pub fn to(server: &str, cuts: &[u64], for_ever: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
-        let passed = Arc::new(AtomicU64::new(0));
-        let (server, counted, cuts) = (server.to_owned(), passed.clone(), Mutex::new(cuts.to_vec()));
+        let connections = Arc::new(Mutex::new(0));
+        let (server, counted, mut cuts) = (server.to_owned(), connections.clone(), cuts.to_vec());
         spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let mut cuts = cuts.lock().expect("no panic under the lock");
+                *counted.lock().expect("no panic under the lock") += 1;
                 let cut = match cuts.len() {
                     0 => u64::MAX,
                     1 if for_ever => cuts[0],
@@ -31,16 +30,15 @@ impl Proxy {
                 };
                 let Ok(server) = TcpStream::connect(&server) else { continue };
                 let (back_from, back_to) = (server.try_clone().expect("cloned"), client.try_clone().expect("cloned"));
-                let counted = counted.clone();
-                spawn(move || pass(client, server, cut, &counted));
-                spawn(move || pass(back_from, back_to, u64::MAX, &AtomicU64::new(0)));
+                spawn(move || pass(client, server, cut));
+                spawn(move || pass(back_from, back_to, u64::MAX));
             }
         });
-        Self { address, passed }
+        Self { address, connections }
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, cut: u64, counted: &AtomicU64) {
+fn pass(mut from: TcpStream, mut to: TcpStream, cut: u64) {
     let mut left = cut;
     let mut buffer = [0; 16 << 10];
     while left > 0 {
@@ -49,7 +47,6 @@ fn pass(mut from: TcpStream, mut to: TcpStream, cut: u64, counted: &AtomicU64) {
         if to.write_all(&buffer[..read]).is_err() {
             break;
         }
-        counted.fetch_add(read as u64, Ordering::SeqCst);
         left -= read as u64;
     }
     let _ = from.shutdown(Shutdown::Both);
