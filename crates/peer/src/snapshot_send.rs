@@ -296,12 +296,16 @@ impl Pace {
         }
     }
 
-    fn wait(&self, sent: u64) {
-        if self.bytes_per_second == 0 {
-            return;
+    /// So long after the start, this many bytes may have gone.
+    fn due(&self, sent: u64) -> Duration {
+        match self.bytes_per_second {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs_f64(sent as f64 / rate as f64),
         }
-        let due = Duration::from_secs_f64(sent as f64 / self.bytes_per_second as f64);
-        if let Some(early) = due.checked_sub(self.started.elapsed()) {
+    }
+
+    fn wait(&self, sent: u64) {
+        if let Some(early) = self.due(sent).checked_sub(self.started.elapsed()) {
             std::thread::sleep(early);
         }
     }
@@ -340,6 +344,12 @@ mod tests {
         ] {
             assert_eq!(start_of(&said, &files()), expected, "{said:?}");
         }
+    }
+
+    #[test]
+    fn a_stream_never_runs_ahead_of_its_rate() {
+        assert_eq!(Pace::new(1 << 20).due(3 << 20), Duration::from_secs(3));
+        assert_eq!(Pace::new(0).due(u64::MAX), Duration::ZERO, "no limit");
     }
 
     #[test]
