@@ -81,23 +81,27 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
     let cluster_id = founding::cluster_id(&cluster_name, &founders);
     let boot = if join {
         BootMode::Join {
-            cluster_id: settings
-                .get("cluster_id")
-                .filter(|id| !id.is_empty())
-                .map_or(cluster_id, str::to_owned),
+            cluster_id: settings.get("cluster_id").filter(|id| !id.is_empty()).map_or(cluster_id, str::to_owned),
             node_id: node,
         }
     } else {
-        BootMode::Found {
-            cluster_id,
-            node_id: node,
-            founders,
-        }
+        BootMode::Found { cluster_id, node_id: node, founders }
     };
     let (driver, control) = patience(settings, node)?;
     let low_water_bytes = settings.parse("disk.low_water_bytes")?.unwrap_or(LOW_WATER_BYTES);
     let snapshot_bytes_per_second = snapshot_rate(settings)?;
-    Ok(Plan { snapshot_bytes_per_second, low_water_bytes, node, boot, data_dir, client_addr, raft_addr, members, driver, control })
+    Ok(Plan {
+        snapshot_bytes_per_second,
+        low_water_bytes,
+        node,
+        boot,
+        data_dir,
+        client_addr,
+        raft_addr,
+        members,
+        driver,
+        control,
+    })
 }
 
 fn snapshot_rate(settings: &Settings) -> Result<u64, SettingsError> {
@@ -283,12 +287,7 @@ mod tests {
             (vec![("node_id", "1"), ("data_dir", "/d"), ("join", "true"), ("bootstrap", "true")], "not both"),
             (vec![("node_id", "0"), ("data_dir", "/d"), ("peers", PEERS)], "1 or more"),
             (
-                vec![
-                    ("node_id", "1"),
-                    ("data_dir", "/d"),
-                    ("peers", PEERS),
-                    ("raft.snapshot_bytes_per_second", "10"),
-                ],
+                vec![("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS), ("raft.snapshot_bytes_per_second", "10")],
                 "the slowest rate is",
             ),
         ] {

@@ -1,6 +1,7 @@
 //! `gridctl cluster backup`: a consistent snapshot of one replica and the bytes of every artifact that is committed in it, while the cluster
 //! runs. Nothing is stopped or held up for it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -147,9 +148,9 @@ fn fetch_all(
     let (mut missing, mut done) = (0, 0);
     // The newest first: those are the last that a job lets go, and what goes meanwhile is seen at the end.
     for row in rows.iter().rev() {
-        if !have.contains_key(&row.artifact_id) {
+        if let Entry::Vacant(place) = have.entry(row.artifact_id) {
             match fetch(client, folder, row)? {
-                Some(kept) => drop(have.insert(row.artifact_id, kept)),
+                Some(kept) => drop(place.insert(kept)),
                 None => missing += 1,
             }
         }

@@ -85,7 +85,8 @@ impl Manifest {
             let cause = format!("{} is no whole backup: {MANIFEST} cannot be read ({error})", folder.display());
             Failure::new(cause, "a directory or file that gridctl cluster backup has finished")
         })?;
-        let unknown = |cause: String| Failure::new(format!("{}: {cause}", path.display()), "a newer gridctl, or another backup");
+        let unknown =
+            |cause: String| Failure::new(format!("{}: {cause}", path.display()), "a newer gridctl, or another backup");
         let manifest: Self = serde_json::from_slice(&text).map_err(|error| unknown(error.to_string()))?;
         match manifest.format {
             FORMAT => Ok(manifest),

@@ -48,7 +48,8 @@ fn refused(error: StoreError) -> Failure {
 
 /// Artifacts that other replicas held, and this one does not.
 fn not_here(data_dir: &Path, artifacts: &[u64]) -> Result<Vec<u64>> {
-    let unreadable = |error: raftgrid_blob::BlobError| Failure::new(error.to_string(), "the replica's own data directory");
+    let unreadable =
+        |error: raftgrid_blob::BlobError| Failure::new(error.to_string(), "the replica's own data directory");
     let store = FragmentStore::open(&data_dir.join("blobs")).map_err(unreadable)?;
     Ok(artifacts.iter().copied().filter(|id| !store.has(*id, COPY)).collect())
 }
@@ -58,11 +59,24 @@ fn warn(context: &Context, command: &Recover, seen: &Recovered, lost: &[u64]) {
     let note = |text: String| context.output.note(text);
     let ids = |list: &[u64]| list.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
     let others: Vec<u64> = seen.voters.iter().copied().filter(|node| *node != command.node_id).collect();
-    note(format!("replica {} of cluster {} is to go on alone, without {}", command.node_id, seen.old_cluster_id, ids(&others)));
-    note("do this only if a majority of the replicas is lost for good; if their disks are left, start them instead".to_owned());
-    note(format!("kept: its whole log, up to index {} of term {}; known here to be committed: {}", seen.last.0, seen.last.1, seen.committed));
+    note(format!(
+        "replica {} of cluster {} is to go on alone, without {}",
+        command.node_id,
+        seen.old_cluster_id,
+        ids(&others)
+    ));
+    note(
+        "do this only if a majority of the replicas is lost for good; if their disks are left, start them instead"
+            .to_owned(),
+    );
+    note(format!(
+        "kept: its whole log, up to index {} of term {}; known here to be committed: {}",
+        seen.last.0, seen.last.1, seen.committed
+    ));
     let tail = seen.last.0.saturating_sub(seen.committed);
-    note(format!("kept though not known to be committed: {tail} entries; clients may not have been told that these were done"));
+    note(format!(
+        "kept though not known to be committed: {tail} entries; clients may not have been told that these were done"
+    ));
     note(format!(
         "lost: whatever was acknowledged by a majority without this replica, which is everything behind index {}; of several that are left, \
          recover the one with the highest term, and then the highest index",

@@ -39,7 +39,10 @@ pub(crate) fn run(context: &Context, command: &Restore) -> Result<()> {
     let folder = unpacked.as_ref().map_or(command.backup.as_path(), tempfile::TempDir::path);
     let manifest = Manifest::read(folder)?;
     if manifest.machine_version > MACHINE_VERSION {
-        let cause = format!("the backup is of machine version {}, this gridctl knows {MACHINE_VERSION}", manifest.machine_version);
+        let cause = format!(
+            "the backup is of machine version {}, this gridctl knows {MACHINE_VERSION}",
+            manifest.machine_version
+        );
         return Err(Failure::new(cause, "the gridctl and controld of the version that made it, or newer ones"));
     }
     let progress = Progress::bytes("verifying", context.output);
@@ -78,7 +81,10 @@ pub(crate) fn run(context: &Context, command: &Restore) -> Result<()> {
 }
 
 fn failed(path: &Path, cause: &str) -> Failure {
-    Failure::new(format!("failed to restore into {}: {cause}", path.display()), "an empty --into with room, and a whole backup")
+    Failure::new(
+        format!("failed to restore into {}: {cause}", path.display()),
+        "an empty --into with room, and a whole backup",
+    )
 }
 
 fn directory(into: &Path, node: u64) -> PathBuf {

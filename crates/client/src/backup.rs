@@ -123,7 +123,9 @@ mod tests {
     fn files_are_put_together_and_damage_gaps_and_mixed_files_are_refused() {
         let new = || Taken { head: None, file: None, bytes: 0, whole: false };
         let (mut taken, mut files) = (new(), Files::default());
-        for each in [chunk("a", 0, b"xy", false, false), chunk("a", 2, b"z", true, false), chunk("b", 0, b"", true, true)] {
+        for each in
+            [chunk("a", 0, b"xy", false, false), chunk("a", 2, b"z", true, false), chunk("b", 0, b"", true, true)]
+        {
             assert!(!taken.whole);
             taken.chunk(each, &mut files).expect("good");
         }

@@ -23,9 +23,9 @@ use slog::{debug, info, warn, Logger};
 
 use crate::hello::{Doorkeeper, Identity, KnownStores};
 use crate::raft::RaftSeat;
+use crate::snapshot_receive::{receive, Parked};
 use crate::snapshots::SnapshotFiles;
 use crate::wire::{broken, encode};
-use crate::snapshot_receive::{receive, Parked};
 use crate::{fragments, limits};
 
 /// Serves what followers forward. Neither call blocks.
@@ -80,7 +80,8 @@ impl PeerService {
     pub fn build(self) -> grpcio::Service {
         let parts = self.parts;
         let door = Arc::new(Doorkeeper::new(parts.identity.clone(), parts.stores.clone(), parts.logger.clone()));
-        let served = Served { parts, door, snapshots: Arc::default(), parked: Arc::default(), fragments: Arc::default() };
+        let served =
+            Served { parts, door, snapshots: Arc::default(), parked: Arc::default(), fragments: Arc::default() };
         let (raft, snapshot, put) = (served.clone(), served.clone(), served.clone());
         let (get, forward, progress) = (served.clone(), served.clone(), served);
         Handlers::new()
@@ -173,8 +174,7 @@ impl Served {
         self.on_thread("peer-snap-in", slot, move |slot| {
             let parts = &served.parts;
             // The slot is free again before the caller hears the answer: it may try again at once.
-            let received =
-                slot.and_then(|_slot| receive(&served.door, &*parts.snapshots, &served.parked, &mut stream));
+            let received = slot.and_then(|_slot| receive(&served.door, &*parts.snapshots, &served.parked, &mut stream));
             let ended = match received {
                 Ok((message, index)) => {
                     info!(parts.logger, "snapshot received"; "from" => message.from, "index" => index);

@@ -200,7 +200,10 @@ fn refused(why: &str) -> RpcStatus {
 }
 
 fn nothing_kept() -> RpcStatus {
-    status(RpcStatusCode::ABORTED, "failed to go on with the snapshot: nothing of it is kept here; send it from its start")
+    status(
+        RpcStatusCode::ABORTED,
+        "failed to go on with the snapshot: nothing of it is kept here; send it from its start",
+    )
 }
 
 fn failed(why: &str) -> RpcStatus {

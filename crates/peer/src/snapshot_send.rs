@@ -360,6 +360,9 @@ mod tests {
         }
         assert_eq!(Pace::new(0).chunk_bytes(), CHUNK_BYTES_MAX);
         // At the slowest rate that may be set, a chunk takes less than what counts as a stall.
-        assert!(limits::SNAPSHOT_CHUNK_BYTES_MIN as u64 / limits::SNAPSHOT_BYTES_PER_SECOND_MIN < limits::SNAPSHOT_STALL.as_secs());
+        assert!(
+            limits::SNAPSHOT_CHUNK_BYTES_MIN as u64 / limits::SNAPSHOT_BYTES_PER_SECOND_MIN
+                < limits::SNAPSHOT_STALL.as_secs()
+        );
     }
 }

@@ -11,7 +11,8 @@ pub(crate) type OpenSnapshot = Box<dyn Fn(u64) -> Result<Box<dyn SnapshotOut>, C
 pub(crate) fn opener<D: Disk>(shelf: SnapshotShelf<D>) -> OpenSnapshot {
     Box::new(move |min_index| {
         let newest = shelf.newest().filter(|snapshot| snapshot.meta.index >= min_index);
-        let newest = newest.ok_or_else(|| CallError::NotFound(format!("no snapshot at {min_index} or above is here")))?;
+        let newest =
+            newest.ok_or_else(|| CallError::NotFound(format!("no snapshot at {min_index} or above is here")))?;
         Ok(Box::new(OnShelf { reader: shelf.open(&newest.name).map_err(failed)? }))
     })
 }

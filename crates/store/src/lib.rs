@@ -35,7 +35,7 @@ pub use log::{LogReaderImpl, RaftLog, SyncerImpl};
 pub use peer_stores::{Acquaintance, PeerStores};
 pub use recover::{recover, Recovered, Recovery};
 pub use refound::{new_cluster_id, next_base_index, Draft};
-pub use restore::{restore, RestoreFile, Restored, Restoration};
+pub use restore::{restore, Restoration, RestoreFile, Restored, Settle};
 pub use room::{Room, RoomWatch};
 pub use shelf::{SnapshotFile, SnapshotReader, SnapshotShelf};
 pub use staging::Staging;

@@ -82,7 +82,8 @@ pub fn recover<D: Disk>(disk: D, dir: &Path, recovery: Recovery) -> Result<Recov
     if alone && others.is_empty() {
         return Err(refused("this replica is the only member already; start it as usual"));
     }
-    let index = next_base_index(last, recovery.unix_s).ok_or_else(|| refused("no positions are left for a new group"))?;
+    let index =
+        next_base_index(last, recovery.unix_s).ok_or_else(|| refused("no positions are left for a new group"))?;
     let base = (index, hard_state.term.max(last_term) + 1);
     let mut voters: Vec<NodeId> = conf.voters.iter().chain(&conf.voters_outgoing).copied().collect();
     voters.sort_unstable();

@@ -7,7 +7,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use raftgrid_driver::{ConfState, HardState, Index, LogBatch, LogStore, Snapshot, SnapshotMeta, SyncMark, Syncer, Term};
+use raftgrid_driver::{
+    ConfState, HardState, Index, LogBatch, LogStore, Snapshot, SnapshotMeta, SyncMark, Syncer, Term,
+};
 use raftgrid_manifest::{apply, Change, Rows, RowsError, Table};
 
 use crate::boot::Booted;
@@ -168,10 +170,10 @@ pub(crate) fn conf_of(voters: &[u64]) -> ConfState {
 
 /// Makes `draft` what the log starts from: the whole old log goes, in one batch, durably.
 pub(crate) fn install<D: Disk>(booted: &mut Booted<D>, draft: Draft<D>, meta: SnapshotMeta) -> Result<(), StoreError> {
-    let broken = |error: raftgrid_driver::LogError| StoreError::Broken { action: "install a base", cause: error.to_string() };
+    let broken =
+        |error: raftgrid_driver::LogError| StoreError::Broken { action: "install a base", cause: error.to_string() };
     let hard_state = HardState { term: meta.term, vote: 0, commit: meta.index };
-    let mark =
-        SyncMark { ready_number: 0, last_index: meta.index, last_term: meta.term, term: meta.term, vote: 0 };
+    let mark = SyncMark { ready_number: 0, last_index: meta.index, last_term: meta.term, term: meta.term, vote: 0 };
     let snapshot = draft.finish(meta)?;
     let batch = LogBatch { snapshot: Some(snapshot.clone()), hard_state: Some(hard_state), ..LogBatch::default() };
     booted.log.write(batch).map_err(broken)?;

@@ -26,6 +26,9 @@ pub struct RestoreFile<'a> {
     pub content: Box<dyn Read + 'a>,
 }
 
+/// Changes that follow from the rows.
+pub type Settle<'a> = dyn Fn(&dyn Rows) -> Result<Vec<Change>, RowsError> + 'a;
+
 /// What is restored, and as what.
 pub struct Restoration<'a> {
     /// The new group's id, the same for all founders.
@@ -41,7 +44,7 @@ pub struct Restoration<'a> {
     /// Now; the same for all.
     pub unix_s: u64,
     /// The changes that give the rows to the founders (`manifest::refound::settle`); the same for all.
-    pub settle: &'a dyn Fn(&dyn Rows) -> Result<Vec<Change>, RowsError>,
+    pub settle: &'a Settle<'a>,
 }
 
 /// What became of it.

@@ -183,7 +183,10 @@ fn a_recovery_that_is_stopped_anywhere_can_be_done_again_and_loses_nothing() {
 }
 
 /// Files of a snapshot by name.
-fn files<D: Disk>(booted: &Booted<D>) -> ((u64, u64), Vec<(String, Vec<u8>)>) {
+type Files = Vec<(String, Vec<u8>)>;
+
+/// A snapshot: where it stands, and its files.
+fn files<D: Disk>(booted: &Booted<D>) -> ((u64, u64), Files) {
     let made = booted.tables.checkpointer().make().expect("made");
     let reader = booted.snapshots.open(&made.name).expect("there");
     let read = |name: &str, bytes: u64| {
