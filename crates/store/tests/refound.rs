@@ -173,7 +173,9 @@ fn a_recovery_that_is_stopped_anywhere_can_be_done_again_and_loses_nothing() {
                 Err(StoreError::Refound { cause, .. }) if cause.contains("the only member already") => ended.push(true),
                 Err(error) => panic!("after {changes} changes and {crash:?}: {error}"),
             }
-            check_recovered(&next.open(found(1, &FOUNDERS)).expect("it opens"));
+            let booted = next.open(found(1, &FOUNDERS)).expect("it opens");
+            check_recovered(&booted);
+            assert_ne!(booted.identity.cluster_id, "grid-1", "alone, and yet the old group listens to it");
         }
         if done {
             break;

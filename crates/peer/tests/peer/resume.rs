@@ -139,7 +139,9 @@ fn only_the_same_senders_same_snapshot_goes_on_and_any_other_starts_anew() {
     // An old sender, which names nothing, leaves nothing behind.
     assert_eq!(half(&two, 1, "", false, 10), RpcStatusCode::DATA_LOSS);
     assert_eq!(progress(&two, 1, "", 70), (false, 0));
-    assert_eq!(begun(&two), 3);
+    assert_eq!(half(&two, 1, "checkpoint-7", false, 10), RpcStatusCode::DATA_LOSS);
+    assert_eq!(half(&two, 1, "checkpoint-8", true, 10), RpcStatusCode::ABORTED, "it has another snapshot's bytes");
+    assert_eq!(begun(&two), 4);
     let (mut transport, reports) = transport(&two.env, "blue", book(2, &two.address), shelf());
     transport.send(vec![snapshot(2)]);
     assert_eq!(reports.recv_timeout(PATIENCE).expect("reported"), Heard::SnapshotSent(2, true));
