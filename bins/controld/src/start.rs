@@ -24,10 +24,7 @@ use slog::{info, Logger};
 
 use crate::forwarding::ForwardedHere;
 use crate::http;
-use crate::plan::{resolves, Plan};
-
-/// Longest time for which one snapshot is sent.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(3_600);
+use crate::plan::{resolves, Plan, SNAPSHOT_TIMEOUT_MS};
 
 /// A running replica with its ports. Dropped in the order of its fields: ports first.
 pub(crate) struct Running {
@@ -85,8 +82,8 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     let snapshots = Arc::new(ShelfSnapshots::new(booted.snapshots.clone()));
     let config = TransportConfig {
         identity: identity.clone(),
-        snapshot_bytes_per_second: 0,
-        snapshot_timeout: SNAPSHOT_TIMEOUT,
+        snapshot_bytes_per_second: plan.snapshot_bytes_per_second,
+        snapshot_timeout: Duration::from_millis(SNAPSHOT_TIMEOUT_MS),
         logger: logger.clone(),
     };
     let metrics = &plan.driver.metrics;
@@ -109,11 +106,12 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         }
     }));
     seat.fill(Arc::new(replica.handle().clone()));
+    let cluster_id = identity.cluster_id.clone();
     let opened = open_ports(&plan, &env, identity, known, seat, snapshots, peers, &replica, shutdown, logger);
     match opened {
         Ok((servers, http)) => {
             info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr,
-                "raft_addr" => &plan.raft_addr, "cluster" => &plan.cluster_id, "data_dir" => shown(&plan.data_dir));
+                "raft_addr" => &plan.raft_addr, "cluster" => &cluster_id, "data_dir" => shown(&plan.data_dir));
             Ok(Running { http, servers, replica, logger: logger.clone() })
         }
         Err(error) => {
@@ -160,11 +158,8 @@ fn open_ports(
         ApiConfig { node_id: plan.node, log_dir, logger: logger.clone(), metrics: plan.driver.metrics.clone() },
         ports,
     )?;
-    let forwarding = ForwardedHere {
-        api: services.forwarded(),
-        proposals: replica.proposals().clone(),
-        replica: replica.clone(),
-    };
+    let forwarding =
+        ForwardedHere { api: services.forwarded(), proposals: replica.proposals().clone(), replica: replica.clone() };
     let service = PeerService::new(identity, known, seat, snapshots, replica.clone(), forwarding, logger.clone());
     let mut raft_services = services.agents();
     raft_services.push(service.with_metrics(&plan.driver.metrics).build());

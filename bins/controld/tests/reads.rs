@@ -164,8 +164,7 @@ fn lease_reads_are_refused_unless_they_are_turned_on_and_then_need_no_question()
         submit(&writer, &name);
         for at in 0..3 {
             let client = client_of(&cluster, at);
-            let read =
-                wait_for("a lease read", || get(&cluster, &client, at, &name, Consistency::LEASE).ok());
+            let read = wait_for("a lease read", || get(&cluster, &client, at, &name, Consistency::LEASE).ok());
             assert!(read.get_found(), "{name} was acknowledged and is not in a later lease read");
         }
         let by_lease: f64 = (0..3).map(|at| cluster.metrics(at).value("raftgrid_lease_reads_total")).sum();

@@ -325,6 +325,16 @@ pub(crate) enum Cluster {
         #[structopt(long)]
         force_losing_data: bool,
     },
+    /// Copy the whole cluster, artifacts included, while it runs
+    Backup {
+        /// Directory to make, or a file whose name ends in .tar
+        #[structopt(parse(from_os_str), value_name = "DIR_OR_FILE")]
+        target: PathBuf,
+    },
+    /// Make the data directories of a new cluster out of a backup (offline)
+    Restore(Restore),
+    /// Let one replica go on alone after a majority was lost for good (offline)
+    Recover(Recover),
     /// Let a new replica take the place of a voter
     #[structopt(aliases = &["replace", "replace_server"])]
     ReplaceServer {
@@ -336,6 +346,35 @@ pub(crate) enum Cluster {
         #[structopt(long)]
         force_losing_data: bool,
     },
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) struct Restore {
+    /// What gridctl cluster backup made
+    #[structopt(parse(from_os_str))]
+    pub(crate) backup: PathBuf,
+    /// The new cluster's founders: ID=RAFT_HOST:PORT/CLIENT_HOST:PORT, separated by commas
+    #[structopt(long, value_name = "LIST")]
+    pub(crate) peers: String,
+    /// The new cluster's name; the old one's will do
+    #[structopt(long, default_value = "raftgrid", value_name = "NAME")]
+    pub(crate) cluster_name: String,
+    /// Where to make the directories controld-ID
+    #[structopt(long, parse(from_os_str), value_name = "DIR")]
+    pub(crate) into: PathBuf,
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) struct Recover {
+    /// Data directory of the replica that is left; its controld must be stopped
+    #[structopt(long, parse(from_os_str), value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Its id
+    #[structopt(long, value_name = "N")]
+    pub(crate) node_id: u64,
+    /// Do it; without this it is only said what would be done, and lost
+    #[structopt(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, StructOpt)]

@@ -24,6 +24,8 @@ pub(crate) const BUNDLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub(crate) const BUNDLE_FILES_MAX: usize = 10_000;
 /// JSON of a task, in bytes: a command in the log is at most 256 KiB.
 pub(crate) const TASK_DATA_BYTES_MAX: usize = 192 * 1024;
+/// Snapshots that one backup takes, until all artifacts of one are still there.
+pub(crate) const BACKUP_PASSES_MAX: u32 = 20;
 /// Replicas of a dev cluster.
 pub(crate) const DEV_PEERS_MAX: u32 = 7;
 /// Workers of a dev cluster.

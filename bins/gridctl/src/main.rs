@@ -5,6 +5,8 @@
 
 mod artifact;
 mod audit;
+mod backup;
+mod backup_format;
 mod bundle;
 mod cli;
 mod cluster;
@@ -22,6 +24,8 @@ mod node;
 mod output;
 mod ports;
 mod process;
+mod recover;
+mod restore;
 mod rounds;
 mod sim;
 mod task;

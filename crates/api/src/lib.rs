@@ -5,6 +5,7 @@
 //! Never here: a decision about a task, job or round; blocking work on a gRPC thread (it goes to `pool`).
 
 mod artifact;
+mod backup;
 mod callers;
 mod calls;
 mod cluster;

@@ -115,7 +115,7 @@ fn placed(mut reply: CommandReply, position: Position) -> CommandReply {
 }
 
 /// The changes of the entry and, after them, the digest of the state that they make.
-fn with_digest(rows: &dyn Rows, entry: &Layer<'_>) -> Result<Vec<Change>, RowsError> {
+pub(crate) fn with_digest(rows: &dyn Rows, entry: &Layer<'_>) -> Result<Vec<Change>, RowsError> {
     let mut digest = match rows.get(Table::Digest, keys::ONLY)? {
         Some(bytes) => {
             StateDigest::from_bytes(&bytes).ok_or_else(|| RowsError("the digest row is not 32 bytes".to_owned()))?

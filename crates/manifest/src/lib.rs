@@ -23,6 +23,7 @@ mod overlay;
 mod position;
 pub mod predicates;
 mod read;
+pub mod refound;
 mod reply;
 mod requests;
 mod row_change;

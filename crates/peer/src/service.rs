@@ -22,12 +22,13 @@ use raftgrid_rpc::status::status;
 use raftgrid_telemetry::Registry;
 use slog::{debug, info, warn, Logger};
 
-use crate::metrics::Metrics;
 use crate::hello::{Doorkeeper, Identity, KnownStores};
+use crate::metrics::Metrics;
 use crate::raft::RaftSeat;
+use crate::snapshot_receive::{receive, Parked};
 use crate::snapshots::SnapshotFiles;
 use crate::wire::{broken, encode, encode_index};
-use crate::{fragments, limits, snapshot_receive};
+use crate::{fragments, limits};
 
 /// Serves what followers forward. Neither call blocks.
 pub trait Forwarding: Send + Sync {
@@ -62,6 +63,7 @@ struct Served {
     parts: Parts,
     door: Arc<Doorkeeper>,
     snapshots: Arc<AtomicUsize>,
+    parked: Arc<Parked>,
     fragments: Arc<AtomicUsize>,
 }
 
@@ -91,14 +93,16 @@ impl PeerService {
         let parts = self.parts;
         let door = Doorkeeper::new(parts.identity.clone(), parts.stores.clone(), parts.logger.clone());
         let door = Arc::new(door.with_metrics(&parts.metrics));
-        let served = Served { parts, door, snapshots: Arc::default(), fragments: Arc::default() };
+        let served =
+            Served { parts, door, snapshots: Arc::default(), parked: Arc::default(), fragments: Arc::default() };
         let (raft, snapshot, put) = (served.clone(), served.clone(), served.clone());
-        let (get, forward) = (served.clone(), served);
+        let (get, forward, progress) = (served.clone(), served.clone(), served);
         Handlers::new()
             .client_streaming(&methods::PEER_RAFT, move |ctx, stream, sink| raft.raft(&ctx, stream, sink))
             .client_streaming(&methods::PEER_SNAPSHOT, move |_: RpcContext<'_>, stream, sink| {
                 snapshot.snapshot(stream, sink)
             })
+            .unary(&methods::PEER_SNAPSHOT_PROGRESS, move |ctx, request, sink| progress.progress(&ctx, &request, sink))
             .client_streaming(&methods::PEER_PUT_FRAGMENT, move |_: RpcContext<'_>, stream, sink| put.put(stream, sink))
             .server_streaming(&methods::PEER_GET_FRAGMENT, move |_: RpcContext<'_>, request, sink| {
                 get.get(request, sink)
@@ -183,8 +187,9 @@ impl Served {
         self.on_thread("peer-snap-in", slot, move |slot| {
             let parts = &served.parts;
             // The slot is free again before the caller hears the answer: it may try again at once.
-            let received =
-                slot.and_then(|_slot| snapshot_receive::receive(&served.door, &*parts.snapshots, &parts.metrics, &mut stream));
+            let received = slot.and_then(|_slot| {
+                receive(&served.door, &*parts.snapshots, &parts.metrics, &served.parked, &mut stream)
+            });
             let ended = match received {
                 Ok((message, index)) => {
                     info!(parts.logger, "snapshot received"; "from" => message.from, "index" => index);
@@ -204,11 +209,29 @@ impl Served {
         });
     }
 
+    fn progress(
+        &self,
+        ctx: &RpcContext<'_>,
+        request: &SnapshotProgressRequest,
+        sink: UnarySink<SnapshotProgressResponse>,
+    ) {
+        let answer = self.door.check(request.hello.as_ref()).map(|from| self.parked.progress(from, request));
+        ctx.spawn(async move {
+            // A peer that has gone asks again.
+            let _ = match answer {
+                Ok(answer) => sink.success(answer).await,
+                Err(status) => sink.fail(status).await,
+            };
+        });
+    }
+
     fn put(&self, mut stream: RequestStream<FragmentChunk>, sink: ClientStreamingSink<FragmentReceipt>) {
         let served = self.clone();
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
         self.on_thread("peer-put", slot, move |slot| {
-            let ended = match slot.and_then(|_slot| fragments::put(&served.door, &*served.parts.bytes, &served.parts.metrics, &mut stream)) {
+            let ended = match slot.and_then(|_slot| {
+                fragments::put(&served.door, &*served.parts.bytes, &served.parts.metrics, &mut stream)
+            }) {
                 Ok(receipt) => block_on(sink.success(receipt)),
                 Err(status) => block_on(sink.fail(status)),
             };
@@ -222,7 +245,9 @@ impl Served {
         let served = self.clone();
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
         self.on_thread("peer-get", slot, move |slot| {
-            let sent = slot.and_then(|_slot| fragments::get(&served.door, &*served.parts.bytes, &served.parts.metrics, &request, &mut sink));
+            let sent = slot.and_then(|_slot| {
+                fragments::get(&served.door, &*served.parts.bytes, &served.parts.metrics, &request, &mut sink)
+            });
             let ended = match sent {
                 Ok(()) => block_on(sink.close()),
                 Err(status) => block_on(sink.fail(status)),

@@ -12,6 +12,7 @@ use slog::Logger;
 use crate::aggregate::Aggregator;
 use crate::artifacts::{Artifacts, SilentPeers};
 use crate::backoff::Backoff;
+use crate::backup;
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::cluster_time::ClusterTime;
@@ -97,6 +98,7 @@ pub(crate) fn assemble<D: Disk, R>(
     let (outside_peers, outside_clock) = (peers.clone(), clock.clone());
     let files = FragmentStore::open(&config.blob_dir)?;
     let timer = Timer::new(clock.clone());
+    let open_snapshot = backup::opener(booted.snapshots);
     let tables = booted.tables;
     let ring = Ring::new(end_of_entry(tables.applied().0), timer.clone());
     let room = Room::default();
@@ -219,6 +221,7 @@ pub(crate) fn assemble<D: Disk, R>(
         census: Census::default(),
         timer,
         flushed: Box::new(move || reader.flushed().unwrap_or(0)),
+        open_snapshot,
         running: Mutex::new(None),
     });
     Ok(Assembly { replica, runner, leader: shell, janitor, room })

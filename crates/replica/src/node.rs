@@ -19,6 +19,7 @@ use slog::Logger;
 use crate::artifacts::{blob_failed, Artifacts, OnDisk};
 use crate::assembly::{assemble, Assembly, Outside};
 use crate::backoff::Backoff;
+use crate::backup::OpenSnapshot;
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::janitor::{self, JanitorStop};
@@ -30,11 +31,11 @@ use crate::polls::{rows_failed, Polls};
 use crate::pool::Hands;
 use crate::ports::{
     Bytes, CallError, Callback, Caller, Commands, Download, FragmentSink, Freshness, Leader, ModelQuery, Peers,
-    Purpose, ReadView, Reads, Upload,
+    Purpose, ReadView, Reads, SnapshotOut, Upload,
 };
 use crate::proposals::Proposals;
-use crate::ring::Ring;
 use crate::reads;
+use crate::ring::Ring;
 use crate::room::{self, RoomGauge};
 use crate::timer::Timer;
 use crate::uploads::Uploads;
@@ -92,6 +93,7 @@ pub struct Replica {
     pub(crate) census: Census,
     pub(crate) timer: Timer,
     pub(crate) flushed: Box<dyn Fn() -> u64 + Send + Sync>,
+    pub(crate) open_snapshot: OpenSnapshot,
     /// None while it is run by hand, and after the stop.
     pub(crate) running: Mutex<Option<Running>>,
 }
@@ -194,6 +196,11 @@ impl Replica {
     /// Highest index whose rows are durable in the tables.
     pub fn flushed_index(&self) -> u64 {
         (self.flushed)()
+    }
+
+    /// The newest snapshot at or above an index. Touches the disk.
+    pub(crate) fn open_snapshot(&self, min_index: u64) -> Result<Box<dyn SnapshotOut>, CallError> {
+        (self.open_snapshot)(min_index)
     }
 
     /// Ends every thread, in an order in which nobody waits for who is gone. Safe to call twice.

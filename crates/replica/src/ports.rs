@@ -325,6 +325,16 @@ pub trait Peers: Send + Sync {
     fn forward(&self, node: u64, method: &str, request: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, CallError>;
 }
 
+/// A snapshot on its way out; its files stay while it lives.
+pub trait SnapshotOut: Send {
+    /// (index, term)
+    fn stands(&self) -> (u64, u64);
+    /// (plain name, bytes) of all files, in the order in which they are sent.
+    fn files(&self) -> Vec<(String, u64)>;
+    /// `length` bytes of `file` from `offset`, fewer at its end. Blocks.
+    fn read(&mut self, file: &str, offset: u64, length: usize) -> Result<Vec<u8>, CallError>;
+}
+
 /// What a membership call asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberVerb {
@@ -371,6 +381,10 @@ pub trait Cluster: Send + Sync {
     fn leader(&self) -> LeaderResponse;
     /// Makes a snapshot of this replica; answers its index.
     fn snapshot(&self, done: Callback<u64>);
+    /// Opens the newest snapshot of this replica at or above `min_index`. Blocks; call it off the gRPC threads.
+    fn open_snapshot(&self, min_index: u64) -> Result<Box<dyn SnapshotOut>, CallError> {
+        Err(CallError::NotFound(format!("no snapshot at {min_index} or above is here")))
+    }
     /// On the leader: changes the membership; answers the index at which it was applied.
     fn change_member(&self, change: MemberChange, done: Callback<u64>);
     /// On the leader: hands leadership to `to`; 0: to the one that is most caught up.

@@ -114,14 +114,14 @@ pub struct Replica {
     pub raft: String,
     pub http: String,
     pub process: Option<Process>,
-    extra: Vec<String>,
+    pub extra: Vec<String>,
 }
 
 pub struct Cluster {
     pub dir: tempfile::TempDir,
     pub replicas: Vec<Replica>,
     pub workers: Vec<(String, Option<Process>)>,
-    peers: String,
+    pub peers: String,
 }
 
 impl Cluster {
