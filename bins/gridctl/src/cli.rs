@@ -70,6 +70,9 @@ pub(crate) enum Command {
     Artifact(Artifact),
     /// Train the same model three times, twice of it in trouble, and compare the results
     Demo(Demo),
+    /// Measure: our control plane beside etcd on this machine
+    #[structopt(setting = AppSettings::SubcommandRequired)]
+    Bench(Bench),
 }
 
 #[derive(Debug, StructOpt)]
@@ -363,6 +366,34 @@ pub(crate) struct Demo {
     /// Python interpreter of the workers [default: .venv/bin/python if it is there, else python3]
     #[structopt(long, parse(from_os_str), value_name = "FILE")]
     pub(crate) python: Option<PathBuf>,
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Bench {
+    /// Task submissions beside puts of etcd: three processes each, started for it, in turn
+    Task(BenchTask),
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchTask {
+    /// Numbers of clients, each with one call under way
+    #[structopt(long, default_value = "1,64,256", value_name = "LIST")]
+    pub(crate) clients: String,
+    /// Rounds of each side
+    #[structopt(long, default_value = "5", value_name = "N")]
+    pub(crate) rounds: u64,
+    /// Length of a round
+    #[structopt(long, default_value = "3", value_name = "SECONDS")]
+    pub(crate) seconds: u64,
+    /// Bytes of each task's data, and of each value of etcd
+    #[structopt(long, default_value = "256", value_name = "BYTES")]
+    pub(crate) bytes: usize,
+    /// Server of etcd; `none` measures ours alone
+    #[structopt(long, default_value = "etcd", value_name = "FILE")]
+    pub(crate) etcd: String,
+    /// Count fsyncs, too, with strace, in a run of its own
+    #[structopt(long)]
+    pub(crate) fsyncs: bool,
 }
 
 /// `10s`, `500ms`, `2m`, or a plain number of seconds.

@@ -28,6 +28,10 @@ pub(crate) const TASK_DATA_BYTES_MAX: usize = 192 * 1024;
 pub(crate) const DEV_PEERS_MAX: u32 = 7;
 /// Workers of a dev cluster.
 pub(crate) const DEV_WORKERS_MAX: u32 = 64;
+/// One call of a benchmark.
+pub(crate) const BENCH_CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Connections that the clients of a benchmark share.
+pub(crate) const BENCH_CONNECTIONS_MAX: usize = 16;
 /// `job audit --acks`: bytes of one file.
 pub(crate) const ACKS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 

@@ -5,6 +5,9 @@
 
 mod artifact;
 mod audit;
+mod bench;
+mod bench_load;
+mod bench_side;
 mod bundle;
 mod cli;
 mod cluster;
@@ -75,5 +78,6 @@ fn run(parsed: Parsed<Cli>) -> Result<()> {
         Command::Cluster(command) => cluster::run(&context, command),
         Command::Artifact(command) => artifact::run(&context, command),
         Command::Demo(args) => demo::run(&context, &args),
+        Command::Bench(command) => bench::run(&context, command),
     }
 }

@@ -42,7 +42,7 @@ impl<L: LogStore> Core<L> {
             distrusted: self.distrusted,
             is_member: &|node| raft.prs().get(node).is_some(),
         };
-        guard::check(&mut decoded, message.snapshot.as_ref(), &facts)?;
+        guard::check(&mut decoded, message.from, message.snapshot.as_ref(), &facts)?;
         self.check_rejection(&mut decoded)?;
         let (from, kind) = (decoded.from, decoded.get_msg_type());
         if self.conf.contains(from) {
