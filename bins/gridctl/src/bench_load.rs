@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use futures::executor::LocalPool;
 use futures::task::LocalSpawnExt;
-use raftgrid_rpc::grpcio::{CallOption, Client, Environment, GrpcSlice, Marshaller, MessageReader, Method, MethodType};
+use raftgrid_rpc::grpcio::{
+    CallOption, Client, Environment, Error, GrpcSlice, Marshaller, MessageReader, Method, MethodType,
+};
 
 use crate::failure::{Failure, Result};
 use crate::limits::{BENCH_CALL_TIMEOUT, BENCH_CONNECTIONS_MAX};
@@ -25,7 +27,7 @@ fn ser(bytes: &Vec<u8>, out: &mut GrpcSlice) -> raftgrid_rpc::grpcio::Result<()>
 
 fn de(mut reader: MessageReader) -> raftgrid_rpc::grpcio::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(reader.len());
-    std::io::Read::read_to_end(&mut reader, &mut bytes)?;
+    std::io::Read::read_to_end(&mut reader, &mut bytes).map_err(|error| Error::Codec(error.into()))?;
     Ok(bytes)
 }
 

@@ -17,6 +17,7 @@ mod ledger;
 pub mod limits;
 mod machine;
 mod make;
+mod memo;
 mod overlay;
 mod position;
 pub mod predicates;

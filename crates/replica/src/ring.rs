@@ -126,7 +126,9 @@ impl Ring {
         if position < state.dropped {
             return Since::Compacted;
         }
-        Since::Events(state.events.iter().filter(|event| event.position > position).cloned().collect())
+        // In order of position: whoever follows closely looks at the end only.
+        let first = state.events.partition_point(|event| event.position <= position);
+        Since::Events(state.events.range(first..).cloned().collect())
     }
 
     /// Calls `woken` once: at the first change after `position` that touches `interest`, or after `timeout`.
