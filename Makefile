@@ -83,6 +83,10 @@ run: build venv ## A cluster in the foreground: three replicas, three workers; C
 bench: system-deps ## Measure (docs/benchmarks.md)
 	cargo bench $(LOCKED) -p raftgrid-benches
 
+.PHONY: hostile
+hostile: system-deps ## A million hostile peer messages at a running group (50,000 are part of `make test`)
+	RAFTGRID_HOSTILE_MESSAGES=1000000 cargo test --release $(LOCKED) -p raftgrid-driver a_group_under_fire -- --nocapture
+
 deny: ## Licences and advisories of dependencies; installs cargo-deny if it is missing
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
 	cargo deny check

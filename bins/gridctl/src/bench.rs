@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::{json, Value};
 
+use crate::bench_failover;
 use crate::bench_load::{Connections, Seen};
 use crate::bench_side::{Side, What};
-use crate::cli::{Bench, BenchTask};
+use crate::cli::{Bench, BenchFailover, BenchTask};
 use crate::context::{Context, Interrupt};
 use crate::failure::{Failure, Result};
 use crate::output::thousands;
@@ -15,6 +16,7 @@ use crate::output::thousands;
 pub(crate) fn run(context: &Context, command: Bench) -> Result<()> {
     match command {
         Bench::Task(args) => task(context, &args),
+        Bench::Failover(args) => failover(context, &args),
     }
 }
 
@@ -53,11 +55,8 @@ impl Spread {
 fn task(context: &Context, args: &BenchTask) -> Result<()> {
     let clients = counts(&args.clients)?;
     let interrupt = Interrupt::install()?;
-    let folder = tempfile::Builder::new()
-        .prefix("raftgrid-bench-")
-        .tempdir_in(context.global.dir.clone().unwrap_or(std::env::temp_dir()));
-    let folder = folder.map_err(|error| Failure::new(format!("failed to make a folder: {error}"), "--dir DIR"))?;
-    let etcd = etcd_program(args)?;
+    let folder = folder(context)?;
+    let etcd = etcd_program(&args.etcd)?;
     let mut results = Vec::new();
     {
         let sides = sides(folder.path(), etcd.as_deref(), false, &interrupt)?;
@@ -71,12 +70,40 @@ fn task(context: &Context, args: &BenchTask) -> Result<()> {
             }
         }
         for side in &sides {
-            context.output.note(format_args!("{}: {} MiB in memory at the end", side.version, side.memory_bytes() >> 20));
+            context.output.note(format_args!(
+                "{}: {} MiB in memory at the end",
+                side.version,
+                side.memory_bytes() >> 20
+            ));
         }
     }
     let fsyncs =
         if args.fsyncs { fsyncs(folder.path(), etcd.as_deref(), &clients, args, &interrupt)? } else { Vec::new() };
     show(context, args, &results, &fsyncs);
+    Ok(())
+}
+
+/// Where both sides keep their data until the end: below --dir, else where temporary files go.
+fn folder(context: &Context) -> Result<tempfile::TempDir> {
+    let parent = context.global.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let folder = tempfile::Builder::new().prefix("raftgrid-bench-").tempdir_in(&parent);
+    folder.map_err(|error| Failure::new(format!("{}: {error}", parent.display()), "--dir DIR"))
+}
+
+fn failover(context: &Context, args: &BenchFailover) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let (folder, etcd) = (folder(context)?, etcd_program(&args.etcd)?);
+    let (mut rows, mut json) = (Vec::new(), Vec::new());
+    for side in &mut sides(folder.path(), etcd.as_deref(), false, &interrupt)? {
+        let times = bench_failover::measure(side, args.kills, &interrupt)?;
+        let at = |share: f64| times.get(((times.len().max(1) - 1) as f64 * share).round() as usize).copied();
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| at(share).unwrap_or(f64::NAN));
+        let shown = [p50, p99, max].map(|ms| format!("{ms:.0}"));
+        rows.push([vec![side.version.clone(), times.len().to_string()], shown.to_vec()].concat());
+        json.push(json!({ "side": side.version, "kills": times.len(), "p50_ms": p50, "p99_ms": p99, "max_ms": max }));
+    }
+    let headers = ["side", "kills of the leader", "p50 ms", "p99 ms", "max ms"];
+    context.output.show(&headers, rows, &Value::Array(json));
     Ok(())
 }
 
@@ -89,11 +116,11 @@ fn counts(text: &str) -> Result<Vec<usize>> {
 }
 
 /// The etcd to measure beside: the one given, else that of PATH; None with `--etcd none`.
-fn etcd_program(args: &BenchTask) -> Result<Option<PathBuf>> {
-    if args.etcd == "none" {
+fn etcd_program(word: &str) -> Result<Option<PathBuf>> {
+    if word == "none" {
         return Ok(None);
     }
-    let given = Path::new(&args.etcd);
+    let given = Path::new(word);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut all = std::env::split_paths(&path).map(|folder| folder.join(given)).chain([given.to_owned()]);
     match all.find(|program| program.is_file()) {

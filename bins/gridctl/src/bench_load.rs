@@ -117,7 +117,17 @@ impl Connections {
 
     /// One call.
     pub(crate) fn call(&self, method: &'static RawMethod, request: &Vec<u8>) -> Result<Vec<u8>> {
-        let answer = self.stubs[0].unary_call(method, request, CallOption::default().timeout(BENCH_CALL_TIMEOUT));
+        self.call_within(method, request, BENCH_CALL_TIMEOUT)
+    }
+
+    /// One call, given up after `timeout`.
+    pub(crate) fn call_within(
+        &self,
+        method: &'static RawMethod,
+        request: &Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Vec<u8>> {
+        let answer = self.stubs[0].unary_call(method, request, CallOption::default().timeout(timeout));
         answer.map_err(|error| Failure::new(format!("{} failed: {error}", method.name), "the logs of the servers"))
     }
 }

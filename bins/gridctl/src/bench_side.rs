@@ -109,7 +109,8 @@ impl Side {
         });
         let mut side = Self::start(What::Etcd, directory, nodes.collect(), traced)?;
         side.version = version;
-        side.find_leader(env)?;
+        let leader = side.settled(env)?;
+        side.leader.clone_from(&side.addresses()[leader]);
         Ok(side)
     }
 
@@ -134,24 +135,61 @@ impl Side {
         self.nodes.iter().filter_map(|node| node.client_address().map(str::to_owned)).collect()
     }
 
-    /// Asks each member of etcd who it is and who leads.
-    fn find_leader(&mut self, env: &Arc<Environment>) -> Result<()> {
+    /// Which server leads, if one says so of itself and every running one agrees.
+    pub(crate) fn leader_now(&self, env: &Arc<Environment>) -> Option<usize> {
+        let running: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].alive()).collect();
+        let views: Vec<(u64, u64)> = running.iter().map(|at| self.view_of(*at, env)).collect::<Option<_>>()?;
+        let (at, (own, _)) = running.iter().zip(&views).find(|(_, (own, leader))| own == leader && *own != 0)?;
+        views.iter().all(|(_, leader)| leader == own).then_some(*at)
+    }
+
+    /// What one server says: (its id, the leader's id).
+    fn view_of(&self, at: usize, env: &Arc<Environment>) -> Option<(u64, u64)> {
+        let address = self.nodes[at].client_address()?;
+        match self.what {
+            What::Raftgrid => {
+                let state = launch::probe(std::iter::once(address)).ok()?.cluster_state(address).ok()?;
+                Some((state.get_node_id(), state.get_leader_id()))
+            }
+            What::Etcd => etcd_status(&Connections::new(env, address, 1).call(&STATUS, &Vec::new()).ok()?),
+        }
+    }
+
+    /// Waits until every running server agrees on a leader; its place.
+    pub(crate) fn settled(&self, env: &Arc<Environment>) -> Result<usize> {
         let begin = Instant::now();
-        let members: Vec<_> =
-            self.addresses().into_iter().map(|it| (Connections::new(env, &it, 1), it.clone())).collect();
-        while self.leader.is_empty() {
-            for (connections, address) in &members {
-                let status = connections.call(&STATUS, &Vec::new()).ok().and_then(|bytes| etcd_status(&bytes));
-                if status.is_some_and(|(own, leader)| own == leader && own != 0) {
-                    self.leader.clone_from(address);
-                }
+        loop {
+            if let Some(leader) = self.leader_now(env) {
+                return Ok(leader);
             }
             if begin.elapsed() > READY_TIMEOUT {
-                return Err(Failure::new("etcd has no leader", format!("less {}", self.nodes[0].log.display())));
+                let log = self.nodes[0].log.display();
+                return Err(Failure::new(format!("{} has no leader", self.version), format!("less {log}")));
             }
-            thread::sleep(PROBE_PAUSE * 10);
+            thread::sleep(PROBE_PAUSE * 5);
         }
-        Ok(())
+    }
+
+    /// SIGKILL; the process is gone when this returns.
+    pub(crate) fn kill(&mut self, at: usize) {
+        if let Some(process) = self.nodes[at].process.take() {
+            process.signal(Signal::KILL);
+            process.wait_gone(KILL_TIMEOUT);
+        }
+    }
+
+    /// Starts a killed server again.
+    pub(crate) fn restart(&mut self, at: usize) -> Result<()> {
+        if self.what == What::Etcd {
+            let words = self.nodes[at].arguments.iter_mut();
+            words.filter(|word| *word == "new").for_each(|word| "existing".clone_into(word));
+        }
+        launch::start(&self.directory, &mut self.nodes[at])
+    }
+
+    /// Client addresses of all but one.
+    pub(crate) fn others(&self, than: usize) -> Vec<String> {
+        self.addresses().into_iter().enumerate().filter(|(at, _)| *at != than).map(|(_, address)| address).collect()
     }
 
     fn processes(&self) -> Vec<Process> {

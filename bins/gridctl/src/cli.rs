@@ -372,6 +372,18 @@ pub(crate) struct Demo {
 pub(crate) enum Bench {
     /// Task submissions beside puts of etcd: three processes each, started for it, in turn
     Task(BenchTask),
+    /// From SIGKILL of the leader to the next acknowledged write, beside etcd
+    Failover(BenchFailover),
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchFailover {
+    /// Kills of each side's leader
+    #[structopt(long, default_value = "100", value_name = "N")]
+    pub(crate) kills: u64,
+    /// Server of etcd; `none` measures ours alone
+    #[structopt(long, default_value = "etcd", value_name = "FILE")]
+    pub(crate) etcd: String,
 }
 
 #[derive(Clone, Debug, StructOpt)]

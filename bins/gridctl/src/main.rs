@@ -6,6 +6,7 @@
 mod artifact;
 mod audit;
 mod bench;
+mod bench_failover;
 mod bench_load;
 mod bench_side;
 mod bundle;

@@ -49,6 +49,10 @@ impl Rows for Memo<'_> {
     ) -> Result<(), RowsError> {
         self.base.scan_back(table, from, to, visit)
     }
+
+    fn note_absent(&self, table: Table, key: &[u8]) {
+        self.known.borrow_mut().entry(table).or_default().entry(key.to_vec()).or_default();
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +100,11 @@ mod tests {
             assert_eq!(memo.get(Table::Task, b"b").expect("memory"), None);
             assert_eq!(memo.get(Table::Node, b"a").expect("memory"), None, "another table is another row");
         }
+        assert_eq!(counted.1.get(), 3);
+        memo.note_absent(Table::Task, b"new");
+        memo.note_absent(Table::Task, b"a");
+        assert_eq!(memo.get(Table::Task, b"new").expect("memory"), None);
+        assert_eq!(memo.get(Table::Task, b"a").expect("memory"), Some(b"1".to_vec()), "what was seen stands");
         assert_eq!(counted.1.get(), 3);
     }
 }

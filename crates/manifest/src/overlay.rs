@@ -129,6 +129,10 @@ impl Rows for Layer<'_> {
         changed.reverse();
         merge(&changed, |a, b| a > b, |each| self.base.scan_back(table, from, to, each), visit)
     }
+
+    fn note_absent(&self, table: Table, key: &[u8]) {
+        self.base.note_absent(table, key);
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::overlay::Layer;
 use crate::position::Position;
 use crate::read;
 use crate::reply::{invalid, refuse};
-use crate::rows::{RowsError, Table};
+use crate::rows::{Rows as _, RowsError, Table};
 use crate::text::{encode, hash_parts};
 
 /// Milliseconds since 1970 out of a UUIDv7; None if it is not one.
@@ -106,14 +106,15 @@ impl Kept {
             row.created_ms = created_ms(&command.request_id).unwrap_or(0).min(ahead_max);
             row.set_reply(reply.clone());
             rows.set(Table::Request, key.clone(), Some(encode(&row)));
-            rows.set(Table::RequestByAge, keys::number(position.get()), Some(key));
+            let age = keys::number(position.get());
+            rows.note_absent(Table::RequestByAge, &age);
+            rows.set(Table::RequestByAge, age, Some(key));
             meta.request_rows += 1;
         }
         self.forget(rows, meta)
     }
 
     fn forget(&mut self, rows: &mut Layer<'_>, meta: &mut MetaRow) -> Result<(), RowsError> {
-        use crate::rows::Rows as _;
         if self.oldest_created_ms.is_some_and(|created_ms| stays(meta, created_ms)) {
             return Ok(());
         }

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 
 use super::reply::Reply;
-use crate::core::Applied;
 use crate::error::{ChangeError, ProposeDone, ProposeError, ReadError, SnapshotError, TransferError};
 use crate::limits::PAYLOAD_BYTES_MAX;
 use crate::types::{Index, MembershipChange, Message, NodeId, Snapshot, SnapshotMeta, Status};
@@ -51,7 +50,8 @@ pub(super) enum PeerInput {
 /// Never dropped, and few: each answers something that the raft thread asked for.
 pub(super) enum Completion {
     Synced(u64),
-    Applied(Applied),
+    /// The apply side has told something that is waited for (`Told`).
+    Told,
     SnapshotBuilt(Result<Snapshot, String>),
     SnapshotSent(NodeId, bool),
     Stop,

@@ -34,14 +34,16 @@ mod raft_thread;
 mod raft_turn;
 mod reply;
 mod sync_thread;
+mod told;
 
 pub use fatal::Fatal;
 pub use handle::{ChangeCallback, ProposeCallback, RaftHandle, ReadCallback, SnapshotCallback, TransferCallback};
 
-use handle::{Completion, Shared};
 use apply_turn::ApplyTurn;
+use handle::{Completion, Shared};
 use raft_turn::RaftTurn;
 use sync_thread::SyncTurn;
+use told::Told;
 
 /// How a replica runs. `Config::new` gives the defaults; each field may be changed.
 #[derive(Clone, Debug)]
@@ -171,6 +173,7 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> 
         let waiters = Arc::new(Mutex::new(Waiters::default()));
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::new(Told::default());
         let handle = RaftHandle::new(Arc::clone(&shared), clients, peers, completions.clone());
         let raft = RaftTurn {
             core,
@@ -183,6 +186,7 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> 
             waiters: Arc::clone(&waiters),
             queued_bytes: Arc::clone(&queued_bytes),
             stop: Arc::clone(&stop),
+            told: Arc::clone(&told),
             pending: raft_turn::Pending::default(),
             config: config.clone(),
             ticks: 0,
@@ -193,6 +197,7 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> 
             applier,
             jobs: jobs_inbox,
             completions: completions.clone(),
+            told,
             waiters,
             queued_bytes,
             stop,
