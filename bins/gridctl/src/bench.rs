@@ -153,7 +153,8 @@ fn alternate(sides: &[Side], clients: usize, args: &BenchTask, interrupt: &Inter
             interrupt.check()?;
             let time = if at == 0 { Duration::from_millis(500) } else { Duration::from_secs(args.seconds) };
             let cpu = side.cpu_seconds();
-            let seen = connections.run(side.method(), clients, time, &side.requests(args.bytes))?;
+            let (what, bytes) = (side.what, args.bytes);
+            let seen = connections.run(side.method(), clients, time, move || what.request(bytes))?;
             let round = Round { seen, cpu_seconds: side.cpu_seconds() - cpu };
             if at > 0 {
                 rounds.push(round);
@@ -178,7 +179,8 @@ fn fsyncs(
             let connections = Connections::new(&env, &side.leader, *count);
             let before = side.fsyncs();
             let time = Duration::from_secs(args.seconds);
-            let seen = connections.run(side.method(), *count, time, &side.requests(args.bytes))?;
+            let (what, bytes) = (side.what, args.bytes);
+            let seen = connections.run(side.method(), *count, time, move || what.request(bytes))?;
             found.push((side.what, *count, (side.fsyncs() - before) as f64 * 1_000.0 / seen.calls as f64));
         }
     }

@@ -70,13 +70,13 @@ impl Connections {
         Self { stubs: (0..count).map(|_| Client::new(raftgrid_rpc::channel(env, address))).collect() }
     }
 
-    /// Runs `clients` closed loops for `time`. `request(n)` makes the bytes of the nth call. The first failure ends the run.
+    /// Runs `clients` closed loops for `time`. `request` makes the bytes of each call. The first failure ends the run.
     pub(crate) fn run(
         &self,
         method: &'static RawMethod,
         clients: usize,
         time: Duration,
-        request: &Rc<dyn Fn() -> Vec<u8>>,
+        request: impl Fn() -> Vec<u8> + Copy + 'static,
     ) -> Result<Seen> {
         let mut pool = LocalPool::new();
         let latencies = Rc::new(RefCell::new(Vec::new()));
@@ -84,7 +84,7 @@ impl Connections {
         let begin = Instant::now();
         for client in 0..clients {
             let stub = self.stubs[client % self.stubs.len()].clone();
-            let (latencies, failed, request) = (latencies.clone(), failed.clone(), request.clone());
+            let (latencies, failed) = (latencies.clone(), failed.clone());
             let body = async move {
                 while begin.elapsed() < time && failed.borrow().is_none() {
                     let bytes = request();

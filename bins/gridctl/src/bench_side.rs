@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -222,12 +221,14 @@ impl Side {
             What::Etcd => &PUT,
         }
     }
+}
 
-    /// Makes its requests: `bytes` random bytes under a key of their own.
-    pub(crate) fn requests(&self, bytes: usize) -> Rc<dyn Fn() -> Vec<u8>> {
-        match self.what {
-            What::Raftgrid => Rc::new(move || submit(bytes)),
-            What::Etcd => Rc::new(move || put(bytes)),
+impl What {
+    /// A write of `bytes` random bytes under a key of its own.
+    pub(crate) fn request(self, bytes: usize) -> Vec<u8> {
+        match self {
+            Self::Raftgrid => submit(bytes),
+            Self::Etcd => put(bytes),
         }
     }
 }
