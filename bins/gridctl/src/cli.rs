@@ -77,6 +77,9 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Whole clusters in virtual time, with faults, from a seed: nothing may be lost, all must converge
     Sim(Sim),
+    /// Measure: our control plane beside etcd on this machine
+    #[structopt(setting = AppSettings::SubcommandRequired)]
+    Bench(Bench),
 }
 
 #[derive(Debug, StructOpt)]
@@ -439,6 +442,46 @@ pub(crate) struct Sim {
     /// Print every event as a line
     #[structopt(long)]
     pub(crate) trace: bool,
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Bench {
+    /// Task submissions beside puts of etcd: three processes each, started for it, in turn
+    Task(BenchTask),
+    /// From SIGKILL of the leader to the next acknowledged write, beside etcd
+    Failover(BenchFailover),
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchFailover {
+    /// Kills of each side's leader
+    #[structopt(long, default_value = "100", value_name = "N")]
+    pub(crate) kills: u64,
+    /// Server of etcd; `none` measures ours alone
+    #[structopt(long, default_value = "etcd", value_name = "FILE")]
+    pub(crate) etcd: String,
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchTask {
+    /// Numbers of clients, each with one call under way
+    #[structopt(long, default_value = "1,64,256", value_name = "LIST")]
+    pub(crate) clients: String,
+    /// Rounds of each side
+    #[structopt(long, default_value = "5", value_name = "N")]
+    pub(crate) rounds: u64,
+    /// Length of a round
+    #[structopt(long, default_value = "3", value_name = "SECONDS")]
+    pub(crate) seconds: u64,
+    /// Bytes of each task's data, and of each value of etcd
+    #[structopt(long, default_value = "256", value_name = "BYTES")]
+    pub(crate) bytes: usize,
+    /// Server of etcd; `none` measures ours alone
+    #[structopt(long, default_value = "etcd", value_name = "FILE")]
+    pub(crate) etcd: String,
+    /// Count fsyncs, too, with strace, in a run of its own
+    #[structopt(long)]
+    pub(crate) fsyncs: bool,
 }
 
 /// `10s`, `500ms`, `2m`, or a plain number of seconds.

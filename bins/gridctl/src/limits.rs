@@ -30,6 +30,14 @@ pub(crate) const BACKUP_PASSES_MAX: u32 = 20;
 pub(crate) const DEV_PEERS_MAX: u32 = 7;
 /// Workers of a dev cluster.
 pub(crate) const DEV_WORKERS_MAX: u32 = 64;
+/// One call of a benchmark.
+pub(crate) const BENCH_CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// One attempt of a write while nobody may lead.
+pub(crate) const BENCH_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(100);
+/// Between a server's return and the next kill.
+pub(crate) const BENCH_SETTLE_PAUSE: Duration = Duration::from_millis(300);
+/// Connections that the clients of a benchmark share.
+pub(crate) const BENCH_CONNECTIONS_MAX: usize = 16;
 /// `job audit --acks`: bytes of one file.
 pub(crate) const ACKS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 

@@ -7,6 +7,10 @@ mod artifact;
 mod audit;
 mod backup;
 mod backup_format;
+mod bench;
+mod bench_failover;
+mod bench_load;
+mod bench_side;
 mod bundle;
 mod cli;
 mod cluster;
@@ -81,5 +85,6 @@ fn run(parsed: Parsed<Cli>) -> Result<()> {
         Command::Artifact(command) => artifact::run(&context, command),
         Command::Demo(args) => demo::run(&context, &args),
         Command::Sim(args) => sim::run_sim(&args),
+        Command::Bench(command) => bench::run(&context, command),
     }
 }

@@ -17,6 +17,7 @@ mod ledger;
 pub mod limits;
 mod machine;
 mod make;
+mod memo;
 #[doc(hidden)]
 pub mod mutant;
 mod overlay;

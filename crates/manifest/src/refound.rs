@@ -78,7 +78,7 @@ pub fn settle(
             ArtifactState::ARTIFACT_BEGUN | ArtifactState::ARTIFACT_DELETING => layer.set(Table::Artifact, key, None),
         }
     }
-    with_digest(rows, &layer)
+    with_digest(rows, layer)
 }
 
 fn receipts(row: &ArtifactRow) -> RepeatedField<Receipt> {

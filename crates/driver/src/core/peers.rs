@@ -43,7 +43,7 @@ impl<L: LogStore> Core<L> {
             low_room: self.low_room,
             is_member: &|node| raft.prs().get(node).is_some(),
         };
-        guard::check(&mut decoded, message.snapshot.as_ref(), &facts)?;
+        guard::check(&mut decoded, message.from, message.snapshot.as_ref(), &facts)?;
         self.check_rejection(&mut decoded)?;
         if self.breaks_promise(&decoded) {
             return Err(Dropped::Promised);

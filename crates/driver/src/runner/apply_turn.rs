@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam::channel::{Receiver, Sender};
 
 use super::handle::{Completion, Waiter};
+use super::told::Told;
 use super::Fatal;
 use crate::core::{Applied, AppliedEntry, Applier, Outcome};
 use crate::error::{ChangeError, ProposeDone, ProposeError};
@@ -33,6 +34,7 @@ pub(super) struct ApplyTurn<M, R> {
     pub(super) applier: Applier,
     pub(super) jobs: Receiver<Job>,
     pub(super) completions: Sender<Completion>,
+    pub(super) told: Arc<Told>,
     pub(super) waiters: Arc<Mutex<Waiters<Waiter>>>,
     pub(super) queued_bytes: Arc<AtomicUsize>,
     pub(super) stop: Arc<AtomicBool>,
@@ -138,8 +140,10 @@ impl<M: StateMachine, R: LogReader> ApplyTurn<M, R> {
     fn tell(&mut self, applied: Applied) {
         self.ask_flush(applied.index, applied.flushed);
         self.flushed_told = applied.flushed;
-        // The raft thread may be gone; then so is this one, soon.
-        let _ = self.completions.send(Completion::Applied(applied));
+        if self.told.add(applied) {
+            // The raft thread may be gone; then so is this one, soon.
+            let _ = self.completions.send(Completion::Told);
+        }
     }
 
     /// Asks once for each stretch of entries, not again for each entry while the flush runs.

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 
 use super::reply::Reply;
-use crate::core::Applied;
 use crate::error::{ChangeError, ProposeDone, ProposeError, ReadError, SnapshotError, TransferError};
 use crate::limits::PAYLOAD_BYTES_MAX;
 use crate::metrics::Metrics;
@@ -52,7 +51,8 @@ pub(super) enum PeerInput {
 /// Never dropped, and few: each answers something that the raft thread asked for, or is told about once a second at most.
 pub(super) enum Completion {
     Synced(u64),
-    Applied(Applied),
+    /// The apply side has told something that is waited for (`Told`).
+    Told,
     SnapshotBuilt(Result<Snapshot, String>),
     SnapshotSent(NodeId, bool),
     LowRoom(bool),

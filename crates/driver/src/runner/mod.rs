@@ -36,6 +36,7 @@ mod raft_thread;
 mod raft_turn;
 mod reply;
 mod sync_thread;
+mod told;
 
 pub use fatal::Fatal;
 pub use handle::{ChangeCallback, ProposeCallback, RaftHandle, ReadCallback, SnapshotCallback, TransferCallback};
@@ -44,6 +45,7 @@ use apply_turn::ApplyTurn;
 use handle::{Completion, Shared};
 use raft_turn::RaftTurn;
 use sync_thread::SyncTurn;
+use told::Told;
 
 /// How a replica runs. `Config::new` gives the defaults; each field may be changed.
 #[derive(Clone, Debug)]
@@ -197,6 +199,7 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> 
         let waiters = Arc::new(Mutex::new(Waiters::default()));
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::new(Told::default());
         let handle = RaftHandle::new(Arc::clone(&shared), clients, peers, completions.clone());
         let raft = RaftTurn {
             core,
@@ -209,6 +212,7 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> 
             waiters: Arc::clone(&waiters),
             queued_bytes: Arc::clone(&queued_bytes),
             stop: Arc::clone(&stop),
+            told: Arc::clone(&told),
             pending: raft_turn::Pending::default(),
             config: config.clone(),
             ticks: 0,
@@ -221,6 +225,7 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> 
             applier,
             jobs: jobs_inbox,
             completions: completions.clone(),
+            told,
             waiters,
             queued_bytes,
             stop,

@@ -12,6 +12,7 @@ use super::handle::{
     ChangeReply, ClientInput, Completion, PeerInput, ProposeReply, ReadReply, Shared, SnapshotReply, TransferReply,
     Waiter,
 };
+use super::told::Told;
 use super::{Config, Fatal};
 use crate::core::{ApplyTask, Core, Dropped, Effects, Ticket};
 use crate::error::{ChangeError, ProposeError};
@@ -59,6 +60,7 @@ pub(super) struct RaftTurn<L: LogStore, T, O> {
     pub(super) waiters: Arc<Mutex<Waiters<Waiter>>>,
     pub(super) queued_bytes: Arc<AtomicUsize>,
     pub(super) stop: Arc<AtomicBool>,
+    pub(super) told: Arc<Told>,
     pub(super) pending: Pending,
     pub(super) config: Config,
     pub(super) ticks: u64,
@@ -70,7 +72,9 @@ pub(super) struct RaftTurn<L: LogStore, T, O> {
 impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
     /// Whether anything has arrived that a turn would take.
     pub(super) fn has_input(&self) -> bool {
-        !(self.inbox.completions.is_empty() && self.inbox.peers.is_empty() && self.inbox.clients.is_empty())
+        let inboxes_empty =
+            self.inbox.completions.is_empty() && self.inbox.peers.is_empty() && self.inbox.clients.is_empty();
+        !(inboxes_empty && self.told.is_empty())
     }
 
     /// One tick of time.
@@ -94,6 +98,7 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
                 return true;
             }
         }
+        self.take_told();
         for _ in 0..INPUTS_PER_TURN_MAX {
             let Ok(input) = self.inbox.peers.try_recv() else { break };
             self.peer(input);
@@ -105,10 +110,17 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
         false
     }
 
+    fn take_told(&mut self) {
+        for applied in self.told.take() {
+            self.core.applied(applied);
+        }
+    }
+
     pub(super) fn completion(&mut self, completion: Completion) -> bool {
         match completion {
             Completion::Synced(number) => self.core.synced(number),
-            Completion::Applied(applied) => self.core.applied(applied),
+            // What was told is taken with the inputs of the turn.
+            Completion::Told => {}
             Completion::SnapshotBuilt(built) => {
                 let counter = if built.is_ok() { &self.metrics.snapshots_made } else { &self.metrics.snapshots_failed };
                 counter.inc();
@@ -165,7 +177,16 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
     pub(super) fn turn(&mut self) -> Result<(), Fatal> {
         let effects = self.core.drain()?;
         self.core.compact()?;
-        self.carry_out(effects)
+        self.carry_out(effects)?;
+        let awaited = self.core.awaits_applied();
+        self.told.set_awaited(awaited);
+        if awaited && !self.told.is_empty() {
+            // Told just before the note: nobody else will wake this side for it.
+            self.take_told();
+            let effects = self.core.drain()?;
+            self.carry_out(effects)?;
+        }
+        Ok(())
     }
 
     /// Waiters before anything can be applied; the fsync before anything else that takes time.

@@ -77,6 +77,8 @@ impl Default for Options {
 }
 
 pub(super) const TICK_US: u64 = 10_000;
+const TICK_US: u64 = 10_000;
+const TAP_MESSAGES_MAX: usize = 400;
 
 enum Event {
     Tick(NodeId, u64),
@@ -136,6 +138,8 @@ pub(super) struct Sim {
     /// Pairs that do not hear each other, each way separately.
     pub(super) cut: BTreeSet<(NodeId, NodeId)>,
     pub(super) seen: Seen,
+    /// The newest messages that were sent, lost ones included.
+    pub(super) tap: VecDeque<Message>,
     tickets: u64,
     pub(super) trace: u64,
 }
@@ -156,6 +160,7 @@ impl Sim {
             nodes: BTreeMap::new(),
             cut: BTreeSet::new(),
             seen: Seen::default(),
+            tap: VecDeque::new(),
             tickets: 0,
             trace: seed,
         }
@@ -437,6 +442,10 @@ impl Sim {
         if self.options.check_promises {
             self.check_promise(node, &message);
         }
+        if self.tap.len() == TAP_MESSAGES_MAX {
+            self.tap.pop_front();
+        }
+        self.tap.push_back(message.clone());
         let copies = 1 + usize::from(self.rng.percent(self.options.double_percent) && message.snapshot.is_none());
         for _ in 0..copies {
             let lost = self.rng.percent(self.options.loss_percent);
