@@ -10,7 +10,8 @@ pub(crate) fn lease_ms(settings: &Settings, driver: &raftgrid_driver::Config) ->
     }
     let (wanted, most) = (settings.duration_ms("raft.leader_lease")?.unwrap_or(0), driver.lease_max_ms());
     if settings.given("raft.leader_lease") && !(1..=most).contains(&wanted) {
-        let cause = format!("with this election timeout a lease is at most {most}ms; raft.lease_reads = false turns them off");
+        let cause =
+            format!("with this election timeout a lease is at most {most}ms; raft.lease_reads = false turns them off");
         return Err(settings.bad("raft.leader_lease", cause));
     }
     Ok(wanted.min(most))

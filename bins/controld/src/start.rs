@@ -160,11 +160,8 @@ fn open_ports(
         ApiConfig { node_id: plan.node, log_dir, logger: logger.clone(), metrics: plan.driver.metrics.clone() },
         ports,
     )?;
-    let forwarding = ForwardedHere {
-        api: services.forwarded(),
-        proposals: replica.proposals().clone(),
-        replica: replica.clone(),
-    };
+    let forwarding =
+        ForwardedHere { api: services.forwarded(), proposals: replica.proposals().clone(), replica: replica.clone() };
     let service = PeerService::new(identity, known, seat, snapshots, replica.clone(), forwarding, logger.clone());
     let mut raft_services = services.agents();
     raft_services.push(service.with_metrics(&plan.driver.metrics).build());

@@ -36,11 +36,18 @@ fn metrics_tell_what_a_group_of_three_does() {
     assert_eq!(seen.value("raftgrid_leader_id"), cluster.replicas[leader].node as f64);
     assert!(seen.value("raftgrid_applied_index") >= 25.0 && seen.value("raftgrid_commit_index") >= 25.0);
     assert!(seen.value("raftgrid_propose_seconds_count") >= 25.0, "{}", seen.0);
-    assert!(seen.value("raftgrid_log_fsync_seconds_count") >= 1.0 && seen.value("raftgrid_raft_turn_seconds_count") > 1.0);
-    assert!(seen.value("raftgrid_apply_batch_entries_sum") >= 25.0 && seen.value("raftgrid_leader_step_seconds_count") > 1.0);
+    assert!(
+        seen.value("raftgrid_log_fsync_seconds_count") >= 1.0 && seen.value("raftgrid_raft_turn_seconds_count") > 1.0
+    );
+    assert!(
+        seen.value("raftgrid_apply_batch_entries_sum") >= 25.0
+            && seen.value("raftgrid_leader_step_seconds_count") > 1.0
+    );
     assert_eq!(seen.value("raftgrid_snapshots_made_total{outcome=\"ok\"}"), 1.0);
     assert_eq!(seen.value("raftgrid_tasks_count{state=\"pending\"}"), 25.0, "{}", seen.0);
-    assert!(seen.value("raftgrid_process_resident_bytes") > 1e6 && seen.value("raftgrid_process_open_fds_count") > 10.0);
+    assert!(
+        seen.value("raftgrid_process_resident_bytes") > 1e6 && seen.value("raftgrid_process_open_fds_count") > 10.0
+    );
     assert_eq!(seen.value("raftgrid_voters_count"), 3.0);
     for other in (0..3).filter(|at| *at != leader) {
         let node = cluster.replicas[other].node;
@@ -58,7 +65,9 @@ fn metrics_tell_what_a_group_of_three_does() {
     cluster.kill_replica(follower);
     submit(&cluster, 40);
     let lag = format!("raftgrid_peer_lag_entries{{peer=\"{node}\"}}");
-    wait_for("the lag of the one that is away", || (cluster.metrics(cluster.leader()).value(&lag) >= 1.0).then_some(()));
+    wait_for("the lag of the one that is away", || {
+        (cluster.metrics(cluster.leader()).value(&lag) >= 1.0).then_some(())
+    });
     cluster.start_replica(follower);
     wait_for("no lag any more", || (cluster.metrics(cluster.leader()).value(&lag) == 0.0).then_some(()));
 }

@@ -34,7 +34,10 @@ impl Metrics {
         let plain = |name: &str, help: &str| registry.counter(name, help, &[]);
         Self {
             registry: registry.clone(),
-            uploaded_bytes: plain("raftgrid_upload_bytes_total", "bytes of gradients, models and artifacts from clients"),
+            uploaded_bytes: plain(
+                "raftgrid_upload_bytes_total",
+                "bytes of gradients, models and artifacts from clients",
+            ),
             downloaded_bytes: plain("raftgrid_download_bytes_total", "bytes of models and artifacts to clients"),
             forwarded: plain("raftgrid_calls_forwarded_total", "calls sent on to the leader, whole"),
         }

@@ -25,7 +25,9 @@ use crate::site::{answer, Route, Site};
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// Of the address.
-    #[error("failed to listen for HTTP on {address}: {cause}; give another address, or end the program that has this one")]
+    #[error(
+        "failed to listen for HTTP on {address}: {cause}; give another address, or end the program that has this one"
+    )]
     Listen {
         /// host:port.
         address: String,

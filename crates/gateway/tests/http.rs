@@ -100,7 +100,10 @@ fn a_head_without_end_is_refused_at_its_bound_and_others_are_served() {
     }
     let _ = stream.shutdown(Shutdown::Write);
     let answer = rest(&mut stream);
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 ") || answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431 ") || answer.starts_with("HTTP/1.1 400 "),
+        "{answer}"
+    );
     assert!(ask(gateway.address(), "GET", "/healthz").starts_with("HTTP/1.1 200 "));
 }
 

@@ -46,7 +46,14 @@ pub struct PeerClients {
 impl PeerClients {
     /// Connects to nobody yet.
     pub fn new(env: Arc<Environment>, identity: Identity, book: Arc<AddressBook>) -> Self {
-        Self { env, identity, book, clients: Mutex::new(BTreeMap::new()), hedge: Hedge::default(), metrics: Metrics::default() }
+        Self {
+            env,
+            identity,
+            book,
+            clients: Mutex::new(BTreeMap::new()),
+            hedge: Hedge::default(),
+            metrics: Metrics::default(),
+        }
     }
 
     /// Counts in `registry`.

@@ -35,10 +35,18 @@ impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
         let bytes = |name: &str, help: &str, direction: &str| registry.counter(name, help, &[("direction", direction)]);
         let snapshot = |direction| {
-            bytes("raftgrid_snapshot_bytes_total", "bytes of snapshots received from and sent to other replicas", direction)
+            bytes(
+                "raftgrid_snapshot_bytes_total",
+                "bytes of snapshots received from and sent to other replicas",
+                direction,
+            )
         };
         let fragment = |direction| {
-            bytes("raftgrid_fragment_bytes_total", "bytes of fragments received from and sent to other replicas", direction)
+            bytes(
+                "raftgrid_fragment_bytes_total",
+                "bytes of fragments received from and sent to other replicas",
+                direction,
+            )
         };
         Self {
             registry: registry.clone(),
@@ -61,8 +69,15 @@ impl Metrics {
         LinkMetrics {
             messages: counter("raftgrid_peer_messages_sent_total", "raft messages sent, by addressee"),
             bytes: counter("raftgrid_peer_bytes_sent_total", "bytes of raft messages sent, by addressee"),
-            dropped: counter("raftgrid_peer_messages_not_sent_total", "raft messages that did not fit the outbox, or were in it when the stream broke"),
-            waiting: registry.gauge("raftgrid_peer_outbox_messages_count", "raft messages that wait, by addressee", &[("peer", &to)]),
+            dropped: counter(
+                "raftgrid_peer_messages_not_sent_total",
+                "raft messages that did not fit the outbox, or were in it when the stream broke",
+            ),
+            waiting: registry.gauge(
+                "raftgrid_peer_outbox_messages_count",
+                "raft messages that wait, by addressee",
+                &[("peer", &to)],
+            ),
         }
     }
 }

@@ -22,8 +22,8 @@ use raftgrid_rpc::status::status;
 use raftgrid_telemetry::Registry;
 use slog::{debug, info, warn, Logger};
 
-use crate::metrics::Metrics;
 use crate::hello::{Doorkeeper, Identity, KnownStores};
+use crate::metrics::Metrics;
 use crate::raft::RaftSeat;
 use crate::snapshots::SnapshotFiles;
 use crate::wire::{broken, encode, encode_index};
@@ -183,8 +183,9 @@ impl Served {
         self.on_thread("peer-snap-in", slot, move |slot| {
             let parts = &served.parts;
             // The slot is free again before the caller hears the answer: it may try again at once.
-            let received =
-                slot.and_then(|_slot| snapshot_receive::receive(&served.door, &*parts.snapshots, &parts.metrics, &mut stream));
+            let received = slot.and_then(|_slot| {
+                snapshot_receive::receive(&served.door, &*parts.snapshots, &parts.metrics, &mut stream)
+            });
             let ended = match received {
                 Ok((message, index)) => {
                     info!(parts.logger, "snapshot received"; "from" => message.from, "index" => index);
@@ -208,7 +209,9 @@ impl Served {
         let served = self.clone();
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
         self.on_thread("peer-put", slot, move |slot| {
-            let ended = match slot.and_then(|_slot| fragments::put(&served.door, &*served.parts.bytes, &served.parts.metrics, &mut stream)) {
+            let ended = match slot.and_then(|_slot| {
+                fragments::put(&served.door, &*served.parts.bytes, &served.parts.metrics, &mut stream)
+            }) {
                 Ok(receipt) => block_on(sink.success(receipt)),
                 Err(status) => block_on(sink.fail(status)),
             };
@@ -222,7 +225,9 @@ impl Served {
         let served = self.clone();
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
         self.on_thread("peer-get", slot, move |slot| {
-            let sent = slot.and_then(|_slot| fragments::get(&served.door, &*served.parts.bytes, &served.parts.metrics, &request, &mut sink));
+            let sent = slot.and_then(|_slot| {
+                fragments::get(&served.door, &*served.parts.bytes, &served.parts.metrics, &request, &mut sink)
+            });
             let ended = match sent {
                 Ok(()) => block_on(sink.close()),
                 Err(status) => block_on(sink.fail(status)),

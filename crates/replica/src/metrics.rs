@@ -65,7 +65,11 @@ impl Metrics {
                 &[("by", by)],
                 SECONDS,
             ),
-            failed: registry.counter("raftgrid_reads_failed_total", "linearizable reads not served here", &[("by", by)]),
+            failed: registry.counter(
+                "raftgrid_reads_failed_total",
+                "linearizable reads not served here",
+                &[("by", by)],
+            ),
         };
         let questions = |outcome: &str| {
             let help = "questions to the leader for a read index";
@@ -138,8 +142,16 @@ impl Replica {
         self.census.sample(registry, &*self.views, &*self.reads.clock);
         let (low, free_bytes) = self.proposals.room.seen();
         let gauge = |name: &str, help: &str, value: f64| registry.gauge(name, help, &[]).set(value);
-        gauge("raftgrid_disk_free_bytes", "free bytes of the data directory's disk, as of the last look", free_bytes as f64);
-        gauge("raftgrid_disk_low_state", "1: the disk is almost full and nothing new is taken", f64::from(u8::from(low)));
+        gauge(
+            "raftgrid_disk_free_bytes",
+            "free bytes of the data directory's disk, as of the last look",
+            free_bytes as f64,
+        );
+        gauge(
+            "raftgrid_disk_low_state",
+            "1: the disk is almost full and nothing new is taken",
+            f64::from(u8::from(low)),
+        );
         let age_ms = self.reads.contact.age_ms(self.reads.clock.boottime_ms());
         let help = "since this replica last heard of the leader (leading: of a quorum)";
         gauge("raftgrid_contact_age_seconds", help, age_ms as f64 / 1e3);
@@ -205,7 +217,11 @@ fn of_peers(registry: &Registry, status: &Status) {
     let of = |pick: fn(&(String, f64, f64)) -> f64| -> Vec<(&[(&str, &str)], f64)> {
         labels.iter().zip(&figures).map(|(labels, figure)| (labels.as_slice(), pick(figure))).collect()
     };
-    registry.sampled("raftgrid_peer_lag_entries", "on the leader: entries that a replica does not have yet", &of(|it| it.1));
+    registry.sampled(
+        "raftgrid_peer_lag_entries",
+        "on the leader: entries that a replica does not have yet",
+        &of(|it| it.1),
+    );
     registry.sampled("raftgrid_peer_active_state", "on the leader: 1 if a replica was heard lately", &of(|it| it.2));
 }
 

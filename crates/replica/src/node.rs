@@ -33,8 +33,8 @@ use crate::ports::{
     Purpose, ReadView, Reads, Upload,
 };
 use crate::proposals::Proposals;
-use crate::ring::Ring;
 use crate::reads;
+use crate::ring::Ring;
 use crate::room::{self, RoomGauge};
 use crate::timer::Timer;
 use crate::uploads::Uploads;

@@ -11,8 +11,8 @@ use raftgrid_proto::v1::{Command, CommandBatch, CommandReply};
 
 use crate::clock::Clock;
 use crate::cluster_time::ClusterTime;
-use crate::metrics::Metrics;
 use crate::limits::{COMMAND_BYTES_MAX, PROPOSE_WAIT_MS};
+use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::ports::{CallError, Callback, Commands, Peers};
 use crate::room::Room;

@@ -132,7 +132,8 @@ impl Reads {
             return done(Err(CallError::NotLeader { leader: before.leader }));
         }
         if self.lease_ms == 0 {
-            let why = "lease reads are off (raft.lease_reads, on every replica); ask for a linearizable read, or a local one";
+            let why =
+                "lease reads are off (raft.lease_reads, on every replica); ask for a linearizable read, or a local one";
             return done(Err(CallError::Precondition(why.to_owned())));
         }
         // The status was looked at after the read began, and before the rows: whoever was elected since then is too late to be missed.

@@ -71,7 +71,10 @@ mod tests {
         assert_eq!(Status::of(status), Status { resident_kib: Some(51_200.0), threads: Some(17.0) });
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 900 0 0 0 250 50 0 0 20 0 17 0 1000 1 1";
         assert_eq!(cpu_seconds(stat), Some(3.0));
-        assert_eq!(open_files_max("Max open files            1024                 4096                 files\n"), Some(1024.0));
+        assert_eq!(
+            open_files_max("Max open files            1024                 4096                 files\n"),
+            Some(1024.0)
+        );
         assert_eq!(cpu_seconds("nonsense"), None);
     }
 

@@ -38,8 +38,7 @@ impl<L: LogStore> Core<L> {
         if self.leads() {
             return self.note_quorum();
         }
-        let leads =
-            matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot);
+        let leads = matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot);
         if leads && from == self.leader() && term == self.node.raft.term {
             self.contact.leader_heard = self.ticks;
             self.effects.contact_ticks_ago = Some(0);

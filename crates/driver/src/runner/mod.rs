@@ -40,8 +40,8 @@ mod sync_thread;
 pub use fatal::Fatal;
 pub use handle::{ChangeCallback, ProposeCallback, RaftHandle, ReadCallback, SnapshotCallback, TransferCallback};
 
-use handle::{Completion, Shared};
 use apply_turn::ApplyTurn;
+use handle::{Completion, Shared};
 use raft_turn::RaftTurn;
 use sync_thread::SyncTurn;
 
@@ -260,7 +260,8 @@ impl Runner {
     {
         let Parts { handle, raft, sync, apply, shared, completions } =
             Parts::new(&config, log, machine, transport, observer, &logger)?;
-        let (fsync_seconds, apply_seconds) = (shared.metrics.fsync_seconds.clone(), shared.metrics.apply_seconds.clone());
+        let (fsync_seconds, apply_seconds) =
+            (shared.metrics.fsync_seconds.clone(), shared.metrics.apply_seconds.clone());
         let raft = raft_thread::RaftThread { turn: raft, logger: logger.clone() };
         let sync = sync_thread::SyncThread { turn: sync, fsync_seconds, logger: logger.clone() };
         let apply = apply_thread::ApplyThread { turn: apply, apply_seconds, logger: logger.clone() };

@@ -56,7 +56,8 @@ impl Leases {
         let statuses = statuses(sim);
         for (ticket, _) in std::mem::take(&mut sim.seen.served) {
             let Some(asked) = self.asked.remove(&ticket) else { continue };
-            let still = statuses.iter().any(|now| now.node == asked.node && now.term == asked.term && now.role == Role::Leader);
+            let still =
+                statuses.iter().any(|now| now.node == asked.node && now.term == asked.term && now.role == Role::Leader);
             if still {
                 let lease = Lease { term: asked.term, conf: asked.conf, until: asked.at + LEASE_US };
                 self.held.insert(asked.node, lease);
