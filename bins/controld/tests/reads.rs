@@ -90,7 +90,7 @@ fn no_replica_that_was_stopped_or_left_behind_serves_an_old_linearizable_read() 
                 })
             })
             .collect();
-        for _ in 0..6 {
+        for _ in 0..4 {
             let leader = cluster.leader();
             // A follower falls behind; then the leader stands still until there is another, and goes on as if nothing had been.
             for at in [(leader + 1) % 3, leader] {

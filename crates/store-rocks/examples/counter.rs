@@ -61,6 +61,7 @@ impl Observer for Wires {
     fn changed(&mut self, _status: &Status) {}
 }
 
+/// Adds `steps` one after another on three replicas that live in `dir`; the count at the end.
 pub fn run(dir: &Path, steps: &[i64]) -> Result<i64, Box<dyn std::error::Error>> {
     let (nodes, wires, mut runners) = ([1, 2, 3], Wires::default(), Vec::new());
     for node in nodes {

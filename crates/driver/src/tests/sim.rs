@@ -77,7 +77,6 @@ impl Default for Options {
 }
 
 pub(super) const TICK_US: u64 = 10_000;
-const TICK_US: u64 = 10_000;
 const TAP_MESSAGES_MAX: usize = 400;
 
 enum Event {

@@ -65,11 +65,14 @@ impl Peers for ByHand {
     }
 }
 
+/// A read and what it was told: the index that its rows hold.
+type Told = (&'static str, Result<u64, CallError>);
+
 struct World {
     hand: Arc<ByHand>,
     timer: Timer,
     reads: Arc<Reads>,
-    answers: Arc<Mutex<Vec<(&'static str, Result<u64, CallError>)>>>,
+    answers: Arc<Mutex<Vec<Told>>>,
 }
 
 const LEASE_MS: u64 = 100;
@@ -141,7 +144,7 @@ impl World {
         self.timer.run_due();
     }
 
-    fn told(&self) -> Vec<(&'static str, Result<u64, CallError>)> {
+    fn told(&self) -> Vec<Told> {
         std::mem::take(&mut self.answers.lock().unwrap())
     }
 }
