@@ -31,10 +31,13 @@ fn full_pipeline(leader: &RaftHandle, commands: &[Bytes], under_way: usize, time
             let tokens = tokens.clone();
             let command = commands[asked as usize % commands.len()].clone();
             asked += 1;
-            leader.propose(command, Box::new(move |outcome| {
-                // Nobody waits any more once the measurement is over.
-                let _ = tokens.send(outcome.is_ok());
-            }));
+            leader.propose(
+                command,
+                Box::new(move |outcome| {
+                    // Nobody waits any more once the measurement is over.
+                    let _ = tokens.send(outcome.is_ok());
+                }),
+            );
         }
     }
     for _ in 0..under_way {
