@@ -150,6 +150,43 @@ fn upload_more(cluster: &Cluster, have: &[String]) -> Vec<String> {
     all
 }
 
+/// Retention deletes the gradients of old rounds all the time: what the snapshot names may be gone before it is fetched.
+#[test]
+fn a_backup_made_beside_a_job_in_full_swing_is_whole_and_the_job_goes_on_from_it() {
+    let backups = tempfile::tempdir().expect("a directory");
+    let backup = backups.path().join("b");
+    let mut old = Cluster::start(3, &[]);
+    for worker in ["worker-1", "worker-2"] {
+        old.start_worker(worker);
+    }
+    train(&old, "swing", "line.py", &["--shards", "4", "--workers", "2", "--rounds", "150"], &[]);
+    let round = |cluster: &Cluster| json(cluster, &["job", "get", "swing"]);
+    wait_for("some rounds", || {
+        let audit = json(&old, &["job", "audit", "swing"]);
+        (audit["rounds"].as_u64() >= Some(10)).then_some(())
+    });
+    json(&old, &["cluster", "backup", backup.to_str().expect("UTF-8")]);
+    let after = round(&old);
+    drop(old);
+    let (mut new, done) = restored(&backup, &[]);
+    assert!(done["artifacts"].as_u64() >= Some(1), "{done}");
+    start_all(&mut new);
+    let list = json(&new, &["artifact", "ls"]);
+    let committed: Vec<&Value> =
+        list.as_array().expect("a list").iter().filter(|it| it["state"] == "committed").collect();
+    assert_eq!(Some(committed.len() as u64), done["artifacts"].as_u64(), "before: {after}");
+    for artifact in committed {
+        let mut bytes = Vec::new();
+        let id = artifact["artifact"].as_str().expect("an id");
+        new.client().get_artifact(id, &mut bytes, &mut |_, _| ()).expect("every one has its bytes");
+    }
+    new.start_worker("worker-1");
+    new.start_worker("worker-2");
+    wait_job(&new, "swing");
+    let audit = json(&new, &["job", "audit", "swing"]);
+    assert!(audit["lost"] == 0 && audit["duplicated"] == 0 && audit["accepted"] == 600, "{audit}");
+}
+
 #[test]
 fn a_backup_that_is_damaged_or_half_made_is_refused_and_nothing_is_made_of_it() {
     let cluster = Cluster::start(1, &[]);
