@@ -2,6 +2,8 @@
 
 mod addresses;
 mod forwarding;
+mod http;
+mod lease;
 mod options;
 mod plan;
 mod start;

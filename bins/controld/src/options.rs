@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// host:port of the Raft port.
     #[structopt(long, alias = "raft_addr", value_name = "ADDR")]
     pub raft_addr: Option<String>,
+    /// host:port of /metrics, /healthz and /readyz; "off" for none.
+    #[structopt(long, value_name = "ADDR")]
+    pub http_addr: Option<String>,
     /// The founders: ID=RAFT_HOST:PORT/CLIENT_HOST:PORT, separated by commas; the same list everywhere.
     #[structopt(long, value_name = "LIST")]
     pub peers: Option<String>,
@@ -90,6 +93,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("data_dir", "", &[]),
     key("client_addr", "127.0.0.1:40051", &[]),
     key("raft_addr", "127.0.0.1:50051", &["bind_address"]),
+    key("http_addr", "127.0.0.1:30051", &[]),
     key("advertise_address", "", &[]),
     key("peers", "", &[]),
     key("bootstrap", "false", &[]),
@@ -112,6 +116,9 @@ pub(crate) const KEYS: &[Key] = &[
     key("raft.snapshot_interval", "120s", &[]),
     key("raft.snapshot_threshold", "8192", &[]),
     key("raft.log_tail_entries", "10000", &[]),
+    key("raft.lease_reads", "false", &[]),
+    key("raft.leader_lease", "500ms", &["raft.leader_lease_timeout"]),
+    key("raft.snapshot_bytes_per_second", "0", &[]),
     key("disk.low_water_bytes", "", &[]),
     key("grpc.port", "", &[]),
     key("grpc.max_concurrent_streams", "", &[]),
@@ -138,6 +145,7 @@ impl Program for Options {
             ("data_dir", self.data_dir.clone()),
             ("client_addr", self.client_addr.clone()),
             ("raft_addr", self.raft_addr.clone()),
+            ("http_addr", self.http_addr.clone()),
             ("peers", self.peers.clone()),
             ("bootstrap", switch(self.bootstrap)),
             ("join", switch(self.join)),

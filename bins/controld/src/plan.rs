@@ -4,13 +4,20 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use raftgrid_driver::NodeId;
+use raftgrid_peer::limits::SNAPSHOT_BYTES_PER_SECOND_MIN;
 use raftgrid_proto::v1::MemberRow;
-use raftgrid_settings::{Settings, SettingsError};
+use raftgrid_settings::{founding, Settings, SettingsError};
 use raftgrid_store::limits::LOW_WATER_BYTES;
 use raftgrid_store::BootMode;
-use sha2::{Digest, Sha256};
 
 use crate::addresses::{addresses, advertised_client, items, with_port, Addresses, CLIENT_PORT, RAFT_PORT};
+use crate::http::{self, HttpPlan};
+use crate::lease;
+
+/// Longest time for which one snapshot is sent.
+pub(crate) const SNAPSHOT_TIMEOUT_MS: u64 = 3_600_000;
+/// How much later raft takes a snapshot for lost whose end was never reported.
+const SNAPSHOT_REPORT_SLACK_MS: u64 = 60_000;
 
 /// Everything that `start` needs.
 #[derive(Debug)]
@@ -19,14 +26,14 @@ pub(crate) struct Plan {
     pub node: NodeId,
     /// Found or join.
     pub boot: BootMode,
-    /// Of the cluster.
-    pub cluster_id: String,
     /// State.
     pub data_dir: PathBuf,
     /// Listens for clients here.
     pub client_addr: String,
     /// Listens for peers here.
     pub raft_addr: String,
+    /// Metrics and health.
+    pub http: HttpPlan,
     /// Clients are told to come here.
     pub advertised_client: String,
     /// Streams that one client's connection may have open; None: the server's default.
@@ -35,6 +42,8 @@ pub(crate) struct Plan {
     pub without_effect: Vec<(&'static str, &'static str)>,
     /// Members whose addresses are known at the start.
     pub members: Vec<MemberRow>,
+    /// Bytes per second of one snapshot on its way to another replica; 0: no limit.
+    pub snapshot_bytes_per_second: u64,
     /// Below so many free bytes this replica takes nothing new.
     pub low_water_bytes: u64,
     /// Of the raft group.
@@ -77,16 +86,18 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
             return Err(settings.bad("bootstrap_expect", format!("the list of peers has {}", members.len())));
         }
     }
-    let (cluster_id, boot) = boot(settings, node, join, &cluster_name, &members)?;
+    let boot = boot(settings, node, join, &cluster_name, &members)?;
     let (driver, control) = patience(settings, node)?;
+    let snapshot_bytes_per_second = snapshot_rate(settings)?;
     Ok(Plan {
+        snapshot_bytes_per_second,
         low_water_bytes: settings.parse("disk.low_water_bytes")?.unwrap_or(LOW_WATER_BYTES),
         node,
         boot,
-        cluster_id,
         data_dir,
         client_addr: addresses.client,
         raft_addr: addresses.raft,
+        http: http::plan(settings)?,
         advertised_client,
         streams_max: streams_max(settings)?,
         without_effect: without_effect(settings)?,
@@ -96,27 +107,31 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
     })
 }
 
-/// The cluster's id, and whether this replica founds it or joins it.
+fn snapshot_rate(settings: &Settings) -> Result<u64, SettingsError> {
+    let rate = settings.parse("raft.snapshot_bytes_per_second")?.unwrap_or(0);
+    if (1..SNAPSHOT_BYTES_PER_SECOND_MIN).contains(&rate) {
+        let cause = format!("0 is no limit, and the slowest rate is {SNAPSHOT_BYTES_PER_SECOND_MIN}");
+        return Err(settings.bad("raft.snapshot_bytes_per_second", cause));
+    }
+    Ok(rate)
+}
+
+/// Whether this replica founds its cluster or joins one, and that cluster's id.
 fn boot(
     settings: &Settings,
     node: NodeId,
     join: bool,
     cluster_name: &str,
     members: &[MemberRow],
-) -> Result<(String, BootMode), SettingsError> {
-    let derived = cluster_id(cluster_name, members);
+) -> Result<BootMode, SettingsError> {
+    let founders: Vec<NodeId> = members.iter().map(|row| row.node_id).collect();
+    let derived = founding::cluster_id(cluster_name, &founders);
     let given = settings.get("cluster_id").filter(|id| !id.is_empty());
     match (join, given) {
-        (true, given) => {
-            let cluster_id = given.map_or(derived, str::to_owned);
-            Ok((cluster_id.clone(), BootMode::Join { cluster_id, node_id: node }))
-        }
+        (true, given) => Ok(BootMode::Join { cluster_id: given.map_or(derived, str::to_owned), node_id: node }),
         (false, Some(_)) => Err(settings
             .bad("cluster_id", "only a replica that joins is told the id; a founder's follows from name and peers")),
-        (false, None) => {
-            let founders = members.iter().map(|row| row.node_id).collect();
-            Ok((derived.clone(), BootMode::Found { cluster_id: derived, node_id: node, founders }))
-        }
+        (false, None) => Ok(BootMode::Found { cluster_id: derived, node_id: node, founders }),
     }
 }
 
@@ -198,20 +213,6 @@ fn member(node: NodeId, raft: &str, client: &str) -> MemberRow {
     row
 }
 
-/// Derived from name and founders, so that two different foundings refuse each other. Addresses may change, numbers may not.
-fn cluster_id(name: &str, founders: &[MemberRow]) -> String {
-    let mut hash = Sha256::new();
-    hash.update(b"raftgrid/cluster/v1");
-    hash.update((name.len() as u64).to_le_bytes());
-    hash.update(name.as_bytes());
-    for row in founders {
-        hash.update(row.node_id.to_le_bytes());
-    }
-    let digest = hash.finalize();
-    let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{name}-{short}")
-}
-
 fn patience(
     settings: &Settings,
     node: NodeId,
@@ -242,6 +243,7 @@ fn patience(
         driver.election_timeout_ms = timeout;
         driver.tick_ms = (timeout / 20).clamp(5, 100);
     }
+    driver.lease_ms = lease::lease_ms(settings, &driver)?;
     if let Some(interval) = settings.duration_ms("raft.snapshot_interval")? {
         driver.snapshot_interval_ms = interval;
     }
@@ -251,6 +253,8 @@ fn patience(
     if let Some(tail) = settings.parse("raft.log_tail_entries")? {
         driver.log_tail_entries = tail;
     }
+    // A snapshot that is still on its way must not count as failed.
+    driver.snapshot_report_ms = SNAPSHOT_TIMEOUT_MS + SNAPSHOT_REPORT_SLACK_MS;
     // Replicas must not campaign in step: spread by number and by start.
     driver.timeout_seed = node.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     control.jitter_seed = driver.timeout_seed;
@@ -283,9 +287,16 @@ mod tests {
         let two = planned(&[("node_id", "2"), ("data_dir", "/e"), ("peers", PEERS)]).unwrap();
         let other = planned(&[("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS), ("cluster_name", "x")]).unwrap();
         let alone = planned(&[("node_id", "1"), ("data_dir", "/d"), ("bootstrap", "true")]).unwrap();
-        assert_eq!(one.cluster_id, two.cluster_id);
-        assert_ne!(one.cluster_id, other.cluster_id);
-        assert_ne!(one.cluster_id, alone.cluster_id);
+        let id = |plan: &Plan| match &plan.boot {
+            BootMode::Found { cluster_id, .. } | BootMode::Join { cluster_id, .. } => cluster_id.clone(),
+        };
+        assert_eq!(id(&one), id(&two));
+        assert_ne!(id(&one), id(&other));
+        assert_ne!(id(&one), id(&alone));
+        let joins = [("node_id", "9"), ("data_dir", "/d"), ("peers", PEERS), ("join", "true")];
+        assert_eq!(id(&planned(&joins).unwrap()), id(&one));
+        let named = planned(&[&joins[..], &[("cluster_id", "a+b")]].concat()).unwrap();
+        assert_eq!(id(&named), "a+b", "a cluster that was recovered goes by its own id");
     }
 
     #[test]
@@ -302,6 +313,10 @@ mod tests {
             (vec![("node_id", "1"), ("data_dir", "/d"), ("join", "true")], "peers must name the founders"),
             (vec![("node_id", "1"), ("data_dir", "/d"), ("join", "true"), ("bootstrap", "true")], "not both"),
             (vec![("node_id", "0"), ("data_dir", "/d"), ("peers", PEERS)], "1 or more"),
+            (
+                vec![("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS), ("raft.snapshot_bytes_per_second", "10")],
+                "the slowest rate is",
+            ),
         ] {
             let error = planned(&flags).unwrap_err();
             assert!(error.contains(expected), "{flags:?}: {error}");

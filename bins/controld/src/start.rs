@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use crossbeam::channel::Sender;
 use raftgrid_api::{ApiConfig, Ports, Services};
+use raftgrid_gateway::Gateway;
 use raftgrid_manifest::MACHINE_VERSION;
 use raftgrid_peer::{
     AddressBook, DurableStores, Identity, KnownStores, PeerClients, PeerService, PeerTransport, RaftSeat,
@@ -22,13 +23,12 @@ use raftgrid_store_rocks::RocksDisk;
 use slog::{info, Logger};
 
 use crate::forwarding::ForwardedHere;
-use crate::plan::{resolves, Plan};
-
-/// Longest time for which one snapshot is sent.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(3_600);
+use crate::http;
+use crate::plan::{resolves, Plan, SNAPSHOT_TIMEOUT_MS};
 
 /// A running replica with its ports. Dropped in the order of its fields: ports first.
 pub(crate) struct Running {
+    http: Option<Gateway>,
     servers: Vec<Server>,
     replica: Arc<Replica>,
     logger: Logger,
@@ -42,6 +42,7 @@ impl Running {
             server.cancel_all_calls();
         }
         self.servers.clear();
+        drop(self.http.take());
         self.replica.stop();
     }
 }
@@ -81,12 +82,14 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     let snapshots = Arc::new(ShelfSnapshots::new(booted.snapshots.clone()));
     let config = TransportConfig {
         identity: identity.clone(),
-        snapshot_bytes_per_second: 0,
-        snapshot_timeout: SNAPSHOT_TIMEOUT,
+        snapshot_bytes_per_second: plan.snapshot_bytes_per_second,
+        snapshot_timeout: Duration::from_millis(SNAPSHOT_TIMEOUT_MS),
         logger: logger.clone(),
     };
+    let metrics = &plan.driver.metrics;
     let transport = PeerTransport::new(env.clone(), config, book.clone(), seat.clone(), snapshots.clone());
-    let peers = Arc::new(PeerClients::new(env.clone(), identity.clone(), book.clone()));
+    let transport = transport.with_metrics(metrics);
+    let peers = Arc::new(PeerClients::new(env.clone(), identity.clone(), book.clone()).with_metrics(metrics));
     let known: Arc<dyn KnownStores> = Arc::new(DurableStores::new(booted.peer_stores.clone()));
     let replica = run(&plan, booted, transport, peers.clone(), logger)?;
     let (own, store, met) = (Arc::downgrade(&replica), identity.store_uuid.clone(), known.clone());
@@ -103,12 +106,13 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         }
     }));
     seat.fill(Arc::new(replica.handle().clone()));
+    let cluster_id = identity.cluster_id.clone();
     let opened = open_ports(&plan, &env, identity, known, seat, snapshots, peers, &replica, shutdown, logger);
     match opened {
-        Ok(servers) => {
+        Ok((servers, http)) => {
             info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr,
-                "raft_addr" => &plan.raft_addr, "cluster" => &plan.cluster_id, "data_dir" => shown(&plan.data_dir));
-            Ok(Running { servers, replica, logger: logger.clone() })
+                "raft_addr" => &plan.raft_addr, "cluster" => &cluster_id, "data_dir" => shown(&plan.data_dir));
+            Ok(Running { http, servers, replica, logger: logger.clone() })
         }
         Err(error) => {
             // Its threads must be gone before the process ends: they use the databases.
@@ -118,7 +122,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     }
 }
 
-/// The services of a replica, on its two ports.
+/// The services of a replica, on its ports.
 #[allow(clippy::too_many_arguments, reason = "the parts of one construction, each used once")]
 fn open_ports(
     plan: &Plan,
@@ -131,7 +135,7 @@ fn open_ports(
     replica: &Arc<Replica>,
     shutdown: Sender<()>,
     logger: &Logger,
-) -> Result<Vec<Server>> {
+) -> Result<(Vec<Server>, Option<Gateway>)> {
     let cluster = Arc::new(ReplicaCluster {
         replica: replica.clone(),
         cluster_id: identity.cluster_id.clone(),
@@ -150,15 +154,20 @@ fn open_ports(
         cluster,
     });
     let log_dir = plan.data_dir.join("task-logs");
-    let services = Services::new(ApiConfig { node_id: plan.node, log_dir, logger: logger.clone() }, ports)?;
-    let forwarding = ForwardedHere { api: services.forwarded(), proposals: replica.proposals().clone() };
+    let services = Services::new(
+        ApiConfig { node_id: plan.node, log_dir, logger: logger.clone(), metrics: plan.driver.metrics.clone() },
+        ports,
+    )?;
+    let forwarding =
+        ForwardedHere { api: services.forwarded(), proposals: replica.proposals().clone(), replica: replica.clone() };
     let service = PeerService::new(identity, known, seat, snapshots, replica.clone(), forwarding, logger.clone());
     let mut raft_services = services.agents();
-    raft_services.push(service.build());
+    raft_services.push(service.with_metrics(&plan.driver.metrics).build());
     let (raft_server, _) = listen(env, &plan.raft_addr, raft_services)?;
     let streams_max = plan.streams_max.unwrap_or(STREAMS_PER_CONNECTION_MAX);
     let (client_server, _) = listen_with(env, &plan.client_addr, services.public(), streams_max)?;
-    Ok(vec![client_server, raft_server])
+    let http = http::open(&plan.http, plan.driver.metrics.clone(), replica.clone(), services, logger)?;
+    Ok((vec![client_server, raft_server], http))
 }
 
 /// Looks at the disk of the data directory; a ballast file keeps some of it for truncation and deletion.

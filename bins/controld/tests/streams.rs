@@ -105,7 +105,10 @@ fn clients_that_leave_a_stream_midway_leave_nothing_behind() {
     wait_for("a whole download", || {
         let mut bytes = Vec::new();
         match client.get_artifact(&stored.artifact_id, &mut bytes, &mut |_, _| ()) {
-            Ok(head) => Some(assert_eq!((head.total_bytes as usize, bytes.len()), (bytes.len(), model().len()))),
+            Ok(head) => {
+                assert_eq!((head.total_bytes as usize, bytes.len()), (bytes.len(), model().len()));
+                Some(())
+            }
             Err(error) => (!busy(&error)).then(|| panic!("{error}")),
         }
     });

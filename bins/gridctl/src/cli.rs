@@ -77,6 +77,9 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Whole clusters in virtual time, with faults, from a seed: nothing may be lost, all must converge
     Sim(Sim),
+    /// Measure: our control plane beside etcd on this machine
+    #[structopt(setting = AppSettings::SubcommandRequired)]
+    Bench(Bench),
 }
 
 #[derive(Debug, StructOpt)]
@@ -325,6 +328,16 @@ pub(crate) enum Cluster {
         #[structopt(long)]
         force_losing_data: bool,
     },
+    /// Copy the whole cluster, artifacts included, while it runs
+    Backup {
+        /// Directory to make, or a file whose name ends in .tar
+        #[structopt(parse(from_os_str), value_name = "DIR_OR_FILE")]
+        target: PathBuf,
+    },
+    /// Make the data directories of a new cluster out of a backup (offline)
+    Restore(Restore),
+    /// Let one replica go on alone after a majority was lost for good (offline)
+    Recover(Recover),
     /// Let a new replica take the place of a voter
     #[structopt(aliases = &["replace", "replace_server"])]
     ReplaceServer {
@@ -336,6 +349,35 @@ pub(crate) enum Cluster {
         #[structopt(long)]
         force_losing_data: bool,
     },
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) struct Restore {
+    /// What gridctl cluster backup made
+    #[structopt(parse(from_os_str))]
+    pub(crate) backup: PathBuf,
+    /// The new cluster's founders: ID=RAFT_HOST:PORT/CLIENT_HOST:PORT, separated by commas
+    #[structopt(long, value_name = "LIST")]
+    pub(crate) peers: String,
+    /// The new cluster's name; the old one's will do
+    #[structopt(long, default_value = "raftgrid", value_name = "NAME")]
+    pub(crate) cluster_name: String,
+    /// Where to make the directories controld-ID
+    #[structopt(long, parse(from_os_str), value_name = "DIR")]
+    pub(crate) into: PathBuf,
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) struct Recover {
+    /// Data directory of the replica that is left; its controld must be stopped
+    #[structopt(long, parse(from_os_str), value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Its id
+    #[structopt(long, value_name = "N")]
+    pub(crate) node_id: u64,
+    /// Do it; without this it is only said what would be done, and lost
+    #[structopt(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, StructOpt)]
@@ -400,6 +442,46 @@ pub(crate) struct Sim {
     /// Print every event as a line
     #[structopt(long)]
     pub(crate) trace: bool,
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Bench {
+    /// Task submissions beside puts of etcd: three processes each, started for it, in turn
+    Task(BenchTask),
+    /// From SIGKILL of the leader to the next acknowledged write, beside etcd
+    Failover(BenchFailover),
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchFailover {
+    /// Kills of each side's leader
+    #[structopt(long, default_value = "100", value_name = "N")]
+    pub(crate) kills: u64,
+    /// Server of etcd; `none` measures ours alone
+    #[structopt(long, default_value = "etcd", value_name = "FILE")]
+    pub(crate) etcd: String,
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchTask {
+    /// Numbers of clients, each with one call under way
+    #[structopt(long, default_value = "1,64,256", value_name = "LIST")]
+    pub(crate) clients: String,
+    /// Rounds of each side
+    #[structopt(long, default_value = "5", value_name = "N")]
+    pub(crate) rounds: u64,
+    /// Length of a round
+    #[structopt(long, default_value = "3", value_name = "SECONDS")]
+    pub(crate) seconds: u64,
+    /// Bytes of each task's data, and of each value of etcd
+    #[structopt(long, default_value = "256", value_name = "BYTES")]
+    pub(crate) bytes: usize,
+    /// Server of etcd; `none` measures ours alone
+    #[structopt(long, default_value = "etcd", value_name = "FILE")]
+    pub(crate) etcd: String,
+    /// Count fsyncs, too, with strace, in a run of its own
+    #[structopt(long)]
+    pub(crate) fsyncs: bool,
 }
 
 /// `10s`, `500ms`, `2m`, or a plain number of seconds.

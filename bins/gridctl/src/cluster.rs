@@ -12,8 +12,16 @@ use crate::cli::{Change, Cluster};
 use crate::context::{exit_on_interrupt, Context};
 use crate::failure::{Failure, Result};
 use crate::output::hex;
+use crate::{backup, recover, restore};
 
 pub(crate) fn run(context: &Context, command: Cluster) -> Result<()> {
+    // These need no cluster, or more than one call.
+    match &command {
+        Cluster::Backup { target } => return backup::run(context, target),
+        Cluster::Restore(restore) => return restore::run(context, restore),
+        Cluster::Recover(recover) => return recover::run(context, recover),
+        _ => {}
+    }
     exit_on_interrupt();
     let client = context.client()?;
     let (output, timeout) = (context.output, context.global.timeout());
@@ -25,6 +33,7 @@ pub(crate) fn run(context: &Context, command: Cluster) -> Result<()> {
             output.show(&headers, members.iter().map(member_row).collect(), &json);
         }
         Cluster::Status => return status(context),
+        Cluster::Backup { .. } | Cluster::Restore(_) | Cluster::Recover(_) => {}
         Cluster::Leader => {
             let leader = client.call(&rpc::CLUSTER_LEADER, &LeaderRequest::new(), timeout)?;
             if leader.get_node_id() == 0 {

@@ -24,10 +24,20 @@ pub(crate) const BUNDLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub(crate) const BUNDLE_FILES_MAX: usize = 10_000;
 /// JSON of a task, in bytes: a command in the log is at most 256 KiB.
 pub(crate) const TASK_DATA_BYTES_MAX: usize = 192 * 1024;
+/// Snapshots that one backup takes, until all artifacts of one are still there.
+pub(crate) const BACKUP_PASSES_MAX: u32 = 20;
 /// Replicas of a dev cluster.
 pub(crate) const DEV_PEERS_MAX: u32 = 7;
 /// Workers of a dev cluster.
 pub(crate) const DEV_WORKERS_MAX: u32 = 64;
+/// One call of a benchmark.
+pub(crate) const BENCH_CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// One attempt of a write while nobody may lead.
+pub(crate) const BENCH_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(100);
+/// Between a server's return and the next kill.
+pub(crate) const BENCH_SETTLE_PAUSE: Duration = Duration::from_millis(300);
+/// Connections that the clients of a benchmark share.
+pub(crate) const BENCH_CONNECTIONS_MAX: usize = 16;
 /// `job audit --acks`: bytes of one file.
 pub(crate) const ACKS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 

@@ -5,6 +5,12 @@
 
 mod artifact;
 mod audit;
+mod backup;
+mod backup_format;
+mod bench;
+mod bench_failover;
+mod bench_load;
+mod bench_side;
 mod bundle;
 mod cli;
 mod cluster;
@@ -22,6 +28,8 @@ mod node;
 mod output;
 mod ports;
 mod process;
+mod recover;
+mod restore;
 mod rounds;
 mod sim;
 mod task;
@@ -77,5 +85,6 @@ fn run(parsed: Parsed<Cli>) -> Result<()> {
         Command::Artifact(command) => artifact::run(&context, command),
         Command::Demo(args) => demo::run(&context, &args),
         Command::Sim(args) => sim::run_sim(&args),
+        Command::Bench(command) => bench::run(&context, command),
     }
 }

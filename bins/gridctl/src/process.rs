@@ -65,6 +65,21 @@ impl Process {
         Self::of(self.pid).as_ref() == Some(self)
     }
 
+    /// Seconds of CPU so far, user and system; 0 if it is gone.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+        (ticks(11) + ticks(12)) / rustix::param::clock_ticks_per_second() as f64
+    }
+
+    /// Bytes in memory now; 0 if it is gone.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/statm", self.pid)).unwrap_or_default();
+        let pages: Option<u64> = text.split_whitespace().nth(1).and_then(|pages| pages.parse().ok());
+        pages.unwrap_or(0) * rustix::param::page_size() as u64
+    }
+
     /// If it was started by this gridctl, its exit must be collected or it stays in the table of processes.
     fn reap(&self) {
         if let Some(pid) = Pid::from_raw(self.pid) {

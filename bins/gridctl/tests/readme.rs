@@ -91,6 +91,7 @@ impl Drop for Desk {
 
 /// A command under way, after its first line that begins with `word`.
 fn started(mut command: Command, word: &str) -> (Child, BufReader<std::process::ChildStdout>) {
+    #[allow(clippy::zombie_processes, reason = "given back, or the test fails and ends with its process")]
     let mut child = command.stdout(Stdio::piped()).spawn().expect("sh runs");
     let mut lines = BufReader::new(child.stdout.take().expect("piped"));
     loop {

@@ -65,9 +65,10 @@ impl Surface {
         F: Future<Output = Answer<Resp>> + Send + 'static,
     {
         let path = rpc.method.name;
-        let (core, local) = (self.core.clone(), handler.clone());
+        let (core, local, metrics) = (self.core.clone(), handler.clone(), self.core.metrics.method(path));
         self.handlers = self.handlers.unary(rpc, move |ctx: RpcContext<'_>, request: Req, sink: UnarySink<Resp>| {
             let (core, local, context) = (core.clone(), local.clone(), Context::of(&core, &ctx));
+            let (metrics, began) = (metrics.clone(), Instant::now());
             ctx.spawn(async move {
                 let mut kept = request.clone();
                 let answer = match local(core.clone(), context.clone(), request).await {
@@ -78,8 +79,15 @@ impl Surface {
                     other => other,
                 };
                 let sent = match answer {
-                    Ok(message) => sink.success(message).await,
-                    Err(failure) => sink.fail(shown(&core, failure)).await,
+                    Ok(message) => {
+                        metrics.answered(began, RpcStatusCode::OK);
+                        sink.success(message).await
+                    }
+                    Err(failure) => {
+                        let status = shown(&core, failure);
+                        metrics.answered(began, status.code());
+                        sink.fail(status).await
+                    }
                 };
                 if let Err(error) = sent {
                     debug!(core.logger, "answer not delivered"; "method" => path, "error" => %error);
@@ -284,10 +292,11 @@ pub(crate) async fn propose(
     }
 }
 
-/// Rows, as fresh as the client asks. A lease read is served as a linearizable one, which is stronger.
+/// Rows, as fresh as the client asks.
 pub(crate) async fn read(core: &Core, consistency: Consistency) -> Answer<ReadView> {
     let freshness = match consistency {
-        Consistency::LINEARIZABLE | Consistency::LEASE => Freshness::Linearizable,
+        Consistency::LINEARIZABLE => Freshness::Linearizable,
+        Consistency::LEASE => Freshness::Lease,
         Consistency::LOCAL => Freshness::Local,
     };
     ask(|done| core.ports.reads.read(freshness, done)).await

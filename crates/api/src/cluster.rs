@@ -9,7 +9,7 @@ use raftgrid_rpc::methods;
 
 use crate::calls::{ask, pause, read, Surface};
 use crate::context::{Context, Core};
-use crate::failure::{invalid, Answer};
+use crate::failure::{invalid, Answer, Failure};
 use crate::limits;
 use crate::validate;
 
@@ -33,7 +33,11 @@ pub(crate) fn register(surface: Surface) -> Surface {
 }
 
 async fn members(core: Arc<Core>, _: Context, request: MembersRequest) -> Answer<MembersResponse> {
-    // The read sends the call to the leader, which alone knows how far each member is.
+    // The leader alone knows how far each member is.
+    let leader = core.ports.cluster.leader().get_node_id();
+    if request.get_consistency() != Consistency::LOCAL && leader != core.node_id {
+        return Err(Failure::NotLeader { leader });
+    }
     read(&core, request.get_consistency()).await?;
     Ok(core.ports.cluster.members())
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use grpcio::RpcContext;
 use raftgrid_replica::ports::Caller;
+use raftgrid_telemetry::Registry;
 use slog::Logger;
 
 use crate::callers::Callers;
 use crate::limits;
 use crate::log_book::LogBook;
+use crate::metrics::Metrics;
 use crate::pool::{Gate, Pool};
 use crate::ports::Ports;
 
@@ -67,10 +69,11 @@ pub(crate) struct Core {
     pub(crate) forwarding: Gate,
     pub(crate) watches: Gate,
     pub(crate) callers: Callers,
+    pub(crate) metrics: Metrics,
 }
 
 impl Core {
-    pub(crate) fn new(ports: Arc<Ports>, node_id: u64, logs: LogBook, logger: Logger) -> Self {
+    pub(crate) fn new(ports: Arc<Ports>, node_id: u64, logs: LogBook, logger: Logger, metrics: &Registry) -> Self {
         Self {
             ports,
             node_id,
@@ -84,6 +87,7 @@ impl Core {
             forwarding: Gate::new("forwarded calls", limits::FORWARDS_MAX),
             watches: Gate::new("watches", limits::WATCHES_MAX),
             callers: Callers::default(),
+            metrics: Metrics::new(metrics),
         }
     }
 }

@@ -32,6 +32,7 @@ pub(crate) async fn to_node(core: &Arc<Core>, node: u64, path: &'static str, req
         return Err(Failure::Unavailable("there is no leader at present; try again".to_owned()));
     }
     let _permit = core.forwarding.admit()?;
+    core.metrics.forwarded.inc();
     let peers = core.ports.peers.clone();
     let answer = core.forwards.run(move || peers.forward(node, path, request, limits::FORWARD_TIMEOUT)).await?;
     let envelope = answer.map_err(|error| match Failure::from(error) {

@@ -43,6 +43,8 @@ async fn get(core: Arc<Core>, _: Context, request: GetJobRequest) -> Answer<GetJ
         response.job = row.job;
         response.set_found(true);
     }
+    response.set_read_position(view.position);
+    response.set_age_ms(view.age_ms);
     Ok(response)
 }
 
@@ -52,6 +54,8 @@ async fn list(core: Arc<Core>, _: Context, request: ListJobsRequest) -> Answer<L
     let mut response = ListJobsResponse::new();
     response.set_jobs(jobs.into());
     response.set_next_page_token(next);
+    response.set_read_position(view.position);
+    response.set_age_ms(view.age_ms);
     Ok(response)
 }
 

@@ -5,6 +5,7 @@
 //! Never here: a decision about a task, job or round; blocking work on a gRPC thread (it goes to `pool`).
 
 mod artifact;
+mod backup;
 mod callers;
 mod calls;
 mod cluster;
@@ -16,6 +17,7 @@ mod job;
 pub mod limits;
 mod log_book;
 mod logs;
+mod metrics;
 mod ml;
 mod node;
 mod pool;

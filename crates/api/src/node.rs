@@ -119,10 +119,10 @@ async fn list(core: Arc<Core>, _: Context, request: ListNodesRequest) -> Answer<
     let mut response = ListNodesResponse::new();
     let view = read(&core, request.get_consistency()).await?;
     response.set_read_position(view.position);
+    response.set_age_ms(view.age_ms);
     let nodes = match request.get_consistency() {
-        // The leader also knows of heartbeats that are in no row.
-        Consistency::LINEARIZABLE | Consistency::LEASE => ask(|done| core.ports.leader.nodes(done)).await?,
-        Consistency::LOCAL => views::nodes(&*view.rows)?,
+        Consistency::LINEARIZABLE => ask(|done| core.ports.leader.nodes(done)).await?,
+        Consistency::LEASE | Consistency::LOCAL => views::nodes(&*view.rows)?,
     };
     response.set_nodes(nodes.into());
     Ok(response)

@@ -130,6 +130,11 @@ impl Gate {
         Self { what, max, inside: Arc::new(AtomicUsize::new(0)) }
     }
 
+    /// Callers that are inside.
+    pub(crate) fn count(&self) -> usize {
+        self.inside.load(Ordering::Relaxed)
+    }
+
     /// RESOURCE_EXHAUSTED when as many are inside as may be.
     pub(crate) fn admit(&self) -> Answer<Permit> {
         let entered = self

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use raftgrid_telemetry::Registry;
 use slog::Logger;
 
 use crate::calls::Surface;
@@ -11,7 +12,7 @@ use crate::forward::Forwarded;
 use crate::health::ReplicaHealth;
 use crate::log_book::LogBook;
 use crate::ports::Ports;
-use crate::{artifact, cluster, job, logs, ml, node, reflection, task};
+use crate::{artifact, backup, cluster, job, logs, ml, node, reflection, task};
 
 /// What the services need to know.
 pub struct ApiConfig {
@@ -21,6 +22,8 @@ pub struct ApiConfig {
     pub log_dir: PathBuf,
     /// The process's logger.
     pub logger: Logger,
+    /// Where calls are counted.
+    pub metrics: Registry,
 }
 
 /// Why the services cannot start.
@@ -46,7 +49,19 @@ impl Services {
     pub fn new(config: ApiConfig, ports: Arc<Ports>) -> Result<Self, ApiError> {
         let logs =
             LogBook::open(&config.log_dir).map_err(|cause| ApiError::Logs { path: config.log_dir.clone(), cause })?;
-        Ok(Self { core: Arc::new(Core::new(ports, config.node_id, logs, config.logger)) })
+        Ok(Self { core: Arc::new(Core::new(ports, config.node_id, logs, config.logger, &config.metrics)) })
+    }
+
+    /// Brings what is looked at, rather than counted, up to date.
+    pub fn sample(&self) {
+        let core = &self.core;
+        core.metrics.open(&[
+            ("upload", core.uploads.count()),
+            ("download", core.downloads.count()),
+            ("log", core.log_calls.count()),
+            ("watch", core.watches.count()),
+            ("forwarded", core.forwarding.count()),
+        ]);
     }
 
     /// Everything, for the client port: own names and the names of clients that exist, health, reflection.
@@ -71,6 +86,6 @@ impl Services {
         let surface = Surface::new(self.core.clone());
         let surface = node::register(task::register(surface));
         let surface = job::register(ml::register(surface));
-        cluster::register(artifact::register(surface))
+        backup::register(cluster::register(artifact::register(surface)))
     }
 }

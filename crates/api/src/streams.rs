@@ -57,6 +57,7 @@ pub(crate) async fn receive<P: Piece>(
     let mut next = Some(first);
     while let Some(mut piece) = next {
         let (offset, checksum, data) = (piece.offset(), piece.checksum(), piece.take());
+        core.metrics.uploaded_bytes.add(data.len() as u64);
         receiver = core.data.run(move || receiver.write(offset, checksum, &data)).await??;
         next = stream.next().await?;
     }
@@ -151,6 +152,7 @@ pub(crate) async fn send<T>(
         let length = data.len() as u64;
         sink.feed(message(Sent { offset: at, data, crc32c, head: head.take() })).await?;
         at += length;
+        core.metrics.downloaded_bytes.add(length);
     }
     Ok(())
 }

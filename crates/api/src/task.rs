@@ -73,6 +73,7 @@ async fn list(core: Arc<Core>, _: Context, request: ListTasksRequest) -> Answer<
     response.set_tasks(tasks.into());
     response.set_next_page_token(next);
     response.set_read_position(view.position);
+    response.set_age_ms(view.age_ms);
     Ok(response)
 }
 

@@ -8,6 +8,7 @@
 //! byte that did not match its checksum is never handed on.
 
 mod artifact;
+mod backup;
 mod call;
 mod cluster;
 mod config;
@@ -22,6 +23,7 @@ mod task;
 mod watch;
 
 pub use artifact::{ArtifactHead, Upload};
+pub use backup::BackupTarget;
 pub use call::{request_id, Client};
 pub use config::ClientConfig;
 pub use error::ClientError;

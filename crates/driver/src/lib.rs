@@ -10,6 +10,7 @@
 pub mod core;
 mod error;
 pub mod limits;
+mod metrics;
 #[doc(hidden)]
 pub mod mutant;
 pub mod pack;

@@ -24,6 +24,10 @@ pub const READS_WAITING_MAX: usize = 1 << 16;
 pub const READ_ROUNDS_MAX: usize = 64;
 /// Highest term taken from a peer: far above any real one, and far below overflow.
 pub const TERM_MAX: u64 = 1 << 62;
+/// Terms by which a message of somebody who is no member may be ahead of ours. Without it one stranger's message with the highest term would
+/// end all elections: the next campaign would be out of range everywhere. A group that elects ten times a second needs
+/// thirteen years for so many.
+pub const TERM_LEAP_MAX: u64 = 1 << 32;
 /// Highest index taken from a peer.
 pub const INDEX_MAX: u64 = 1 << 62;
 /// Bytes of entries in one append that a replica takes while its disk is almost full: the empty entry of a new leader and what frees space get

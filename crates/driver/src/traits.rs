@@ -133,6 +133,10 @@ pub trait Transport: Send + 'static {
 pub trait Observer: Send + 'static {
     /// Role, term, leader or configuration is not what it was.
     fn changed(&mut self, status: &Status);
+    /// There was contact, about so many milliseconds ago: with the leader, or, on the leader, with a quorum.
+    fn contact(&mut self, ago_ms: u64) {
+        let _ = ago_ms;
+    }
 }
 
 /// Used by tests and by stores that hold a snapshot's meaning only.

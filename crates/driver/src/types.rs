@@ -178,6 +178,8 @@ pub struct Status {
     pub conf: ConfState,
     /// On a leader: (node, match index, recently active).
     pub progress: Vec<(NodeId, Index, bool)>,
+    /// On a leader: in this term it gave leadership away, or tried to. Whoever it asked may campaign at any time, so it has no lease.
+    pub transferred: bool,
 }
 
 /// A change of membership.

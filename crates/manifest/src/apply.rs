@@ -10,6 +10,7 @@ use crate::error::{ApplyError, Fault};
 use crate::keys;
 use crate::limits::COMMANDS_PER_ENTRY_MAX;
 use crate::machine::Machine;
+use crate::memo::Memo;
 use crate::overlay::Layer;
 use crate::position::Position;
 use crate::read;
@@ -33,7 +34,9 @@ pub fn apply(rows: &dyn Rows, entry_index: u64, payloads: &[impl AsRef<[u8]>]) -
     if payloads.is_empty() {
         return Ok(Applied::default());
     }
+    let rows = &Memo::new(rows);
     let mut entry = Layer::new(rows);
+    let mut kept = requests::Kept::default();
     let mut meta = read::meta(rows)?;
     let mut replies = Vec::with_capacity(payloads.len());
     let mut ordinal = 0;
@@ -51,7 +54,7 @@ pub fn apply(rows: &dyn Rows, entry_index: u64, payloads: &[impl AsRef<[u8]>]) -
         let mut answers = Vec::with_capacity(batch.commands.len());
         for command in batch.get_commands() {
             answers.push(if ordinal < COMMANDS_PER_ENTRY_MAX {
-                execute(&mut entry, &mut meta, Position::new(entry_index, ordinal), command)?
+                execute(&mut entry, &mut meta, &mut kept, Position::new(entry_index, ordinal), command)?
             } else {
                 beyond_the_entry(entry_index)
             });
@@ -60,7 +63,7 @@ pub fn apply(rows: &dyn Rows, entry_index: u64, payloads: &[impl AsRef<[u8]>]) -
         replies.push(answers);
     }
     entry.set(Table::Meta, keys::ONLY.to_vec(), Some(encode(&meta)));
-    Ok(Applied { changes: with_digest(rows, &entry)?, replies })
+    Ok(Applied { changes: with_digest(rows, entry)?, replies })
 }
 
 /// A position has no room for this command. Leaders never pack so many; it is refused rather than fatal, since it may be answered.
@@ -73,6 +76,7 @@ fn beyond_the_entry(entry_index: u64) -> CommandReply {
 fn execute(
     entry: &mut Layer<'_>,
     meta: &mut MetaRow,
+    kept: &mut requests::Kept,
     position: Position,
     command: &Command,
 ) -> Result<CommandReply, ApplyError> {
@@ -102,7 +106,7 @@ fn execute(
         Err(Fault::Stop(error)) => return Err(error),
     };
     if !command.request_id.is_empty() {
-        requests::keep(entry, meta, position, command, &reply)?;
+        kept.keep(entry, meta, position, command, &reply)?;
     }
     Ok(reply)
 }
@@ -115,7 +119,7 @@ fn placed(mut reply: CommandReply, position: Position) -> CommandReply {
 }
 
 /// The changes of the entry and, after them, the digest of the state that they make.
-fn with_digest(rows: &dyn Rows, entry: &Layer<'_>) -> Result<Vec<Change>, RowsError> {
+pub(crate) fn with_digest(rows: &dyn Rows, entry: Layer<'_>) -> Result<Vec<Change>, RowsError> {
     let mut digest = match rows.get(Table::Digest, keys::ONLY)? {
         Some(bytes) => {
             StateDigest::from_bytes(&bytes).ok_or_else(|| RowsError("the digest row is not 32 bytes".to_owned()))?
@@ -123,7 +127,7 @@ fn with_digest(rows: &dyn Rows, entry: &Layer<'_>) -> Result<Vec<Change>, RowsEr
         None => StateDigest::default(),
     };
     let mut changes = Vec::new();
-    for (change, old) in entry.effective()? {
+    for (change, old) in entry.into_effective()? {
         if let Some(old) = old {
             digest.subtract_row(change.table, &change.key, &old);
         }

@@ -17,12 +17,14 @@ mod ledger;
 pub mod limits;
 mod machine;
 mod make;
+mod memo;
 #[doc(hidden)]
 pub mod mutant;
 mod overlay;
 mod position;
 pub mod predicates;
 mod read;
+pub mod refound;
 mod reply;
 mod requests;
 mod row_change;

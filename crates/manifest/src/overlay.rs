@@ -38,13 +38,13 @@ impl<'a> Layer<'a> {
     }
 
     /// The changes that change something, each with the old value of its row, in order of (table, key).
-    pub(crate) fn effective(&self) -> Result<Vec<Effect>, RowsError> {
+    pub(crate) fn into_effective(self) -> Result<Vec<Effect>, RowsError> {
         let mut list = Vec::new();
-        for (table, rows) in &self.changes {
+        for (table, rows) in self.changes {
             for (key, value) in rows {
-                let old = self.base.get(*table, key)?;
-                if old != *value {
-                    list.push((Change { table: *table, key: key.clone(), value: value.clone() }, old));
+                let old = self.base.get(table, &key)?;
+                if old != value {
+                    list.push((Change { table, key, value }, old));
                 }
             }
         }
@@ -129,6 +129,10 @@ impl Rows for Layer<'_> {
         changed.reverse();
         merge(&changed, |a, b| a > b, |each| self.base.scan_back(table, from, to, each), visit)
     }
+
+    fn note_absent(&self, table: Table, key: &[u8]) {
+        self.base.note_absent(table, key);
+    }
 }
 
 #[cfg(test)]
@@ -187,6 +191,6 @@ mod tests {
         layer.set(Table::Task, b"b".to_vec(), Some(b"2".to_vec()));
         layer.set(Table::Task, b"b".to_vec(), Some(b"1".to_vec()));
         layer.set(Table::Task, b"c".to_vec(), None);
-        assert!(layer.effective().expect("memory does not fail").is_empty());
+        assert!(layer.into_effective().expect("memory does not fail").is_empty());
     }
 }

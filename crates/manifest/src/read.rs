@@ -2,7 +2,7 @@
 
 use protobuf::Message;
 use raftgrid_proto::v1::{
-    ArtifactRow, ContributionRow, JobRow, MemberRow, MetaRow, NodeRow, RequestRow, RoundRow, TaskRow,
+    ArtifactRow, ContributionRow, JobRow, MemberRow, MetaRow, NodeRow, RequestRow, RoundRow, TaskRow, TaskStatus,
 };
 
 use crate::keys;
@@ -83,6 +83,11 @@ fn tasks_of(rows: &dyn Rows, table: Table, prefix: &[u8]) -> Result<Vec<TaskRow>
 /// Tasks whose lease on this node is open.
 pub(crate) fn tasks_of_node(rows: &dyn Rows, node_id: &str) -> Result<Vec<TaskRow>, RowsError> {
     tasks_of(rows, Table::TaskByNode, &keys::node_tasks(node_id))
+}
+
+/// Tasks in this status.
+pub(crate) fn tasks_of_status(rows: &dyn Rows, status: TaskStatus) -> Result<Vec<TaskRow>, RowsError> {
+    tasks_of(rows, Table::TaskByStatus, &keys::task_status(status))
 }
 
 pub(crate) fn tasks_of_job(rows: &dyn Rows, job_sequence: u64) -> Result<Vec<TaskRow>, RowsError> {

@@ -16,7 +16,7 @@ use crate::overlay::Layer;
 use crate::position::Position;
 use crate::read;
 use crate::reply::{invalid, refuse};
-use crate::rows::{RowsError, Table};
+use crate::rows::{Rows as _, RowsError, Table};
 use crate::text::{encode, hash_parts};
 
 /// Milliseconds since 1970 out of a UUIDv7; None if it is not one.
@@ -36,7 +36,9 @@ pub(crate) fn created_ms(request_id: &str) -> Option<u64> {
             return None;
         }
     }
-    u64::from_str_radix(&format!("{}{}", &request_id[..8], &request_id[9..13]), 16).ok()
+    let high = u64::from_str_radix(&request_id[..8], 16).ok()?;
+    let low = u64::from_str_radix(&request_id[9..13], 16).ok()?;
+    Some(high << 16 | low)
 }
 
 /// What makes two commands the same request. What the server draws anew for each try (where the bytes go, until when) does not count.
@@ -81,49 +83,71 @@ pub(crate) fn answered(machine: &Machine<'_>, command: &Command) -> Result<Optio
     Ok(None)
 }
 
-/// Keeps a reply and forgets the oldest beyond the bounds. EXHAUSTED is not kept: the same request may be tried again later.
-pub(crate) fn keep(
-    rows: &mut Layer<'_>,
-    meta: &mut MetaRow,
-    position: Position,
-    command: &Command,
-    reply: &CommandReply,
-) -> Result<(), RowsError> {
-    if reply.outcome != Outcome::EXHAUSTED {
-        let key = keys::request(&command.principal, &command.request_id);
-        let mut row = RequestRow { position: position.get(), command_digest: digest(command), ..RequestRow::default() };
-        // Cluster time stands still while no replica runs, so a caller may be ahead of it by any time; what is kept must not let one caller's
-        // clock make the requests of all others look old.
-        let ahead_max = meta.cluster_time_ms.saturating_add(REQUEST_AHEAD_MS_MAX);
-        row.created_ms = created_ms(&command.request_id).unwrap_or(0).min(ahead_max);
-        row.set_reply(reply.clone());
-        rows.set(Table::Request, key.clone(), Some(encode(&row)));
-        rows.set(Table::RequestByAge, keys::number(position.get()), Some(key));
-        meta.request_rows += 1;
-    }
-    forget(rows, meta)
+/// Keeps the replies of one entry's commands.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// When the oldest request that is kept was made, once a command of the entry has looked: those that follow only add newer ones.
+    oldest_created_ms: Option<u64>,
 }
 
-fn forget(rows: &mut Layer<'_>, meta: &mut MetaRow) -> Result<(), RowsError> {
-    use crate::rows::Rows as _;
-    let mut oldest = Vec::new();
-    rows.scan(Table::RequestByAge, &[], &[], &mut |age, key| {
-        oldest.push((age.to_vec(), key.to_vec()));
-        oldest.len() < REQUESTS_FORGOTTEN_PER_COMMAND
-    })?;
-    for (age, key) in oldest {
-        let row =
-            read::request(rows, &key)?.ok_or_else(|| RowsError("a request is in the index of ages only".to_owned()))?;
-        let aged = row.created_ms.saturating_add(REQUEST_AGE_MS_MAX) < meta.cluster_time_ms;
-        if meta.request_rows <= REQUESTS_MAX && !aged {
-            break;
+impl Kept {
+    /// Keeps a reply and forgets the oldest beyond the bounds. EXHAUSTED is not kept: the same request may be tried again later.
+    pub(crate) fn keep(
+        &mut self,
+        rows: &mut Layer<'_>,
+        meta: &mut MetaRow,
+        position: Position,
+        command: &Command,
+        reply: &CommandReply,
+    ) -> Result<(), RowsError> {
+        if reply.outcome != Outcome::EXHAUSTED {
+            let key = keys::request(&command.principal, &command.request_id);
+            let mut row =
+                RequestRow { position: position.get(), command_digest: digest(command), ..RequestRow::default() };
+            // Cluster time stands still while no replica runs, so a caller may be ahead of it by any time; what is kept must not let one
+            // caller's clock make the requests of all others look old.
+            let ahead_max = meta.cluster_time_ms.saturating_add(REQUEST_AHEAD_MS_MAX);
+            row.created_ms = created_ms(&command.request_id).unwrap_or(0).min(ahead_max);
+            row.set_reply(reply.clone());
+            rows.set(Table::Request, key.clone(), Some(encode(&row)));
+            let age = keys::number(position.get());
+            rows.note_absent(Table::RequestByAge, &age);
+            rows.set(Table::RequestByAge, age, Some(key));
+            meta.request_rows += 1;
         }
-        rows.set(Table::Request, key, None);
-        rows.set(Table::RequestByAge, age, None);
-        meta.request_rows = meta.request_rows.saturating_sub(1);
-        meta.oldest_request_ms = meta.oldest_request_ms.max(row.created_ms.saturating_add(1));
+        self.forget(rows, meta)
     }
-    Ok(())
+
+    fn forget(&mut self, rows: &mut Layer<'_>, meta: &mut MetaRow) -> Result<(), RowsError> {
+        if self.oldest_created_ms.is_some_and(|created_ms| stays(meta, created_ms)) {
+            return Ok(());
+        }
+        self.oldest_created_ms = None;
+        let mut oldest = Vec::new();
+        rows.scan(Table::RequestByAge, &[], &[], &mut |age, key| {
+            oldest.push((age.to_vec(), key.to_vec()));
+            oldest.len() < REQUESTS_FORGOTTEN_PER_COMMAND
+        })?;
+        for (age, key) in oldest {
+            let row = read::request(rows, &key)?
+                .ok_or_else(|| RowsError("a request is in the index of ages only".to_owned()))?;
+            if stays(meta, row.created_ms) {
+                self.oldest_created_ms = Some(row.created_ms);
+                break;
+            }
+            rows.set(Table::Request, key, None);
+            rows.set(Table::RequestByAge, age, None);
+            meta.request_rows = meta.request_rows.saturating_sub(1);
+            meta.oldest_request_ms = meta.oldest_request_ms.max(row.created_ms.saturating_add(1));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the oldest request that is kept, made at `created_ms`, is within the bounds.
+fn stays(meta: &MetaRow, created_ms: u64) -> bool {
+    let aged = created_ms.saturating_add(REQUEST_AGE_MS_MAX) < meta.cluster_time_ms;
+    meta.request_rows <= REQUESTS_MAX && !aged
 }
 
 #[cfg(test)]

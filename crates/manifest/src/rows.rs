@@ -88,6 +88,8 @@ pub trait Rows {
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), RowsError>;
+    /// The caller knows that there is no such row: a number in its key was just drawn. Rows that remember need not look for it.
+    fn note_absent(&self, _table: Table, _key: &[u8]) {}
 }
 
 /// One row's new value, or its deletion.

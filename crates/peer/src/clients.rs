@@ -1,4 +1,5 @@
-//! The replica's `Peers`: fragments and forwarded calls to other replicas, over connections of their own. Everything here blocks.
+//! The replica's `Peers`: fragments and forwarded calls to other replicas, over connections of their own. Everything here blocks, but for
+//! `read_index`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,16 +10,19 @@ use futures::{SinkExt, TryStreamExt};
 use grpcio::{CallOption, Client, ClientCStreamSender, Environment, RpcStatusCode, WriteFlags};
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::{ForwardRequest, FragmentChunk, GetFragmentRequest};
-use raftgrid_replica::ports::{Attempt, Attempted, CallError, Download, Peers};
+use raftgrid_replica::ports::{Attempt, Attempted, CallError, Callback, Download, Peers};
+use raftgrid_replica::READ_INDEX_PATH;
 use raftgrid_rpc::chunk::{Verifier, CHUNK_BYTES_MAX};
 use raftgrid_rpc::methods::{PEER_FORWARD, PEER_GET_FRAGMENT, PEER_PUT_FRAGMENT};
 use raftgrid_rpc::wait::within;
+use raftgrid_telemetry::Registry;
 
 use crate::book::AddressBook;
 use crate::hedge::Hedge;
 use crate::hello::Identity;
 use crate::limits;
-use crate::wire::{decode, of};
+use crate::metrics::Metrics;
+use crate::wire::{decode, decode_index, of};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Use {
@@ -36,12 +40,26 @@ pub struct PeerClients {
     /// With the address that each was made for.
     clients: Mutex<BTreeMap<(NodeId, Use), (String, Client)>>,
     hedge: Hedge,
+    metrics: Metrics,
 }
 
 impl PeerClients {
     /// Connects to nobody yet.
     pub fn new(env: Arc<Environment>, identity: Identity, book: Arc<AddressBook>) -> Self {
-        Self { env, identity, book, clients: Mutex::new(BTreeMap::new()), hedge: Hedge::default() }
+        Self {
+            env,
+            identity,
+            book,
+            clients: Mutex::new(BTreeMap::new()),
+            hedge: Hedge::default(),
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// Counts in `registry`.
+    pub fn with_metrics(mut self, registry: &Registry) -> Self {
+        self.metrics = Metrics::new(registry);
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Use), (String, Client)>> {
@@ -49,10 +67,10 @@ impl PeerClients {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client whose connection is up. One that is not comes back as `Unavailable`: nothing was sent.
-    fn connected(&self, node: NodeId, what: Use) -> Result<Client, CallError> {
-        let unavailable = |why: &str| CallError::Unavailable(format!("replica {node} {why}"));
-        let address = self.book.get(node).ok_or_else(|| unavailable("has no known address"))?;
+    /// A client of this node, connected or not.
+    fn client(&self, node: NodeId, what: Use) -> Result<Client, CallError> {
+        let unknown = || CallError::Unavailable(format!("replica {node} has no known address"));
+        let address = self.book.get(node).ok_or_else(unknown)?;
         let known =
             self.lock().get(&(node, what)).filter(|(known, _)| *known == address).map(|(_, client)| client.clone());
         let client = known.unwrap_or_else(|| {
@@ -64,6 +82,13 @@ impl PeerClients {
             self.lock().insert((node, what), (address, client.clone()));
             client
         });
+        Ok(client)
+    }
+
+    /// A client whose connection is up. One that is not comes back as `Unavailable`: nothing was sent.
+    fn connected(&self, node: NodeId, what: Use) -> Result<Client, CallError> {
+        let unavailable = |why: &str| CallError::Unavailable(format!("replica {node} {why}"));
+        let client = self.client(node, what)?;
         if block_on(client.channel().wait_for_connected(limits::CONNECT_TIMEOUT)) {
             return Ok(client);
         }
@@ -109,7 +134,9 @@ impl Peers for PeerClients {
             && receipt.get_artifact_id() == artifact_id
             && receipt.get_fragment() == fragment
             && receipt.get_digest() == digest;
-        if !right {
+        if right {
+            self.metrics.fragment_bytes_out.add(data.total_bytes());
+        } else {
             return Err(CallError::Internal(format!("replica {node} gave a wrong receipt: {}", receipt.get_reason())));
         }
         Ok(())
@@ -141,6 +168,7 @@ impl Peers for PeerClients {
         {
             verifier.chunk(chunk.get_offset(), chunk.get_data(), Some(chunk.get_crc32c())).map_err(damaged)?;
             head.get_or_insert((chunk.get_total_bytes(), chunk.take_digest()));
+            self.metrics.fragment_bytes_in.add(chunk.get_data().len() as u64);
             sink(chunk.get_data())?;
         }
         let (total, digest) = head.ok_or_else(|| CallError::Unavailable(format!("replica {node} sent nothing")))?;
@@ -150,6 +178,28 @@ impl Peers for PeerClients {
 
     fn first_of(&self, nodes: &[u64], wanted: usize, patience: Duration, attempt: Attempt) -> Vec<Attempted> {
         self.hedge.first_of(nodes, wanted, patience, &attempt)
+    }
+
+    fn read_index(&self, node: u64, timeout: Duration, done: Callback<u64>) {
+        let client = match self.client(node, Use::Control) {
+            Ok(client) => client,
+            Err(error) => return done(Err(error)),
+        };
+        let mut forward = ForwardRequest::new();
+        forward.set_hello(self.identity.hello(node));
+        forward.set_method(READ_INDEX_PATH.to_owned());
+        let option = CallOption::default().timeout(timeout);
+        let answer = match client.unary_call_async(&PEER_FORWARD.method, &forward, option) {
+            Ok(answer) => answer,
+            Err(error) => return done(Err(of(error, false))),
+        };
+        client.spawn(async move {
+            done(match answer.await {
+                Ok(response) if response.get_status() == 0 => decode_index(response.get_response(), node),
+                Ok(mut response) => Err(decode(RpcStatusCode::from(response.get_status()), response.take_message())),
+                Err(error) => Err(of(error, false)),
+            });
+        });
     }
 
     fn forward(&self, node: u64, method: &str, request: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, CallError> {

@@ -10,12 +10,14 @@ use raftgrid_rpc::status::status;
 
 use crate::hello::Doorkeeper;
 use crate::limits;
+use crate::metrics::Metrics;
 use crate::wire::{as_status, broken};
 
 /// Stores a fragment; the receipt is given when it is durable.
 pub(crate) fn put(
     door: &Doorkeeper,
     bytes: &dyn Bytes,
+    metrics: &Metrics,
     stream: &mut RequestStream<FragmentChunk>,
 ) -> Result<FragmentReceipt, RpcStatus> {
     let first = block_on(stream.try_next()).map_err(|error| broken("the fragment", &error))?;
@@ -33,6 +35,7 @@ pub(crate) fn put(
         check(&chunk, received, total)?;
         sink.write(chunk.get_data()).map_err(as_status)?;
         received += chunk.get_data().len() as u64;
+        metrics.fragment_bytes_in.add(chunk.get_data().len() as u64);
         next = block_on(stream.try_next()).map_err(|error| broken("the fragment", &error))?;
     }
     if received != total {
@@ -66,6 +69,7 @@ fn check(chunk: &FragmentChunk, received: u64, total: u64) -> Result<(), RpcStat
 pub(crate) fn get(
     door: &Doorkeeper,
     bytes: &dyn Bytes,
+    metrics: &Metrics,
     request: &GetFragmentRequest,
     sink: &mut ServerStreamingSink<FragmentChunk>,
 ) -> Result<(), RpcStatus> {
@@ -93,6 +97,7 @@ pub(crate) fn get(
         chunk.set_crc32c(crc32c::crc32c(&data));
         chunk.set_data(data);
         at += got as u64;
+        metrics.fragment_bytes_out.add(got as u64);
         let message = std::mem::take(&mut chunk);
         block_on(sink.send((message, WriteFlags::default()))).map_err(|error| broken("the fragment", &error))?;
         if at >= total {

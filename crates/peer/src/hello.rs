@@ -8,7 +8,10 @@ use grpcio::{RpcStatus, RpcStatusCode};
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::PeerHello;
 use raftgrid_rpc::status::status;
+use raftgrid_telemetry::Counter;
 use slog::{warn, Logger};
+
+use crate::metrics::Metrics;
 
 /// This replica, as it introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,11 +59,18 @@ pub(crate) struct Doorkeeper {
     logger: Logger,
     /// Refusals that were logged.
     logged: Mutex<BTreeSet<(NodeId, String)>>,
+    refused: Counter,
 }
 
 impl Doorkeeper {
     pub(crate) fn new(identity: Identity, stores: Arc<dyn KnownStores>, logger: Logger) -> Self {
-        Self { identity, stores, logger, logged: Mutex::default() }
+        Self { identity, stores, logger, logged: Mutex::default(), refused: Counter::default() }
+    }
+
+    /// Counts refusals.
+    pub(crate) fn with_metrics(mut self, metrics: &Metrics) -> Self {
+        self.refused = metrics.refused.clone();
+        self
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -69,7 +79,10 @@ impl Doorkeeper {
 
     /// Who speaks, or FAILED_PRECONDITION. `None` is a stream without a hello.
     pub(crate) fn check(&self, hello: Option<&PeerHello>) -> Result<NodeId, RpcStatus> {
-        let Some(hello) = hello else { return Err(refused("the stream does not begin with a hello")) };
+        let Some(hello) = hello else {
+            self.refused.inc();
+            return Err(refused("the stream does not begin with a hello"));
+        };
         let from = hello.get_from_node();
         let why = if hello.get_cluster_id() != self.identity.cluster_id {
             format!("cluster {:?} speaks, this is cluster {:?}", hello.get_cluster_id(), self.identity.cluster_id)
@@ -83,6 +96,7 @@ impl Doorkeeper {
                 Err(why) => why,
             }
         };
+        self.refused.inc();
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.len() < LOGGED_MAX && logged.insert((from, why.clone())) {
             warn!(self.logger, "peer stream refused"; "from" => from, "reason" => &why);

@@ -12,6 +12,7 @@ mod hello;
 mod known;
 pub mod limits;
 mod link;
+mod metrics;
 mod outbox;
 mod raft;
 mod service;

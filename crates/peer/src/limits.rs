@@ -26,6 +26,20 @@ pub const UNREACHABLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Snapshots on their way out at once; a further one is reported as failed and asked for again.
 pub const SNAPSHOTS_SENT_MAX: usize = 4;
+/// A snapshot's stream in which no chunk moves for so long is broken off; it goes on in another one.
+pub const SNAPSHOT_STALL: Duration = Duration::from_secs(10);
+/// Attempts at a snapshot in a row that moved no byte; then raft hears that it failed.
+pub const SNAPSHOT_TRIES: u32 = 3;
+/// Pause before the next attempt.
+pub const SNAPSHOT_PAUSE: Duration = Duration::from_millis(200);
+/// Longest wait for an answer to the question how far a snapshot came.
+pub const SNAPSHOT_PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Smallest chunk of a snapshot whose rate is limited: a slow stream must still show that it moves.
+pub const SNAPSHOT_CHUNK_BYTES_MIN: usize = 4 * 1024;
+/// Slowest rate that may be set for a snapshot, in bytes per second.
+pub const SNAPSHOT_BYTES_PER_SECOND_MIN: u64 = 4 * 1024;
+/// Bytes of a snapshot's name.
+pub const SNAPSHOT_NAME_BYTES_MAX: usize = 128;
 /// Snapshots on their way in at once.
 pub const SNAPSHOTS_RECEIVED_MAX: usize = 1;
 /// Files of one snapshot.

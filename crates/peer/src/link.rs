@@ -18,6 +18,7 @@ use slog::{info, warn, Logger};
 use crate::book::AddressBook;
 use crate::hello::Identity;
 use crate::limits;
+use crate::metrics::LinkMetrics;
 use crate::outbox::Outbox;
 use crate::raft::RaftSeat;
 
@@ -29,6 +30,7 @@ pub(crate) struct Link {
     pub(crate) book: Arc<AddressBook>,
     pub(crate) seat: RaftSeat,
     pub(crate) outbox: Arc<Outbox>,
+    pub(crate) metrics: LinkMetrics,
     pub(crate) logger: Logger,
 }
 
@@ -47,6 +49,7 @@ impl Link {
         let mut reports = Reports::default();
         let mut pause = limits::RECONNECT_PAUSE_MIN;
         while let Some(frame) = self.outbox.take() {
+            self.metrics.waiting.set(self.outbox.len() as f64);
             let was_open = stream.is_some();
             let mut sent = self.send(&mut stream, &frame);
             if was_open && matches!(sent, Sent::Broken) {
@@ -55,13 +58,16 @@ impl Link {
             reports.note(&self, &sent);
             match sent {
                 Sent::Done => {
+                    self.metrics.messages.add(frame.len() as u64);
+                    self.metrics.bytes.add(frame.iter().map(|message| message.len() as u64).sum());
                     pause = limits::RECONNECT_PAUSE_MIN;
                     continue;
                 }
                 Sent::Broken => {}
                 Sent::Refused(_) => pause = limits::RECONNECT_PAUSE_MAX,
             }
-            self.outbox.clear();
+            self.metrics.dropped.add((frame.len() + self.outbox.clear()) as u64);
+            self.metrics.waiting.set(0.0);
             if self.outbox.closed_within(pause) {
                 break;
             }

@@ -60,6 +60,11 @@ impl Outbox {
         Some(frame)
     }
 
+    /// Messages that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().messages.len()
+    }
+
     /// Waits until it is closed, or for `time`; true: closed.
     pub(crate) fn closed_within(&self, time: std::time::Duration) -> bool {
         let state = self.lock();

@@ -15,22 +15,27 @@ use grpcio::{
 use raftgrid_driver::Message;
 use raftgrid_proto::v1::*;
 use raftgrid_replica::ports::{Bytes, CallError, Callback};
-use raftgrid_replica::PROPOSE_PATH;
+use raftgrid_replica::{PROPOSE_PATH, READ_INDEX_PATH};
 use raftgrid_rpc::methods;
 use raftgrid_rpc::serve::Handlers;
 use raftgrid_rpc::status::status;
+use raftgrid_telemetry::Registry;
 use slog::{debug, info, warn, Logger};
 
 use crate::hello::{Doorkeeper, Identity, KnownStores};
+use crate::metrics::Metrics;
 use crate::raft::RaftSeat;
+use crate::snapshot_receive::{receive, Parked};
 use crate::snapshots::SnapshotFiles;
-use crate::wire::{broken, encode};
-use crate::{fragments, limits, snapshot_receive};
+use crate::wire::{broken, encode, encode_index};
+use crate::{fragments, limits};
 
 /// Serves what followers forward. Neither call blocks.
 pub trait Forwarding: Send + Sync {
     /// An encoded CommandBatch: proposes it here or nowhere (`NotLeader`), and answers length-delimited CommandReply.
     fn propose(&self, batch: Vec<u8>, done: Callback<Vec<u8>>);
+    /// A read index, confirmed by a quorum after this call (`NotLeader` if this replica does not lead).
+    fn read_index(&self, done: Callback<u64>);
     /// A public unary call: full method path, whose request it is, encoded request. What it answers is passed on as it is.
     fn call(&self, method: &str, principal: &str, request: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send>>;
 }
@@ -45,6 +50,7 @@ struct Parts {
     bytes: Arc<dyn Bytes>,
     forwarding: Arc<dyn Forwarding>,
     logger: Logger,
+    metrics: Metrics,
 }
 
 /// The service of a replica for the others.
@@ -57,6 +63,7 @@ struct Served {
     parts: Parts,
     door: Arc<Doorkeeper>,
     snapshots: Arc<AtomicUsize>,
+    parked: Arc<Parked>,
     fragments: Arc<AtomicUsize>,
 }
 
@@ -71,21 +78,31 @@ impl PeerService {
         forwarding: impl Forwarding + 'static,
         logger: Logger,
     ) -> Self {
-        Self { parts: Parts { identity, stores, seat, snapshots, bytes, forwarding: Arc::new(forwarding), logger } }
+        let (forwarding, metrics) = (Arc::new(forwarding), Metrics::default());
+        Self { parts: Parts { identity, stores, seat, snapshots, bytes, forwarding, logger, metrics } }
+    }
+
+    /// Counts in `registry`.
+    pub fn with_metrics(mut self, registry: &Registry) -> Self {
+        self.parts.metrics = Metrics::new(registry);
+        self
     }
 
     /// The service, for a server.
     pub fn build(self) -> grpcio::Service {
         let parts = self.parts;
-        let door = Arc::new(Doorkeeper::new(parts.identity.clone(), parts.stores.clone(), parts.logger.clone()));
-        let served = Served { parts, door, snapshots: Arc::default(), fragments: Arc::default() };
+        let door = Doorkeeper::new(parts.identity.clone(), parts.stores.clone(), parts.logger.clone());
+        let door = Arc::new(door.with_metrics(&parts.metrics));
+        let served =
+            Served { parts, door, snapshots: Arc::default(), parked: Arc::default(), fragments: Arc::default() };
         let (raft, snapshot, put) = (served.clone(), served.clone(), served.clone());
-        let (get, forward) = (served.clone(), served);
+        let (get, forward, progress) = (served.clone(), served.clone(), served);
         Handlers::new()
             .client_streaming(&methods::PEER_RAFT, move |ctx, stream, sink| raft.raft(&ctx, stream, sink))
             .client_streaming(&methods::PEER_SNAPSHOT, move |_: RpcContext<'_>, stream, sink| {
                 snapshot.snapshot(stream, sink)
             })
+            .unary(&methods::PEER_SNAPSHOT_PROGRESS, move |ctx, request, sink| progress.progress(&ctx, &request, sink))
             .client_streaming(&methods::PEER_PUT_FRAGMENT, move |_: RpcContext<'_>, stream, sink| put.put(stream, sink))
             .server_streaming(&methods::PEER_GET_FRAGMENT, move |_: RpcContext<'_>, request, sink| {
                 get.get(request, sink)
@@ -170,8 +187,9 @@ impl Served {
         self.on_thread("peer-snap-in", slot, move |slot| {
             let parts = &served.parts;
             // The slot is free again before the caller hears the answer: it may try again at once.
-            let received =
-                slot.and_then(|_slot| snapshot_receive::receive(&served.door, &*parts.snapshots, &mut stream));
+            let received = slot.and_then(|_slot| {
+                receive(&served.door, &*parts.snapshots, &parts.metrics, &served.parked, &mut stream)
+            });
             let ended = match received {
                 Ok((message, index)) => {
                     info!(parts.logger, "snapshot received"; "from" => message.from, "index" => index);
@@ -191,11 +209,29 @@ impl Served {
         });
     }
 
+    fn progress(
+        &self,
+        ctx: &RpcContext<'_>,
+        request: &SnapshotProgressRequest,
+        sink: UnarySink<SnapshotProgressResponse>,
+    ) {
+        let answer = self.door.check(request.hello.as_ref()).map(|from| self.parked.progress(from, request));
+        ctx.spawn(async move {
+            // A peer that has gone asks again.
+            let _ = match answer {
+                Ok(answer) => sink.success(answer).await,
+                Err(status) => sink.fail(status).await,
+            };
+        });
+    }
+
     fn put(&self, mut stream: RequestStream<FragmentChunk>, sink: ClientStreamingSink<FragmentReceipt>) {
         let served = self.clone();
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
         self.on_thread("peer-put", slot, move |slot| {
-            let ended = match slot.and_then(|_slot| fragments::put(&served.door, &*served.parts.bytes, &mut stream)) {
+            let ended = match slot.and_then(|_slot| {
+                fragments::put(&served.door, &*served.parts.bytes, &served.parts.metrics, &mut stream)
+            }) {
                 Ok(receipt) => block_on(sink.success(receipt)),
                 Err(status) => block_on(sink.fail(status)),
             };
@@ -209,7 +245,9 @@ impl Served {
         let served = self.clone();
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
         self.on_thread("peer-get", slot, move |slot| {
-            let sent = slot.and_then(|_slot| fragments::get(&served.door, &*served.parts.bytes, &request, &mut sink));
+            let sent = slot.and_then(|_slot| {
+                fragments::get(&served.door, &*served.parts.bytes, &served.parts.metrics, &request, &mut sink)
+            });
             let ended = match sent {
                 Ok(()) => block_on(sink.close()),
                 Err(status) => block_on(sink.fail(status)),
@@ -232,22 +270,32 @@ impl Served {
         let served = self.clone();
         ctx.spawn(async move {
             let mut response = ForwardResponse::new();
-            if method == PROPOSE_PATH {
-                match served.propose(body).await {
-                    Ok(replies) => response.set_response(replies),
-                    Err(error) => {
-                        let (code, text) = encode(error);
-                        response.set_status(i32::from(code));
-                        response.set_message(text);
-                    }
+            let answer = match method.as_str() {
+                PROPOSE_PATH => served.propose(body).await,
+                READ_INDEX_PATH => served.read_index().await,
+                _ => Ok(served.parts.forwarding.call(&method, &principal, body).await),
+            };
+            match answer {
+                Ok(answer) => response.set_response(answer),
+                Err(error) => {
+                    let (code, text) = encode(error);
+                    response.set_status(i32::from(code));
+                    response.set_message(text);
                 }
-            } else {
-                response.set_response(served.parts.forwarding.call(&method, &principal, body).await);
             }
             if let Err(error) = sink.success(response).await {
                 debug!(served.parts.logger, "forwarded answer not delivered"; "error" => %error);
             }
         });
+    }
+
+    async fn read_index(&self) -> Result<Vec<u8>, CallError> {
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |outcome| {
+            let _ = sender.send(outcome);
+        });
+        self.parts.forwarding.read_index(done);
+        receiver.await.unwrap_or(Err(CallError::Unknown)).map(encode_index)
     }
 
     async fn propose(&self, batch: Vec<u8>) -> Result<Vec<u8>, CallError> {

@@ -27,7 +27,7 @@ pub trait SnapshotSource: Send {
     fn read(&mut self, file: &str, offset: u64, length: usize) -> Result<Vec<u8>, String>;
 }
 
-/// A snapshot on its way in. Dropped unfinished, it leaves nothing behind.
+/// A snapshot on its way in. It may be kept between two streams. Dropped unfinished, it leaves nothing behind.
 pub trait SnapshotSink: Send {
     /// The next bytes of `file`, whose checksum was right; `offset` goes on where the last ones ended.
     fn write(&mut self, file: &str, offset: u64, data: &[u8]) -> Result<(), String>;

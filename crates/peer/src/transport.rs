@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use grpcio::Environment;
 use raftgrid_driver::{Message, NodeId, Transport};
+use raftgrid_telemetry::Registry;
 use slog::{warn, Logger};
 
 use crate::book::AddressBook;
 use crate::hello::Identity;
 use crate::limits;
 use crate::link::Link;
+use crate::metrics::{LinkMetrics, Metrics};
 use crate::outbox::Outbox;
 use crate::raft::RaftSeat;
 use crate::snapshot_send::{send_snapshot, Report};
@@ -33,6 +35,7 @@ pub struct TransportConfig {
 
 struct Peer {
     outbox: Arc<Outbox>,
+    metrics: LinkMetrics,
     dropped_told: Option<Instant>,
 }
 
@@ -45,6 +48,7 @@ pub struct PeerTransport {
     snapshots: Arc<dyn SnapshotFiles>,
     peers: BTreeMap<NodeId, Peer>,
     sending: Arc<AtomicUsize>,
+    metrics: Metrics,
 }
 
 impl PeerTransport {
@@ -57,7 +61,13 @@ impl PeerTransport {
         snapshots: Arc<dyn SnapshotFiles>,
     ) -> Self {
         let sending = Arc::new(AtomicUsize::new(0));
-        Self { env, config, book, seat, snapshots, peers: BTreeMap::new(), sending }
+        Self { env, config, book, seat, snapshots, peers: BTreeMap::new(), sending, metrics: Metrics::default() }
+    }
+
+    /// Counts in `registry`.
+    pub fn with_metrics(mut self, registry: &Registry) -> Self {
+        self.metrics = Metrics::new(registry);
+        self
     }
 
     /// The peer's outbox; its thread is started with the first message.
@@ -67,7 +77,9 @@ impl PeerTransport {
                 return None;
             }
             let outbox = Arc::new(Outbox::default());
+            let metrics = self.metrics.link(to);
             let link = Link {
+                metrics: metrics.clone(),
                 env: self.env.clone(),
                 identity: self.config.identity.clone(),
                 to,
@@ -77,7 +89,7 @@ impl PeerTransport {
                 logger: self.config.logger.clone(),
             };
             std::thread::Builder::new().name(format!("peer-{to}")).spawn(move || link.run()).ok()?;
-            self.peers.insert(to, Peer { outbox, dropped_told: None });
+            self.peers.insert(to, Peer { outbox, metrics, dropped_told: None });
         }
         self.peers.get_mut(&to)
     }
@@ -85,6 +97,7 @@ impl PeerTransport {
     fn dropped(&mut self, to: NodeId) {
         let seat = self.seat.clone();
         let Some(peer) = self.peers.get_mut(&to) else { return seat.unreachable(to) };
+        peer.metrics.dropped.inc();
         if peer.dropped_told.is_none_or(|told| told.elapsed() >= limits::UNREACHABLE_PAUSE) {
             peer.dropped_told = Some(Instant::now());
             seat.unreachable(to);
@@ -100,7 +113,8 @@ impl PeerTransport {
         }
         let (env, config, book) = (self.env.clone(), self.config.clone(), self.book.clone());
         let files = self.snapshots.clone();
-        let body = move || send_snapshot(&env, &config, &book, &*files, message, report);
+        let metrics = self.metrics.clone();
+        let body = move || send_snapshot(&env, &config, &book, &*files, message, &metrics, report);
         if let Err(error) = std::thread::Builder::new().name("peer-snapshot".to_owned()).spawn(body) {
             warn!(self.config.logger, "failed to start a thread for a snapshot"; "error" => %error);
         }
@@ -115,7 +129,11 @@ impl Transport for PeerTransport {
                 continue;
             }
             let to = message.to;
-            let taken = self.peer(to).is_some_and(|peer| peer.outbox.put(message.data));
+            let taken = self.peer(to).is_some_and(|peer| {
+                let taken = peer.outbox.put(message.data);
+                peer.metrics.waiting.set(peer.outbox.len() as f64);
+                taken
+            });
             if !taken {
                 self.dropped(to);
             }

@@ -32,6 +32,16 @@ pub(crate) fn decode(code: RpcStatusCode, text: String) -> CallError {
     }
 }
 
+/// A read index on its way.
+pub(crate) fn encode_index(index: u64) -> Vec<u8> {
+    index.to_le_bytes().to_vec()
+}
+
+/// The index again. A replica of an older release answers something else: its callers are sent to it whole, as ever.
+pub(crate) fn decode_index(bytes: &[u8], from: u64) -> Result<u64, CallError> {
+    bytes.try_into().map(u64::from_le_bytes).map_err(|_| CallError::NotLeader { leader: from })
+}
+
 /// As the status of a call.
 pub(crate) fn as_status(error: CallError) -> RpcStatus {
     let (code, text) = encode(error);
@@ -60,6 +70,12 @@ pub(crate) fn of(error: grpcio::Error, served: bool) -> CallError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_survives_the_way_and_an_older_release_is_asked_otherwise() {
+        assert_eq!(decode_index(&encode_index(u64::MAX - 1), 3), Ok(u64::MAX - 1));
+        assert_eq!(decode_index(b"not a method that is forwarded", 3), Err(CallError::NotLeader { leader: 3 }));
+    }
 
     #[test]
     fn every_error_survives_the_way() {

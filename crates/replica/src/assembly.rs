@@ -12,8 +12,11 @@ use slog::Logger;
 use crate::aggregate::Aggregator;
 use crate::artifacts::{Artifacts, SilentPeers};
 use crate::backoff::Backoff;
+use crate::backup;
+use crate::census::Census;
 use crate::clock::Clock;
 use crate::cluster_time::ClusterTime;
+use crate::contact::Contact;
 use crate::evacuate::Evacuation;
 use crate::janitor::{self, Janitor, Rounds};
 use crate::leader::{self, LeaderInbox, LeaderLoop, Shell};
@@ -23,12 +26,14 @@ use crate::limits::{
 };
 use crate::machine::{Machine, TableViews};
 use crate::membership::Membership;
+use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::node::{Replica, ReplicaConfig, StartError};
 use crate::polls::Polls;
 use crate::pool::Hands;
 use crate::ports::Peers;
 use crate::proposals::Proposals;
+use crate::reads::{Questions, Reads};
 use crate::ring::Ring;
 use crate::room::{Room, RoomWatch};
 use crate::timer::Timer;
@@ -60,12 +65,20 @@ pub(crate) struct Assembly<R> {
     pub room: RoomWatch,
 }
 
-/// Wakes the leader's loops when role or leader change.
-pub(crate) struct Wakes(LeaderInbox);
+/// Wakes the leader's loops when role or leader change, and notes contact with the leader.
+pub(crate) struct Wakes {
+    leader: LeaderInbox,
+    contact: Contact,
+    clock: Arc<dyn Clock>,
+}
 
 impl Observer for Wakes {
     fn changed(&mut self, _status: &Status) {
-        self.0.look();
+        self.leader.look();
+    }
+
+    fn contact(&mut self, ago_ms: u64) {
+        self.contact.note(self.clock.boottime_ms(), ago_ms);
     }
 }
 
@@ -82,8 +95,10 @@ pub(crate) fn assemble<D: Disk, R>(
 ) -> Result<Assembly<R>, StartError> {
     let Outside { peers, clock, logger } = outside;
     let node = config.driver.node;
+    let (outside_peers, outside_clock) = (peers.clone(), clock.clone());
     let files = FragmentStore::open(&config.blob_dir)?;
     let timer = Timer::new(clock.clone());
+    let open_snapshot = backup::opener(booted.snapshots);
     let tables = booted.tables;
     let ring = Ring::new(end_of_entry(tables.applied().0), timer.clone());
     let room = Room::default();
@@ -94,13 +109,19 @@ pub(crate) fn assemble<D: Disk, R>(
     let snapshots = hands.pool("snapshot", 1, SNAPSHOTS_WAITING_MAX);
     let machine = Machine::new(tables, ring.clone(), clock.clone(), snapshots, late_proposals.clone(), logger.clone());
     let (leader, queue) = leader::inbox();
-    let (handle, runner) = start(config.driver, booted.log, machine, Wakes(leader.clone()))?;
+    let metrics = Metrics::new(&config.driver.metrics);
+    let lease_ms = config.driver.lease_ms;
+    let away_ms = if cluster_time_ms == 0 { 0 } else { clock.wall_ms().saturating_sub(cluster_time_ms) };
+    let contact = Contact::new(clock.boottime_ms(), away_ms);
+    let wakes = Wakes { leader: leader.clone(), contact: contact.clone(), clock: clock.clone() };
+    let (handle, runner) = start(config.driver, booted.log, machine, wakes)?;
     let proposals = Arc::new(Proposals {
         handle: handle.clone(),
         peers: peers.clone(),
         clock: clock.clone(),
         cluster_time: Mutex::new(ClusterTime::new(cluster_time_ms, clock.monotonic_ms())),
         room: room.clone(),
+        metrics: metrics.clone(),
         pool: hands.pool("forward", FORWARD_THREADS, POOL_WAITING_MAX),
     });
     *late_proposals.lock().unwrap_or_else(PoisonError::into_inner) = Some(proposals.clone());
@@ -169,6 +190,19 @@ pub(crate) fn assemble<D: Disk, R>(
         logger: logger.clone(),
     });
     let room = RoomWatch { room, gauge: config.room, handle: handle.clone(), transfer_in: 0, logger };
+    let reads = Arc::new(Reads {
+        node,
+        handle: Arc::new(handle.clone()),
+        peers: outside_peers,
+        views: views.clone(),
+        ring: ring.clone(),
+        clock: outside_clock,
+        contact,
+        lease_ms,
+        lease: Mutex::new(None),
+        questions: Mutex::new(Questions::default()),
+        metrics,
+    });
     let replica = Arc::new(Replica {
         node,
         client_address: config.client_address,
@@ -183,8 +217,11 @@ pub(crate) fn assemble<D: Disk, R>(
         membership,
         uploads,
         leader,
+        reads,
+        census: Census::default(),
         timer,
         flushed: Box::new(move || reader.flushed().unwrap_or(0)),
+        open_snapshot,
         running: Mutex::new(None),
     });
     Ok(Assembly { replica, runner, leader: shell, janitor, room })

@@ -8,6 +8,14 @@ pub trait Clock: Send + Sync {
     fn monotonic_ms(&self) -> u64;
     /// Unix time in milliseconds; may jump.
     fn wall_ms(&self) -> u64;
+    /// Like `monotonic_ms`, but it goes on while the machine is suspended: for leases, and for how old something is.
+    fn boottime_ms(&self) -> u64 {
+        self.monotonic_ms()
+    }
+    /// `monotonic_ms` in microseconds, for measurements; decides nothing.
+    fn monotonic_us(&self) -> u64 {
+        self.monotonic_ms() * 1_000
+    }
 }
 
 /// The machine's clocks.
@@ -30,5 +38,14 @@ impl Clock for SystemClock {
     fn wall_ms(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn boottime_ms(&self) -> u64 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        u64::try_from(now.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+    }
+
+    fn monotonic_us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }

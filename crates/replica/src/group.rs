@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::node::Replica;
-use crate::ports::{CallError, Callback, Cluster, MemberChange};
+use crate::ports::{CallError, Callback, Cluster, MemberChange, SnapshotOut};
 use raftgrid_driver::{Role, SnapshotError, Status, TransferError};
 use raftgrid_manifest::views;
 use raftgrid_proto::v1::{LeaderResponse, Member, MembersResponse, Stat, StateResponse, StatsResponse};
@@ -132,6 +132,10 @@ impl Cluster for ReplicaCluster {
                 Err(SnapshotError::Failed(cause)) => Err(CallError::Internal(cause)),
             });
         }));
+    }
+
+    fn open_snapshot(&self, min_index: u64) -> Result<Box<dyn SnapshotOut>, CallError> {
+        self.replica.open_snapshot(min_index)
     }
 
     fn change_member(&self, change: MemberChange, done: Callback<u64>) {

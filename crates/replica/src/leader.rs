@@ -20,6 +20,7 @@ use slog::{info, warn, Logger};
 use crate::aggregate::Aggregator;
 use crate::clock::Clock;
 use crate::limits::LEADER_INBOX_MAX;
+use crate::metrics::seconds;
 use crate::ports::{CallError, Callback, Commands};
 use crate::proposals::Proposals;
 use crate::ring::{Ring, Since};
@@ -84,6 +85,11 @@ impl LeaderInbox {
     /// The same from the leader's own thread, which must not wait for itself: what does not go in is ordered again by the step's own time-out.
     pub fn input_from_inside(&self, input: Input) {
         let _ = self.events.try_send(Event::Input(Box::new(input)));
+    }
+
+    /// Events that wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.events.len()
     }
 
     /// Ends the thread.
@@ -201,8 +207,11 @@ impl Shell {
             }
             next = self.queue.try_recv().ok();
         }
+        let begun_us = self.context.clock.monotonic_us();
         self.follow_role();
         self.step(inputs);
+        let metrics = &self.context.proposals.metrics;
+        metrics.leader_step_seconds.observe(seconds(self.context.clock.monotonic_us().saturating_sub(begun_us)));
         true
     }
 

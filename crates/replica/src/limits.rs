@@ -40,6 +40,20 @@ pub const CATCH_UP_WAIT_MS: u64 = 600_000;
 pub const CATCH_UP_LOOK_MS: u64 = 50;
 /// Changes of the membership that may wait for one another.
 pub const MEMBER_CHANGES_WAITING_MAX: usize = 16;
+/// Reads that may wait for the leader's word on a replica that does not lead.
+pub const READS_WAITING_MAX: usize = 65_536;
+/// Questions for a read index under way at once: while they are, further reads join the next one.
+pub const READ_QUESTIONS_MAX: usize = 2;
+/// Longest wait for the leader's answer, in milliseconds.
+pub const READ_QUESTION_WAIT_MS: u64 = 2_000;
+/// A read whose question failed asks again, if another leads by now, until it is so old, in milliseconds.
+pub const READ_WAIT_MS: u64 = 5_000;
+/// A replica that has not applied the read index by then sends the read to the leader, in milliseconds.
+pub const READ_APPLY_WAIT_MS: u64 = 1_000;
+/// Longest wait of a readiness check until what was committed is applied, in milliseconds.
+pub const READY_WAIT_MS: u64 = 1_000;
+/// Rows by state are counted again after this, in milliseconds, and never for more than a hundredth of the time.
+pub const CENSUS_AGAIN_MS: u64 = 10_000;
 /// Bytes of one command batch.
 pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of models kept in memory for checking gradients against them.
@@ -50,4 +64,5 @@ pub const TENSOR_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 pub const UPLOAD_EXPIRES_MS: u64 = 600_000;
 
 const _: () = assert!(COMMAND_BYTES_MAX <= 1024 * 1024, "a command fits an entry");
+const _: () = assert!(READ_QUESTION_WAIT_MS < READ_WAIT_MS);
 const _: () = assert!(RING_EVENTS_MAX <= RING_CHANGES_MAX);

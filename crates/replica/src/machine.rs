@@ -5,8 +5,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use protobuf::Message as _;
 use raftgrid_driver::{Committed, ConfState, Index, Snapshot, StateMachine, Term};
-use raftgrid_manifest::{apply, views, Change, Rows, Table};
+use raftgrid_manifest::{apply, Change, Rows, Table};
+use raftgrid_proto::v1::MetaRow;
 use raftgrid_store::{Checkpointer, Disk, StateTables, TablesReader};
 use slog::{crit, Logger};
 
@@ -50,15 +52,12 @@ impl<D: Disk> Machine<D> {
     }
 
     fn note_time(&self, changes: &[Change]) {
-        if !changes.iter().any(|change| change.table == Table::Meta) {
-            return;
-        }
+        let row = changes.iter().rev().find(|change| change.table == Table::Meta).and_then(|it| it.value.as_deref());
+        let Some(meta) = row.and_then(|row| MetaRow::parse_from_bytes(row).ok()) else { return };
         let proposals = self.proposals.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(proposals) = proposals else { return };
-        if let Ok(meta) = views::meta(&self.tables) {
-            let mut time = proposals.cluster_time.lock().unwrap_or_else(PoisonError::into_inner);
-            time.seen(meta.cluster_time_ms, self.clock.monotonic_ms());
-        }
+        let mut time = proposals.cluster_time.lock().unwrap_or_else(PoisonError::into_inner);
+        time.seen(meta.cluster_time_ms, self.clock.monotonic_ms());
     }
 }
 

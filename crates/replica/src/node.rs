@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use raftgrid_blob::FragmentStore;
-use raftgrid_driver::{RaftHandle, ReadError, Runner, Transport};
+use raftgrid_driver::{RaftHandle, Runner, Transport};
 use raftgrid_manifest::{views, Table};
 use raftgrid_proto::v1::{
     Command, CommandReply, HeartbeatRequest, HeartbeatResponse, MemberRow, NextShardsRequest, NextShardsResponse, Node,
@@ -19,6 +19,8 @@ use slog::Logger;
 use crate::artifacts::{blob_failed, Artifacts, OnDisk};
 use crate::assembly::{assemble, Assembly, Outside};
 use crate::backoff::Backoff;
+use crate::backup::OpenSnapshot;
+use crate::census::Census;
 use crate::clock::Clock;
 use crate::janitor::{self, JanitorStop};
 use crate::leader::{self, LeaderInbox};
@@ -29,9 +31,10 @@ use crate::polls::{rows_failed, Polls};
 use crate::pool::Hands;
 use crate::ports::{
     Bytes, CallError, Callback, Caller, Commands, Download, FragmentSink, Freshness, Leader, ModelQuery, Peers,
-    Purpose, ReadView, Reads, Upload,
+    Purpose, ReadView, Reads, SnapshotOut, Upload,
 };
 use crate::proposals::Proposals;
+use crate::reads;
 use crate::ring::Ring;
 use crate::room::{self, RoomGauge};
 use crate::timer::Timer;
@@ -86,8 +89,11 @@ pub struct Replica {
     pub(crate) membership: Arc<Membership>,
     pub(crate) uploads: Uploads,
     pub(crate) leader: LeaderInbox,
+    pub(crate) reads: Arc<reads::Reads>,
+    pub(crate) census: Census,
     pub(crate) timer: Timer,
     pub(crate) flushed: Box<dyn Fn() -> u64 + Send + Sync>,
+    pub(crate) open_snapshot: OpenSnapshot,
     /// None while it is run by hand, and after the stop.
     pub(crate) running: Mutex<Option<Running>>,
 }
@@ -176,6 +182,11 @@ impl Replica {
         self.ring.changed_after(position, Some(vec![(Table::Member, Vec::new())]), FOLLOW_AGAIN, again);
     }
 
+    /// A read index for a replica that asks; see `ports::Peers::read_index`.
+    pub fn read_index(&self, done: Callback<u64>) {
+        self.reads.index(done);
+    }
+
     /// Rows as applied here, with the position that they hold at least.
     pub fn view(&self) -> ReadView {
         let (rows, position) = self.views.view();
@@ -185,6 +196,11 @@ impl Replica {
     /// Highest index whose rows are durable in the tables.
     pub fn flushed_index(&self) -> u64 {
         (self.flushed)()
+    }
+
+    /// The newest snapshot at or above an index. Touches the disk.
+    pub(crate) fn open_snapshot(&self, min_index: u64) -> Result<Box<dyn SnapshotOut>, CallError> {
+        (self.open_snapshot)(min_index)
     }
 
     /// Ends every thread, in an order in which nobody waits for who is gone. Safe to call twice.
@@ -212,30 +228,11 @@ impl Commands for Replica {
 
 impl Reads for Replica {
     fn read(&self, freshness: Freshness, done: Callback<ReadView>) {
-        let views = self.views.clone();
-        let look = move || {
-            let (rows, position) = views.view();
-            ReadView { rows, position, age_ms: 0 }
-        };
-        match freshness {
-            Freshness::Local => done(Ok(look())),
-            Freshness::Linearizable => self.handle.read(Box::new(move |index| match index {
-                Ok(_) => done(Ok(look())),
-                Err(error) => done(Err(read_failed(error))),
-            })),
-        }
+        self.reads.read(freshness, done);
     }
 
     fn changed_after(&self, position: u64, timeout: Duration, done: Box<dyn FnOnce(u64) + Send>) {
         self.ring.changed_after(position, None, timeout, done);
-    }
-}
-
-fn read_failed(error: ReadError) -> CallError {
-    match error {
-        ReadError::NotLeader { leader } => CallError::NotLeader { leader },
-        ReadError::Busy => CallError::Exhausted("too many reads are waiting".to_owned()),
-        ReadError::Stopped => CallError::Unavailable("this replica is shutting down".to_owned()),
     }
 }
 

@@ -81,6 +81,11 @@ impl Pool {
         Self { jobs, waiting: Arc::default(), waiting_max }
     }
 
+    /// Jobs that wait for a thread.
+    pub fn queued(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// A place, if there is one.
     pub fn slot(&self) -> Option<Slot> {
         let taken = self.waiting.fetch_add(1, Ordering::AcqRel);

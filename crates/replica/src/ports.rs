@@ -64,8 +64,11 @@ pub trait Commands: Send + Sync {
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// A read index is confirmed first. On a follower: `NotLeader`.
+    /// Everything that was acknowledged before: a read index is confirmed by a quorum first. A replica that does not lead asks the leader for
+    /// one; `NotLeader` if it cannot, or is far behind.
     Linearizable,
+    /// The same without a question while the leader's lease holds. Off the leader: `NotLeader`. Leases that are off: `Precondition`.
+    Lease,
     /// Whatever is applied here.
     Local,
 }
@@ -77,7 +80,7 @@ pub struct ReadView {
     pub rows: Arc<dyn Rows + Send + Sync>,
     /// Position up to which everything is in them.
     pub position: u64,
-    /// Since this replica last heard of the leader, in milliseconds; 0 for linearizable reads.
+    /// Of local reads: since this replica last heard of the leader (leading: of a quorum), in milliseconds. Else 0.
     pub age_ms: u64,
 }
 
@@ -90,7 +93,7 @@ pub trait Reads: Send + Sync {
     fn changed_after(&self, position: u64, timeout: Duration, done: Box<dyn FnOnce(u64) + Send>);
 }
 
-/// Calls that live in the leader's memory. On a follower: `NotLeader`.
+/// Calls that live in the leader's memory. On a follower, but for `next_shards` and `nodes`: `NotLeader`.
 pub trait Leader: Send + Sync {
     /// A heartbeat; answered after a read index that began after its arrival.
     fn heartbeat(&self, request: HeartbeatRequest, done: Callback<HeartbeatResponse>);
@@ -311,9 +314,25 @@ pub trait Peers: Send + Sync {
         }
         outcomes
     }
+    /// Asks `node`, which leads, for a read index (`READ_INDEX_PATH`). Does not block; `done` is called once, by the end of `timeout`.
+    /// A network that cannot ask says so with `NotLeader`: the caller is sent to the leader.
+    fn read_index(&self, node: u64, timeout: Duration, done: Callback<u64>) {
+        let _ = timeout;
+        done(Err(CallError::NotLeader { leader: node }));
+    }
     /// A unary call to `node`: full method path and encoded request; the encoded answer. The path `raftgrid/propose` carries a
     /// CommandBatch and answers the concatenation of length-delimited CommandReply.
     fn forward(&self, node: u64, method: &str, request: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, CallError>;
+}
+
+/// A snapshot on its way out; its files stay while it lives.
+pub trait SnapshotOut: Send {
+    /// (index, term)
+    fn stands(&self) -> (u64, u64);
+    /// (plain name, bytes) of all files, in the order in which they are sent.
+    fn files(&self) -> Vec<(String, u64)>;
+    /// `length` bytes of `file` from `offset`, fewer at its end. Blocks.
+    fn read(&mut self, file: &str, offset: u64, length: usize) -> Result<Vec<u8>, CallError>;
 }
 
 /// What a membership call asks for.
@@ -362,6 +381,10 @@ pub trait Cluster: Send + Sync {
     fn leader(&self) -> LeaderResponse;
     /// Makes a snapshot of this replica; answers its index.
     fn snapshot(&self, done: Callback<u64>);
+    /// Opens the newest snapshot of this replica at or above `min_index`. Blocks; call it off the gRPC threads.
+    fn open_snapshot(&self, min_index: u64) -> Result<Box<dyn SnapshotOut>, CallError> {
+        Err(CallError::NotFound(format!("no snapshot at {min_index} or above is here")))
+    }
     /// On the leader: changes the membership; answers the index at which it was applied.
     fn change_member(&self, change: MemberChange, done: Callback<u64>);
     /// On the leader: hands leadership to `to`; 0: to the one that is most caught up.

@@ -12,6 +12,7 @@ use raftgrid_proto::v1::{Command, CommandBatch, CommandReply};
 use crate::clock::Clock;
 use crate::cluster_time::ClusterTime;
 use crate::limits::{COMMAND_BYTES_MAX, PROPOSE_WAIT_MS};
+use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::ports::{CallError, Callback, Commands, Peers};
 use crate::room::Room;
@@ -31,6 +32,8 @@ pub struct Proposals {
     pub cluster_time: Mutex<ClusterTime>,
     /// Whether this replica may take more.
     pub(crate) room: Room,
+    /// Counts.
+    pub(crate) metrics: Metrics,
     /// Where forwarding blocks.
     pub pool: Pool,
 }
@@ -38,6 +41,7 @@ pub struct Proposals {
 impl Proposals {
     /// Proposes here or nowhere.
     pub fn propose_here(&self, mut batch: CommandBatch, done: Callback<Vec<CommandReply>>) {
+        let done = self.measured(done);
         if let Err(full) = self.room.check_commands(batch.get_commands()) {
             return done(Err(full));
         }
@@ -88,6 +92,14 @@ impl Proposals {
         self.propose_here(CommandBatch::new(), Box::new(move |replies| done(replies.map(|_| (before, to)))));
     }
 
+    fn measured(&self, done: Callback<Vec<CommandReply>>) -> Callback<Vec<CommandReply>> {
+        let (metrics, clock, begun_us) = (self.metrics.clone(), self.clock.clone(), self.clock.monotonic_us());
+        Box::new(move |outcome| {
+            metrics.proposed(clock.monotonic_us().saturating_sub(begun_us), outcome.as_ref().err());
+            done(outcome);
+        })
+    }
+
     /// A batch that a peer forwarded, encoded; the answer is `encode_replies`.
     pub fn propose_forwarded(&self, batch: &[u8], done: Callback<Vec<u8>>) {
         match CommandBatch::parse_from_bytes(batch) {
@@ -128,6 +140,7 @@ impl Commands for Proposals {
 
 impl Proposals {
     fn forward(&self, leader: u64, batch: &CommandBatch, done: Callback<Vec<CommandReply>>) {
+        self.metrics.forwarded.inc();
         if leader == 0 {
             return done(Err(CallError::Unavailable("there is no leader at present".to_owned())));
         }

@@ -111,6 +111,12 @@ impl Ring {
         self.wake(woken, position);
     }
 
+    /// (events kept, waiters).
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.events.len(), state.waiters.len())
+    }
+
     /// The replica is gone: nobody who waits is called.
     pub(crate) fn abandon(&self) {
         let (waiters, taps) = {
@@ -126,8 +132,10 @@ impl Ring {
         if position < state.dropped {
             return Since::Compacted;
         }
+        // In order of position: whoever follows closely looks at the end only.
         let gap = u64::from(raftgrid_driver::mutant::on("watch_gap")) << 16;
-        Since::Events(state.events.iter().filter(|event| event.position > position + gap).cloned().collect())
+        let first = state.events.partition_point(|event| event.position <= position + gap);
+        Since::Events(state.events.range(first..).cloned().collect())
     }
 
     /// Calls `woken` once: at the first change after `position` that touches `interest`, or after `timeout`.

@@ -3,7 +3,7 @@
 //! A write that fails ends the process (durability rule 6), so it must not come to that. Below the mark proposals and uploads are refused as
 //! RESOURCE_EXHAUSTED and a follower drops appends; what frees space (deletions, cancellations) goes on.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,6 +28,7 @@ pub type RoomGauge = Box<dyn FnMut() -> Result<(u64, bool), String> + Send>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Room {
     low: Arc<AtomicBool>,
+    free_bytes: Arc<AtomicU64>,
 }
 
 impl Room {
@@ -38,6 +39,11 @@ impl Room {
             return Err(CallError::Exhausted(why.to_owned()));
         }
         Ok(())
+    }
+
+    /// Whether the disk is almost full, and its free bytes, as of the last look; 0 before it.
+    pub(crate) fn seen(&self) -> (bool, u64) {
+        (self.low.load(Ordering::Relaxed), self.free_bytes.load(Ordering::Relaxed))
     }
 
     /// The same for commands; those that free space may always go.
@@ -97,6 +103,7 @@ impl RoomWatch {
     }
 
     fn told(&mut self, free_bytes: u64, low: bool) {
+        self.room.free_bytes.store(free_bytes, Ordering::Relaxed);
         let before = self.room.low.swap(low, Ordering::Relaxed);
         if low && !before {
             error!(self.logger, "disk almost full, nothing new is taken"; "free_bytes" => free_bytes);

@@ -87,9 +87,11 @@ methods! {
     CLUSTER_BARRIER: Unary "/raftgrid.v1.ClusterService/Barrier" (BarrierRequest) -> BarrierResponse;
     CLUSTER_SET_TIME: Unary "/raftgrid.v1.ClusterService/SetTime" (SetTimeRequest) -> SetTimeResponse;
     CLUSTER_SHUTDOWN: Unary "/raftgrid.v1.ClusterService/Shutdown" (ShutdownRequest) -> ShutdownResponse;
+    CLUSTER_BACKUP: ServerStreaming "/raftgrid.v1.ClusterService/Backup" (BackupRequest) -> BackupChunk;
 
     PEER_RAFT: ClientStreaming "/raftgrid.v1.PeerService/Raft" (RaftFrame) -> RaftDone;
     PEER_SNAPSHOT: ClientStreaming "/raftgrid.v1.PeerService/Snapshot" (SnapshotChunk) -> SnapshotDone;
+    PEER_SNAPSHOT_PROGRESS: Unary "/raftgrid.v1.PeerService/SnapshotProgress" (SnapshotProgressRequest) -> SnapshotProgressResponse;
     PEER_PUT_FRAGMENT: ClientStreaming "/raftgrid.v1.PeerService/PutFragment" (FragmentChunk) -> FragmentReceipt;
     PEER_GET_FRAGMENT: ServerStreaming "/raftgrid.v1.PeerService/GetFragment" (GetFragmentRequest) -> FragmentChunk;
     PEER_FORWARD: Unary "/raftgrid.v1.PeerService/Forward" (ForwardRequest) -> ForwardResponse;

@@ -3,6 +3,7 @@
 //!
 //! Called by the binaries only. It reads one file and the environment that it is given; it decides nothing about what the values mean.
 
+pub mod founding;
 pub mod program;
 pub mod usage;
 

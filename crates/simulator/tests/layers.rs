@@ -31,6 +31,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("peer", &["proto", "rpc", "driver", "store", "replica"]),
     // Replica's `Reads` hands out rows; manifest's views decode them.
     ("api", &["proto", "rpc", "replica", "manifest"]),
+    // It shows what its caller brings.
+    ("gateway", &[]),
     // It passes on what Python sends, with client's retries.
     ("agent", &["proto", "rpc", "client", "worker"]),
     ("simulator", &["driver", "store", "replica", "manifest", "control", "train", "worker", "blob", "proto"]),

@@ -170,3 +170,28 @@ impl DbRead for RocksView {
         walk(rows, direction, visit).map_err(rocks("read", &self.path))
     }
 }
+
+/// A tables' database that nobody has open, for reading; it leaves no trace in it.
+pub struct RocksLook {
+    db: DB,
+    path: PathBuf,
+}
+
+impl RocksLook {
+    pub(crate) fn new(db: DB, path: &Path) -> Self {
+        Self { db, path: path.to_path_buf() }
+    }
+}
+
+impl DbRead for RocksLook {
+    fn get(&self, key: &[u8]) -> DiskResult<Option<Vec<u8>>> {
+        self.db.get(key).map_err(rocks("read", &self.path))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], direction: Direction, visit: Visit<'_>) -> DiskResult<()> {
+        if from >= to {
+            return Ok(());
+        }
+        walk(self.db.raw_iterator_opt(bounded(from, to)), direction, visit).map_err(rocks("read", &self.path))
+    }
+}

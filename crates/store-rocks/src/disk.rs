@@ -11,7 +11,7 @@ use uuid::Uuid;
 use raftgrid_store::disk::DirEntry;
 use raftgrid_store::{Disk, DiskResult};
 
-use crate::database::{RocksLog, RocksState};
+use crate::database::{RocksLog, RocksLook, RocksState};
 use crate::error::{file, rocks};
 use crate::limits::BLOCK_CACHE_BYTES;
 use crate::options;
@@ -26,6 +26,11 @@ impl RocksDisk {
     /// A disk; one a process is enough.
     pub fn new() -> Self {
         Self { cache: Cache::new_lru_cache(BLOCK_CACHE_BYTES) }
+    }
+
+    /// Opens a tables' database that nobody has open (a backup's), to read its rows.
+    pub fn look_at(&self, path: &Path) -> DiskResult<RocksLook> {
+        Ok(RocksLook::new(self.look(path)?, path))
     }
 
     /// Opens a tables' database for looking only.

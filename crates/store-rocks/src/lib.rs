@@ -9,5 +9,5 @@ mod error;
 pub mod limits;
 mod options;
 
-pub use database::{RocksLog, RocksState, RocksView};
+pub use database::{RocksLog, RocksLook, RocksState, RocksView};
 pub use disk::RocksDisk;

@@ -67,6 +67,8 @@ pub(crate) fn state(cache: &Cache) -> Options {
     options.set_write_buffer_size(STATE_WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(STATE_WRITE_BUFFERS_MAX);
     options.set_compression_type(DBCompressionType::Lz4);
+    // What is young is rewritten soon: compressing it costs more than it saves.
+    options.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::None, DBCompressionType::Lz4]);
     options
 }
 

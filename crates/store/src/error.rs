@@ -101,6 +101,16 @@ pub enum StoreError {
         /// Its name.
         name: String,
     },
+    /// A directory cannot become the beginning of a new group.
+    #[error("failed to {action} {dir}: {cause}")]
+    Refound {
+        /// "recover", "restore into".
+        action: &'static str,
+        /// The data directory.
+        dir: String,
+        /// Why not, and what to do.
+        cause: String,
+    },
     /// A caller broke a rule that raftgrid itself must keep.
     #[error("failed to {action}: {cause}; this is a defect of raftgrid, and the process must end")]
     Broken {

@@ -18,6 +18,14 @@ pub const SNAPSHOT_FILES_MAX: usize = 65_536;
 pub const FILE_NAME_BYTES_MAX: usize = 128;
 /// One read of a snapshot's file.
 pub const CHUNK_BYTES_MAX: usize = 4 << 20;
+/// Least distance between the old log's end and the base of a new group: whatever the lost replicas wrote after it lies within.
+pub const BASE_GAP: u64 = 1 << 32;
+/// Indexes that a group is taken to use up in a second, at the most, when two bases are made of the same state at different times.
+pub const BASE_STEP_PER_SECOND: u64 = 1 << 14;
+/// 2026-01-01T00:00:00Z in Unix seconds; the steps are counted from here.
+pub const BASE_EPOCH_UNIX_S: u64 = 1_767_225_600;
+/// Highest base: positions have 48 bits for the index.
+pub const BASE_INDEX_MAX: u64 = 1 << 47;
 /// Length of a cluster's name.
 pub const CLUSTER_ID_BYTES_MAX: usize = 256;
 /// Members of a configuration.

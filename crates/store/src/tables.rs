@@ -26,9 +26,9 @@ use crate::view::{TablesReader, TablesView};
 /// Where the tables stand.
 pub(crate) const APPLIED: &[u8] = &[0, 1];
 /// Configuration as of there.
-const CONF: &[u8] = &[0, 2];
+pub(crate) const CONF: &[u8] = &[0, 2];
 
-fn row_key(table: Table, key: &[u8]) -> Vec<u8> {
+pub(crate) fn row_key(table: Table, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + key.len());
     out.push(table as u8);
     out.extend_from_slice(key);
@@ -232,6 +232,11 @@ impl<D: Disk> StateTables<D> {
     /// Makes snapshots; to be moved to the thread `snapshot`.
     pub fn checkpointer(&self) -> Checkpointer<D> {
         Checkpointer::new(Arc::clone(&self.shared))
+    }
+
+    /// A copy of now in `dir`, which must not be there.
+    pub(crate) fn checkpoint_to(&self, dir: &Path) -> Result<(), StoreError> {
+        Ok(self.db.checkpoint(dir)?)
     }
 
     /// Changes over to the state of an installed snapshot, and drops the old state. The log database must name it

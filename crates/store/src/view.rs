@@ -1,5 +1,6 @@
 //! The tables for threads that do not write them: a handle that follows a change-over, and views that stand still.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use raftgrid_driver::{Index, Term};
@@ -8,7 +9,7 @@ use raftgrid_manifest::{Rows, RowsError, Table};
 use crate::disk::{DbRead, Direction, Disk, StateDb};
 use crate::error::StoreError;
 use crate::log::records::decode_position;
-use crate::tables::{flushed, get_row, rows_error, scan_rows, Shared, APPLIED};
+use crate::tables::{flushed, get_row, read_standing, rows_error, scan_rows, Shared, APPLIED};
 
 /// View type of a disk's state database.
 type ViewOf<D> = <<D as Disk>::State as StateDb>::View;
@@ -92,5 +93,48 @@ impl<D: Disk> Rows for TablesView<D> {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), RowsError> {
         scan_rows(&*self.inner, table, (from, to), Direction::Down, visit)
+    }
+}
+
+/// The tables of a directory that nobody has open, over a database that was opened for reading.
+pub struct StateRows<R: DbRead> {
+    db: R,
+}
+
+impl<R: DbRead> StateRows<R> {
+    /// Over this database.
+    pub fn over(db: R) -> Self {
+        Self { db }
+    }
+
+    /// Where its rows stand.
+    pub fn stands(&self) -> Result<(Index, Term), StoreError> {
+        Ok(read_standing(&self.db, Path::new("the state"))?.applied)
+    }
+}
+
+impl<R: DbRead> Rows for StateRows<R> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
+        get_row(&self.db, table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), RowsError> {
+        scan_rows(&self.db, table, (from, to), Direction::Up, visit)
+    }
+
+    fn scan_back(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), RowsError> {
+        scan_rows(&self.db, table, (from, to), Direction::Down, visit)
     }
 }

@@ -41,6 +41,12 @@ impl Gauge {
         self.0.store(value.to_bits(), Ordering::Relaxed);
     }
 
+    /// Adds `step`, which may be negative.
+    pub fn add(&self, step: f64) {
+        let add = |bits: u64| Some((f64::from_bits(bits) + step).to_bits());
+        let _always_some = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
     /// The newest value.
     pub fn get(&self) -> f64 {
         f64::from_bits(self.0.load(Ordering::Relaxed))
@@ -160,6 +166,20 @@ impl Registry {
         family.series.entry(render_labels(labels)).or_insert(made).clone()
     }
 
+    /// Replaces a whole family of gauges by these (labels, value) pairs: for what is looked at when somebody asks, and may be gone the next
+    /// time (a peer that was removed must not stay in the text for ever).
+    pub fn sampled(&self, name: &str, help: &str, values: &[(&[(&str, &str)], f64)]) {
+        {
+            let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(family) = families.get_mut(name).filter(|family| family.kind == "gauge") {
+                family.series.clear();
+            }
+        }
+        for (labels, value) in values {
+            self.gauge(name, help, labels).set(*value);
+        }
+    }
+
     /// Everything as text, for `/metrics`: families and series in the order of their names.
     pub fn exposition(&self) -> String {
         let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
@@ -252,6 +272,15 @@ mod tests {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
         assert_eq!(histogram.count(), 4);
+    }
+
+    #[test]
+    fn a_sampled_family_forgets_what_is_gone() {
+        let registry = Registry::new();
+        registry.sampled("raftgrid_lag_entries", "lag", &[(&[("peer", "2")], 5.0), (&[("peer", "3")], 6.0)]);
+        registry.sampled("raftgrid_lag_entries", "lag", &[(&[("peer", "3")], 7.0)]);
+        let text = registry.exposition();
+        assert!(text.contains("raftgrid_lag_entries{peer=\"3\"} 7\n") && !text.contains("peer=\"2\""), "{text}");
     }
 
     #[test]

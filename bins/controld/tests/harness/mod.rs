@@ -96,19 +96,32 @@ impl Drop for Process {
     }
 }
 
+/// An answer of `/metrics`.
+pub struct Metrics(pub String);
+
+impl Metrics {
+    /// The value of a series, as it stands in the text: name and labels.
+    pub fn value(&self, series: &str) -> f64 {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let line = line.unwrap_or_else(|| panic!("{series} is not in\n{}", self.0));
+        line.trim().parse().expect("a value is a number")
+    }
+}
+
 pub struct Replica {
     pub node: u64,
     pub client: String,
     pub raft: String,
+    pub http: String,
     pub process: Option<Process>,
-    extra: Vec<String>,
+    pub extra: Vec<String>,
 }
 
 pub struct Cluster {
     pub dir: tempfile::TempDir,
     pub replicas: Vec<Replica>,
     pub workers: Vec<(String, Option<Process>)>,
-    peers: String,
+    pub peers: String,
 }
 
 impl Cluster {
@@ -130,6 +143,7 @@ impl Cluster {
                 node,
                 client: format!("127.0.0.1:{}", free_port()),
                 raft: format!("127.0.0.1:{}", free_port()),
+                http: format!("127.0.0.1:{}", free_port()),
                 process: None,
                 extra: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             })
@@ -145,6 +159,7 @@ impl Cluster {
             node,
             client: format!("127.0.0.1:{}", free_port()),
             raft: format!("127.0.0.1:{}", free_port()),
+            http: format!("127.0.0.1:{}", free_port()),
             process: None,
             extra: vec!["--join".to_owned()],
         });
@@ -188,6 +203,7 @@ impl Cluster {
         command
             .args(["--node-id", &replica.node.to_string(), "--cluster-name", "test", "--preset", "local"])
             .args(["--client-addr", &replica.client, "--raft-addr", &replica.raft, "--peers", &self.peers])
+            .args(["--http-addr", &replica.http])
             .arg("--data-dir")
             .arg(self.data_dir(at))
             .args(&replica.extra);
@@ -216,6 +232,27 @@ impl Cluster {
         let client =
             Client::new(ClientConfig::new([self.replicas[at].client.clone()])).expect("endpoints are well-formed");
         client.cluster_state(&self.replicas[at].client).ok()
+    }
+
+    /// Status line, headers and body of an answer of the replica's HTTP port; None: nobody listens, or it broke off.
+    pub fn try_http(&self, at: usize, path: &str) -> Option<String> {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(&self.replicas[at].http).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer).filter(|answer| !answer.is_empty())
+    }
+
+    pub fn http(&self, at: usize, path: &str) -> String {
+        wait_for("an answer of the HTTP port", || self.try_http(at, path))
+    }
+
+    pub fn metrics(&self, at: usize) -> Metrics {
+        let answer = self.http(at, "/metrics");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        Metrics(answer)
     }
 
     /// (node, role, first, last) of all that answer, for messages.

@@ -12,6 +12,7 @@ use raftgrid_manifest::{Change, MemRows, Rows};
 use raftgrid_proto::v1::*;
 use raftgrid_replica::ports::*;
 use raftgrid_rpc::methods::{at, Rpc};
+use raftgrid_telemetry::Registry;
 use sha2::{Digest, Sha256};
 
 #[derive(Default)]
@@ -97,7 +98,7 @@ impl Commands for Handle {
 
 impl Reads for Handle {
     fn read(&self, freshness: Freshness, done: Callback<ReadView>) {
-        if freshness == Freshness::Linearizable {
+        if freshness != Freshness::Local {
             if let Err(error) = self.0.leads() {
                 return done(Err(error));
             }
@@ -347,7 +348,7 @@ pub fn start(node: u64, leader: u64) -> Node1 {
     };
     let logs = tempfile::tempdir().expect("a temporary directory");
     let logger = slog::Logger::root(slog::Discard, slog::o!());
-    let config = ApiConfig { node_id: node, log_dir: logs.path().to_owned(), logger };
+    let config = ApiConfig { node_id: node, log_dir: logs.path().to_owned(), logger, metrics: Registry::new() };
     let services = Services::new(config, Arc::new(ports)).expect("the directory is empty");
     let env = raftgrid_rpc::environment("test");
     let (server, port) = raftgrid_rpc::serve::listen(&env, "127.0.0.1:0", services.public()).expect("a free port");

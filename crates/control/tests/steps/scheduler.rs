@@ -152,7 +152,9 @@ fn loaded(world: &mut World, node_id: &str, active: i32) {
 #[test]
 fn a_task_is_kept_away_from_every_node_that_failed_it_while_another_is_free() {
     let mut world = World::settled();
-    ["node-0", "node-1", "node-2"].map(|node| world.live_node(node));
+    for node in ["node-0", "node-1", "node-2"] {
+        world.live_node(node);
+    }
     // The busiest is the only one that did not fail it.
     loaded(&mut world, "node-2", 7);
     fails_on(&mut world, 1, "node-0", 11);
@@ -163,7 +165,9 @@ fn a_task_is_kept_away_from_every_node_that_failed_it_while_another_is_free() {
 #[test]
 fn nodes_that_failed_a_task_are_better_than_none_and_the_oldest_failure_comes_first() {
     let mut world = World::settled();
-    ["node-0", "node-1", "node-2"].map(|node| world.live_node(node));
+    for node in ["node-0", "node-1", "node-2"] {
+        world.live_node(node);
+    }
     loaded(&mut world, "node-2", 8);
     fails_on(&mut world, 1, "node-1", 11);
     fails_on(&mut world, 1, "node-0", 12);
@@ -178,7 +182,9 @@ fn nodes_that_failed_a_task_are_better_than_none_and_the_oldest_failure_comes_fi
 #[test]
 fn a_failure_of_one_task_says_nothing_about_another() {
     let mut world = World::settled();
-    ["node-0", "node-1"].map(|node| world.live_node(node));
+    for node in ["node-0", "node-1"] {
+        world.live_node(node);
+    }
     loaded(&mut world, "node-1", 3);
     fails_on(&mut world, 1, "node-0", 11);
     world.task(pending(2));
@@ -188,7 +194,9 @@ fn a_failure_of_one_task_says_nothing_about_another() {
 #[test]
 fn a_task_waits_for_a_node_that_has_what_its_type_needs() {
     let mut world = World::settled();
-    ["node-0", "node-1"].map(|node| world.live_node(node));
+    for node in ["node-0", "node-1"] {
+        world.live_node(node);
+    }
     loaded(&mut world, "node-1", 8);
     let mut row = node_row("node-0", NodeStatus::HEALTHY);
     row.mut_node().unable.push("train".into());

@@ -17,6 +17,8 @@ pub struct CoreConfig {
     pub heartbeat_ticks: u64,
     /// Spreads election timeouts; the same seed gives the same trace.
     pub timeout_seed: u64,
+    /// Requests for votes are ignored for an election timeout after the last word of a leader, and after the start: leases stand on it.
+    pub hold_votes: bool,
     /// Another number at every start of the process: read contexts are never reused.
     pub boot_nonce: u64,
     /// A leader refuses proposals while commit − applied is over this many entries.
@@ -43,6 +45,7 @@ impl CoreConfig {
             election_ticks: 20,
             heartbeat_ticks: 2,
             timeout_seed: 0,
+            hold_votes: false,
             boot_nonce: 0,
             apply_lag_max: 100_000,
             log_tail_entries: 10_000,

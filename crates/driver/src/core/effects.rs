@@ -55,4 +55,6 @@ pub struct Effects {
     pub snapshots: Vec<(Ticket, Result<SnapshotMeta, SnapshotError>)>,
     /// Role, term, leader or configuration is not what it was.
     pub changed: bool,
+    /// There was contact, so many ticks ago: with the leader, or, on the leader, with a quorum.
+    pub contact_ticks_ago: Option<u64>,
 }

@@ -6,7 +6,7 @@
 
 use raft::eraftpb::{Message as RaftMessage, MessageType};
 
-use crate::limits::{ENTRY_BYTES_MAX, INDEX_MAX, LOW_ROOM_APPEND_BYTES_MAX, TERM_MAX};
+use crate::limits::{ENTRY_BYTES_MAX, INDEX_MAX, LOW_ROOM_APPEND_BYTES_MAX, TERM_LEAP_MAX, TERM_MAX};
 use crate::types::{NodeId, Snapshot};
 
 use super::conf;
@@ -58,16 +58,70 @@ pub enum Dropped {
     LowRoom,
     /// A rejection that is older than what is already acknowledged (raft-rs #557).
     StaleRejection,
+    /// A vote asked for while this replica's promise to a leader holds (`promise`).
+    Promised,
 }
 
-/// Checks `message` and mends what may be mended.
-pub(super) fn check(message: &mut RaftMessage, staged: Option<&Snapshot>, facts: &Facts<'_>) -> Result<(), Dropped> {
-    if message.from == 0 || message.from == facts.node || message.to != facts.node {
+impl Dropped {
+    /// All reasons.
+    pub const ALL: [Self; 15] = [
+        Self::Undecodable,
+        Self::Misaddressed,
+        Self::Local,
+        Self::Stranger,
+        Self::OutOfRange,
+        Self::MalformedAppend,
+        Self::SecondLeader,
+        Self::MalformedSnapshot,
+        Self::MalformedResponse,
+        Self::LostLog,
+        Self::Distrusted,
+        Self::TimeoutNow,
+        Self::LowRoom,
+        Self::StaleRejection,
+        Self::Promised,
+    ];
+
+    /// As a label of a metric.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::Misaddressed => "misaddressed",
+            Self::Local => "local",
+            Self::Stranger => "stranger",
+            Self::OutOfRange => "out_of_range",
+            Self::MalformedAppend => "malformed_append",
+            Self::SecondLeader => "second_leader",
+            Self::MalformedSnapshot => "malformed_snapshot",
+            Self::MalformedResponse => "malformed_response",
+            Self::LostLog => "lost_log",
+            Self::Distrusted => "distrusted",
+            Self::TimeoutNow => "timeout_now",
+            Self::LowRoom => "low_room",
+            Self::StaleRejection => "stale_rejection",
+            Self::Promised => "promised",
+        }
+    }
+}
+
+/// Checks `message`, which replica `sender` sent as the transport knows it, and mends what may be mended.
+pub(super) fn check(
+    message: &mut RaftMessage,
+    sender: NodeId,
+    staged: Option<&Snapshot>,
+    facts: &Facts<'_>,
+) -> Result<(), Dropped> {
+    // A replica that could speak in another's name could vote for it, and acknowledge for it.
+    if message.from == 0 || message.from == facts.node || message.to != facts.node || message.from != sender {
         return Err(Dropped::Misaddressed);
     }
     let out_of_range = |index: u64| index > INDEX_MAX;
+    // Members may leap: one that was led astray must be able to take the others along, or it could never be reached again.
+    let stranger = facts.founded && !(facts.is_member)(message.from);
+    let leaps = stranger && message.term > facts.term.saturating_add(TERM_LEAP_MAX);
     if message.term == 0
         || message.term > TERM_MAX
+        || leaps
         || message.log_term > TERM_MAX
         || [message.index, message.commit, message.reject_hint].into_iter().any(out_of_range)
     {

@@ -30,6 +30,7 @@ mod effects;
 mod guard;
 mod membership;
 mod peers;
+mod promise;
 mod propose;
 mod read;
 mod snapshots;
@@ -88,6 +89,7 @@ pub struct Core<L: LogStore> {
     /// Tick of the last message of each member.
     heard: BTreeMap<NodeId, u64>,
     dropped: BTreeMap<Dropped, u64>,
+    contact: promise::Contact,
     /// The log ends below what a leader knows to be here: no votes until restart.
     distrusted: bool,
     low_room: bool,
@@ -149,6 +151,7 @@ impl<L: LogStore> Core<L> {
             demoted: BTreeSet::new(),
             heard: BTreeMap::new(),
             dropped: BTreeMap::new(),
+            contact: promise::Contact::default(),
             distrusted: false,
             low_room: false,
             timeout_epoch: 0,
@@ -176,6 +179,7 @@ impl<L: LogStore> Core<L> {
             self.node.tick();
             self.after_raft();
         }
+        self.note_quorum();
         self.tick_transfer();
         self.tick_membership();
         self.tick_snapshots();
@@ -207,6 +211,7 @@ impl<L: LogStore> Core<L> {
             last: raft.raft_log.last_index(),
             conf: self.conf.clone(),
             progress,
+            transferred: self.has_transferred(),
         }
     }
 

@@ -43,9 +43,12 @@ impl<L: LogStore> Core<L> {
             low_room: self.low_room,
             is_member: &|node| raft.prs().get(node).is_some(),
         };
-        guard::check(&mut decoded, message.snapshot.as_ref(), &facts)?;
+        guard::check(&mut decoded, message.from, message.snapshot.as_ref(), &facts)?;
         self.check_rejection(&mut decoded)?;
-        let (from, kind) = (decoded.from, decoded.get_msg_type());
+        if self.breaks_promise(&decoded) {
+            return Err(Dropped::Promised);
+        }
+        let (from, kind, term) = (decoded.from, decoded.get_msg_type(), decoded.term);
         if self.conf.contains(from) {
             self.heard.insert(from, self.ticks);
         }
@@ -53,6 +56,7 @@ impl<L: LogStore> Core<L> {
             slog::debug!(self.logger, "raft did not take a message"; "from" => from, "error" => %error);
         }
         self.after_raft();
+        self.note_contact(from, kind, term);
         if kind == MessageType::MsgSnapshot && self.installing.is_some() {
             self.note_restored_conf();
         }

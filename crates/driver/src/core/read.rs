@@ -97,6 +97,11 @@ impl<L: LogStore> Core<L> {
         }
     }
 
+    /// Whether somebody waits for the next applied index: reads that a quorum has confirmed.
+    pub fn awaits_applied(&self) -> bool {
+        !self.reads.confirmed.is_empty()
+    }
+
     /// Serves what is applied, and fails what leadership left behind.
     pub(super) fn settle_reads(&mut self) {
         while let Some(entry) = self.reads.confirmed.first_entry() {

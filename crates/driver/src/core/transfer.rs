@@ -42,6 +42,7 @@ impl<L: LogStore> Core<L> {
         if !self.is_healthy(to) {
             return refused(format!("replica {to} has not been heard from"));
         }
+        self.note_transfer();
         self.node.transfer_leader(to);
         self.after_raft();
         Ok(())
@@ -65,6 +66,7 @@ impl<L: LogStore> Core<L> {
         }
         if let Some(to) = self.successor(&self.conf) {
             slog::info!(self.logger, "this leader is no voter: handing leadership over"; "to" => to);
+            self.note_transfer();
             self.node.transfer_leader(to);
             self.after_raft();
         }
@@ -75,6 +77,7 @@ impl<L: LogStore> Core<L> {
         let to = self.successor(next);
         slog::info!(self.logger, "this leader is no member any more: stepping down"; "to" => to.unwrap_or(0));
         if let Some(to) = to {
+            self.note_transfer();
             self.node.raft.send_timeout_now(to);
         }
         let term = self.node.raft.term;

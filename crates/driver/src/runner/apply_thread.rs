@@ -1,9 +1,10 @@
 //! Thread `apply`: owns the state machine. It waits for a job, and looks now and then whether the tables were flushed.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::RecvTimeoutError;
+use raftgrid_telemetry::Histogram;
 use slog::Logger;
 
 use super::apply_turn::ApplyTurn;
@@ -13,6 +14,7 @@ use crate::traits::{LogReader, StateMachine};
 
 pub(super) struct ApplyThread<M, R> {
     pub(super) turn: ApplyTurn<M, R>,
+    pub(super) apply_seconds: Histogram,
     pub(super) logger: Logger,
 }
 
@@ -31,9 +33,11 @@ impl<M: StateMachine, R: LogReader> ApplyThread<M, R> {
                     Err(RecvTimeoutError::Disconnected) => return,
                 },
             };
+            let began = Instant::now();
             if let Err(error) = self.turn.run_job(job) {
                 die(&self.logger, &error.to_string());
             }
+            self.apply_seconds.observe(began.elapsed().as_secs_f64());
         }
     }
 }

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam::channel::{Receiver, Sender};
 
 use super::handle::{Completion, Waiter};
+use super::told::Told;
 use super::Fatal;
 use crate::core::{Applied, AppliedEntry, Applier, Outcome};
 use crate::error::{ChangeError, ProposeDone, ProposeError};
 use crate::limits::APPLY_BATCH_BYTES_MAX;
+use crate::metrics::Metrics;
 use crate::traits::{LogReadError, LogReader, StateMachine};
 use crate::types::{Entry, Index, Snapshot};
 use crate::waiters::{Settled, Waiters};
@@ -32,6 +34,7 @@ pub(super) struct ApplyTurn<M, R> {
     pub(super) applier: Applier,
     pub(super) jobs: Receiver<Job>,
     pub(super) completions: Sender<Completion>,
+    pub(super) told: Arc<Told>,
     pub(super) waiters: Arc<Mutex<Waiters<Waiter>>>,
     pub(super) queued_bytes: Arc<AtomicUsize>,
     pub(super) stop: Arc<AtomicBool>,
@@ -40,6 +43,7 @@ pub(super) struct ApplyTurn<M, R> {
     pub(super) flushed_told: Index,
     /// Taken from the queue, and not entries as the job before it was.
     pub(super) held: VecDeque<Job>,
+    pub(super) metrics: Metrics,
 }
 
 impl<M: StateMachine, R: LogReader> ApplyTurn<M, R> {
@@ -82,6 +86,7 @@ impl<M: StateMachine, R: LogReader> ApplyTurn<M, R> {
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
+        self.metrics.apply_batch_entries.observe(entries.len() as f64);
         let (applied, outcomes) = self.applier.entries(&mut self.machine, entries)?;
         self.answer(outcomes);
         self.tell(applied);
@@ -109,6 +114,7 @@ impl<M: StateMachine, R: LogReader> ApplyTurn<M, R> {
 
     fn restore(&mut self, snapshot: &Snapshot) {
         let applied = self.applier.restore(&mut self.machine, snapshot);
+        self.metrics.snapshots_installed.inc();
         let overtaken = self.waiters().overtaken(snapshot.meta.index);
         overtaken.into_iter().for_each(unknown);
         self.tell(applied);
@@ -134,8 +140,10 @@ impl<M: StateMachine, R: LogReader> ApplyTurn<M, R> {
     fn tell(&mut self, applied: Applied) {
         self.ask_flush(applied.index, applied.flushed);
         self.flushed_told = applied.flushed;
-        // The raft thread may be gone; then so is this one, soon.
-        let _ = self.completions.send(Completion::Applied(applied));
+        if self.told.add(applied) {
+            // The raft thread may be gone; then so is this one, soon.
+            let _ = self.completions.send(Completion::Told);
+        }
     }
 
     /// Asks once for each stretch of entries, not again for each entry while the flush runs.

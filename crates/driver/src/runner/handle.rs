@@ -7,9 +7,9 @@ use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 
 use super::reply::Reply;
-use crate::core::Applied;
 use crate::error::{ChangeError, ProposeDone, ProposeError, ReadError, SnapshotError, TransferError};
 use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::metrics::Metrics;
 use crate::types::{Index, MembershipChange, Message, NodeId, Snapshot, SnapshotMeta, Status};
 
 /// Told what became of a proposal. Called once, on a thread of the driver: it must not block or panic.
@@ -51,7 +51,8 @@ pub(super) enum PeerInput {
 /// Never dropped, and few: each answers something that the raft thread asked for, or is told about once a second at most.
 pub(super) enum Completion {
     Synced(u64),
-    Applied(Applied),
+    /// The apply side has told something that is waited for (`Told`).
+    Told,
     SnapshotBuilt(Result<Snapshot, String>),
     SnapshotSent(NodeId, bool),
     LowRoom(bool),
@@ -64,12 +65,14 @@ pub(super) struct Shared {
     clients_inbox: Receiver<ClientInput>,
     status: Mutex<Arc<Status>>,
     peer_messages_dropped: AtomicU64,
+    pub(super) metrics: Metrics,
 }
 
 impl Shared {
-    pub(super) fn new(status: Status, clients_inbox: Receiver<ClientInput>) -> Self {
+    pub(super) fn new(status: Status, clients_inbox: Receiver<ClientInput>, metrics: Metrics) -> Self {
         let status = Mutex::new(Arc::new(status));
-        Self { stopped: AtomicBool::new(false), clients_inbox, status, peer_messages_dropped: AtomicU64::new(0) }
+        let (stopped, peer_messages_dropped) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { stopped, clients_inbox, status, peer_messages_dropped, metrics }
     }
 
     /// From now on every call is answered "stopped", and so is what waits in the inbox.
@@ -187,6 +190,16 @@ impl RaftHandle {
         self.shared.peer_messages_dropped.load(Ordering::Relaxed)
     }
 
+    /// Turns that the raft thread has taken; it takes one each tick at least.
+    pub fn turns(&self) -> u64 {
+        self.shared.metrics.turn_seconds.count()
+    }
+
+    /// Inputs that wait for the raft thread: of clients, of peers.
+    pub fn queued(&self) -> (usize, usize) {
+        (self.clients.len(), self.peers.len())
+    }
+
     /// Gives the input back when the inbox is full. When the replica has stopped it is dropped, and its callback says so.
     fn send(&self, input: ClientInput) -> Option<ClientInput> {
         if self.shared.stopped.load(Ordering::SeqCst) {
@@ -200,7 +213,10 @@ impl RaftHandle {
                 }
                 None
             }
-            Err(TrySendError::Full(input)) => Some(input),
+            Err(TrySendError::Full(input)) => {
+                self.shared.metrics.client_inbox_full.inc();
+                Some(input)
+            }
             Err(TrySendError::Disconnected(_)) => None,
         }
     }
@@ -208,6 +224,7 @@ impl RaftHandle {
     fn peer(&self, input: PeerInput) {
         if self.peers.try_send(input).is_err() {
             self.shared.peer_messages_dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.metrics.peer_inbox_full.inc();
         }
     }
 }

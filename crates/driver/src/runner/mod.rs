@@ -8,7 +8,7 @@
 //! went on would acknowledge what it does not have.
 
 use std::collections::hash_map::RandomState;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,11 +16,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crossbeam::channel;
+use raftgrid_telemetry::Registry;
 use slog::Logger;
 
 use crate::core::{Core, CoreConfig};
 use crate::error::StartError;
 use crate::limits;
+use crate::metrics::Metrics;
 use crate::traits::{LogStore, Observer, StateMachine, Transport};
 use crate::types::NodeId;
 use crate::waiters::Waiters;
@@ -34,6 +36,7 @@ mod raft_thread;
 mod raft_turn;
 mod reply;
 mod sync_thread;
+mod told;
 
 pub use fatal::Fatal;
 pub use handle::{ChangeCallback, ProposeCallback, RaftHandle, ReadCallback, SnapshotCallback, TransferCallback};
@@ -42,6 +45,7 @@ use apply_turn::ApplyTurn;
 use handle::{Completion, Shared};
 use raft_turn::RaftTurn;
 use sync_thread::SyncTurn;
+use told::Told;
 
 /// How a replica runs. `Config::new` gives the defaults; each field may be changed.
 #[derive(Clone, Debug)]
@@ -82,6 +86,14 @@ pub struct Config {
     /// Another number at every start of a replica, so that contexts of reads are never used twice. None: drawn by the start; the simulator
     /// draws it from its seed.
     pub boot_nonce: Option<u64>,
+    /// Ignores requests for votes for an election timeout after the last word of a leader, and after the start. Leases of any replica of the
+    /// group stand on it, so it is on unless a test says otherwise.
+    pub hold_votes: bool,
+    /// How long a leader may answer reads without asking a quorum, counted from the begin of the last question; 0: never. See
+    /// [`Config::lease_max_ms`].
+    pub lease_ms: u64,
+    /// Where the driver counts.
+    pub metrics: Registry,
 }
 
 impl Config {
@@ -105,12 +117,26 @@ impl Config {
             client_inbox_max: limits::CLIENT_INBOX_MAX,
             peer_inbox_max: limits::PEER_INBOX_MAX,
             boot_nonce: None,
+            hold_votes: true,
+            lease_ms: 0,
+            metrics: Registry::new(),
         }
+    }
+
+    /// The longest lease that is safe. A voter is patient for an election timeout, of which the tick under way may be over already, by its own
+    /// clock; a fifth is left for clocks that run at different speeds. So the promise holds as long as no voter's clock gains more than a
+    /// quarter on the leader's within one election timeout.
+    pub fn lease_max_ms(&self) -> u64 {
+        let ticks = self.election_timeout_ms.checked_div(self.tick_ms).unwrap_or(0);
+        ticks.saturating_sub(1) * self.tick_ms * 4 / 5
     }
 
     fn to_core(&self) -> Result<CoreConfig, StartError> {
         if self.tick_ms == 0 {
             return Err(StartError::Config("tick_ms is 0".to_owned()));
+        }
+        if self.lease_ms > self.lease_max_ms() {
+            return Err(StartError::Config(format!("a lease is at most {} ms", self.lease_max_ms())));
         }
         if self.client_inbox_max == 0 || self.peer_inbox_max == 0 {
             return Err(StartError::Config("an inbox has no room".to_owned()));
@@ -121,6 +147,7 @@ impl Config {
             election_ticks,
             heartbeat_ticks: (election_ticks / 10).max(1),
             timeout_seed: self.timeout_seed,
+            hold_votes: self.hold_votes,
             boot_nonce: self.boot_nonce.unwrap_or_else(|| RandomState::new().build_hasher().finish()),
             apply_lag_max: self.apply_lag_max,
             log_tail_entries: self.log_tail_entries,
@@ -167,10 +194,12 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> 
         let (completions, completions_inbox) = channel::unbounded();
         let (marks, marks_inbox) = channel::unbounded();
         let (jobs, jobs_inbox) = channel::unbounded();
-        let shared = Arc::new(Shared::new(core.status(), clients_inbox.clone()));
+        let metrics = Metrics::new(&config.metrics);
+        let shared = Arc::new(Shared::new(core.status(), clients_inbox.clone(), metrics.clone()));
         let waiters = Arc::new(Mutex::new(Waiters::default()));
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::new(Told::default());
         let handle = RaftHandle::new(Arc::clone(&shared), clients, peers, completions.clone());
         let raft = RaftTurn {
             core,
@@ -183,9 +212,12 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> 
             waiters: Arc::clone(&waiters),
             queued_bytes: Arc::clone(&queued_bytes),
             stop: Arc::clone(&stop),
+            told: Arc::clone(&told),
             pending: raft_turn::Pending::default(),
             config: config.clone(),
             ticks: 0,
+            metrics: metrics.clone(),
+            dropped: BTreeMap::new(),
         };
         let apply = ApplyTurn {
             machine,
@@ -193,6 +225,7 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> 
             applier,
             jobs: jobs_inbox,
             completions: completions.clone(),
+            told,
             waiters,
             queued_bytes,
             stop,
@@ -200,6 +233,7 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> 
             flush_asked_at: 0,
             flushed_told: 0,
             held: VecDeque::new(),
+            metrics,
         };
         let sync = SyncTurn { syncer, marks: marks_inbox, completions: completions.clone() };
         Ok(Self { handle, raft, sync, apply, shared, completions })
@@ -231,9 +265,11 @@ impl Runner {
     {
         let Parts { handle, raft, sync, apply, shared, completions } =
             Parts::new(&config, log, machine, transport, observer, &logger)?;
+        let (fsync_seconds, apply_seconds) =
+            (shared.metrics.fsync_seconds.clone(), shared.metrics.apply_seconds.clone());
         let raft = raft_thread::RaftThread { turn: raft, logger: logger.clone() };
-        let sync = sync_thread::SyncThread { turn: sync, logger: logger.clone() };
-        let apply = apply_thread::ApplyThread { turn: apply, logger: logger.clone() };
+        let sync = sync_thread::SyncThread { turn: sync, fsync_seconds, logger: logger.clone() };
+        let apply = apply_thread::ApplyThread { turn: apply, apply_seconds, logger: logger.clone() };
         let mut runner = Runner { shared, completions, threads: Vec::new() };
         runner.threads.push(spawn("raft", &logger, move || raft.run())?);
         runner.threads.push(spawn("raft-sync", &logger, move || sync.run())?);

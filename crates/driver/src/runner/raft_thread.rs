@@ -19,8 +19,11 @@ impl<L: LogStore, T: Transport, O: Observer> RaftThread<L, T, O> {
         let tick = Duration::from_millis(self.turn.config.tick_ms);
         let mut next_tick = Instant::now() + tick;
         loop {
-            let stopping = self.wait(next_tick) || self.turn.take_inputs();
-            if stopping {
+            if self.wait(next_tick) {
+                break;
+            }
+            let began = Instant::now();
+            if self.turn.take_inputs() {
                 break;
             }
             let now = Instant::now();
@@ -31,6 +34,7 @@ impl<L: LogStore, T: Transport, O: Observer> RaftThread<L, T, O> {
             if let Err(error) = self.turn.turn() {
                 die(&self.logger, &error.to_string());
             }
+            self.turn.metrics.turn_seconds.observe(began.elapsed().as_secs_f64());
         }
         self.turn.end();
     }

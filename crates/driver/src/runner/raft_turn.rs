@@ -12,10 +12,12 @@ use super::handle::{
     ChangeReply, ClientInput, Completion, PeerInput, ProposeReply, ReadReply, Shared, SnapshotReply, TransferReply,
     Waiter,
 };
+use super::told::Told;
 use super::{Config, Fatal};
-use crate::core::{ApplyTask, Core, Effects, Ticket};
+use crate::core::{ApplyTask, Core, Dropped, Effects, Ticket};
 use crate::error::{ChangeError, ProposeError};
 use crate::limits::INPUTS_PER_TURN_MAX;
+use crate::metrics::Metrics;
 use crate::traits::{LogStore, Observer, SyncMark, Transport};
 use crate::types::Entry;
 use crate::waiters::Waiters;
@@ -58,15 +60,21 @@ pub(super) struct RaftTurn<L: LogStore, T, O> {
     pub(super) waiters: Arc<Mutex<Waiters<Waiter>>>,
     pub(super) queued_bytes: Arc<AtomicUsize>,
     pub(super) stop: Arc<AtomicBool>,
+    pub(super) told: Arc<Told>,
     pub(super) pending: Pending,
     pub(super) config: Config,
     pub(super) ticks: u64,
+    pub(super) metrics: Metrics,
+    /// Dropped messages that were counted.
+    pub(super) dropped: BTreeMap<Dropped, u64>,
 }
 
 impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
     /// Whether anything has arrived that a turn would take.
     pub(super) fn has_input(&self) -> bool {
-        !(self.inbox.completions.is_empty() && self.inbox.peers.is_empty() && self.inbox.clients.is_empty())
+        let inboxes_empty =
+            self.inbox.completions.is_empty() && self.inbox.peers.is_empty() && self.inbox.clients.is_empty();
+        !(inboxes_empty && self.told.is_empty())
     }
 
     /// One tick of time.
@@ -90,6 +98,7 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
                 return true;
             }
         }
+        self.take_told();
         for _ in 0..INPUTS_PER_TURN_MAX {
             let Ok(input) = self.inbox.peers.try_recv() else { break };
             self.peer(input);
@@ -101,12 +110,27 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
         false
     }
 
+    fn take_told(&mut self) {
+        for applied in self.told.take() {
+            self.core.applied(applied);
+        }
+    }
+
     pub(super) fn completion(&mut self, completion: Completion) -> bool {
         match completion {
             Completion::Synced(number) => self.core.synced(number),
-            Completion::Applied(applied) => self.core.applied(applied),
-            Completion::SnapshotBuilt(built) => self.core.snapshot_built(built),
-            Completion::SnapshotSent(to, ok) => self.core.snapshot_sent(to, ok),
+            // What was told is taken with the inputs of the turn.
+            Completion::Told => {}
+            Completion::SnapshotBuilt(built) => {
+                let counter = if built.is_ok() { &self.metrics.snapshots_made } else { &self.metrics.snapshots_failed };
+                counter.inc();
+                self.core.snapshot_built(built);
+            }
+            Completion::SnapshotSent(to, ok) => {
+                let counter = if ok { &self.metrics.snapshots_sent } else { &self.metrics.snapshots_not_sent };
+                counter.inc();
+                self.core.snapshot_sent(to, ok);
+            }
             Completion::LowRoom(low) => self.core.set_low_room(low),
             Completion::Stop => return true,
         }
@@ -115,7 +139,10 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
 
     pub(super) fn peer(&mut self, input: PeerInput) {
         match input {
-            PeerInput::Step(message) => self.core.step(&message),
+            PeerInput::Step(message) => {
+                self.core.step(&message);
+                self.metrics.note_dropped(&mut self.dropped, self.core.dropped());
+            }
             PeerInput::Unreachable(node) => self.core.unreachable(node),
         }
     }
@@ -150,7 +177,16 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
     pub(super) fn turn(&mut self) -> Result<(), Fatal> {
         let effects = self.core.drain()?;
         self.core.compact()?;
-        self.carry_out(effects)
+        self.carry_out(effects)?;
+        let awaited = self.core.awaits_applied();
+        self.told.set_awaited(awaited);
+        if awaited && !self.told.is_empty() {
+            // Told just before the note: nobody else will wake this side for it.
+            self.take_told();
+            let effects = self.core.drain()?;
+            self.carry_out(effects)?;
+        }
+        Ok(())
     }
 
     /// Waiters before anything can be applied; the fsync before anything else that takes time.
@@ -159,13 +195,17 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
         if let Some(mark) = effects.sync {
             self.marks.send(mark).map_err(|_| Fatal::new("the thread raft-sync is gone"))?;
         }
+        // Before anything is sent: whoever looks here for a lease must not be later than who was asked to campaign.
+        let status = self.shared.set_status(self.core.status());
         if !effects.send.is_empty() {
             self.transport.send(effects.send);
         }
         for task in effects.apply {
             self.hand_over(task)?;
         }
-        let status = self.shared.set_status(self.core.status());
+        if let Some(ticks) = effects.contact_ticks_ago {
+            self.observer.contact(ticks * self.config.tick_ms);
+        }
         if effects.changed {
             self.observer.changed(&status);
         }

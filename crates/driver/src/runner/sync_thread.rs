@@ -1,7 +1,10 @@
 //! Makes the log durable. Takes the newest number queued, so one fsync covers many Readies, and batches grow by themselves while it runs. An
 //! fsync that failed is never tried again.
 
+use std::time::Instant;
+
 use crossbeam::channel::{Receiver, Sender};
+use raftgrid_telemetry::Histogram;
 use slog::Logger;
 
 use super::handle::Completion;
@@ -41,6 +44,7 @@ impl<S: Syncer> SyncTurn<S> {
 /// Thread `raft-sync`.
 pub(super) struct SyncThread<S> {
     pub(super) turn: SyncTurn<S>,
+    pub(super) fsync_seconds: Histogram,
     pub(super) logger: Logger,
 }
 
@@ -49,7 +53,10 @@ impl<S: Syncer> SyncThread<S> {
     pub(super) fn run(mut self) {
         while let Ok(mark) = self.turn.marks.recv() {
             let mark = self.turn.newest(mark);
-            match self.turn.sync(mark) {
+            let began = Instant::now();
+            let synced = self.turn.sync(mark);
+            self.fsync_seconds.observe(began.elapsed().as_secs_f64());
+            match synced {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => die(&self.logger, &error.to_string()),

@@ -13,7 +13,7 @@ pub struct MemoryDisk {
     inner: Arc<Mutex<Inner>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Inner {
     visible: Log,
     durable: Log,
@@ -147,6 +147,14 @@ impl MemoryDisk {
             inner.durable.write(write);
         }
         inner.visible = inner.durable.clone();
+    }
+
+    /// Another disk with the same on it, as after a clean stop: everything visible is durable.
+    pub fn copy(&self) -> Self {
+        let mut inner = self.lock().clone();
+        inner.unsynced.clear();
+        inner.durable = inner.visible.clone();
+        Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
     /// Writes that are not durable.

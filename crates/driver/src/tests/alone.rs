@@ -9,7 +9,7 @@ use crate::core::conf::single;
 use crate::core::{Applied, Applier, ApplyTask, Core, CoreConfig};
 use crate::testing::{MemoryDisk, MemoryLog, MemoryMachine};
 use crate::traits::SyncMark;
-use crate::types::{ConfState, Message, NodeId, Snapshot, SnapshotMeta, Status};
+use crate::types::{ConfState, Message, NodeId, Role, Snapshot, SnapshotMeta, Status};
 
 pub(super) struct Alone {
     pub(super) disk: MemoryDisk,
@@ -62,6 +62,25 @@ impl Alone {
             }
         }
         self.drain();
+    }
+
+    /// Makes it the leader, with the votes of `voters`.
+    pub(super) fn lead(&mut self, voters: &[NodeId]) {
+        let own = self.status().node;
+        while self.status().role != Role::Leader {
+            self.core.tick();
+            self.settle();
+            let term = self.status().term;
+            for kind in [MessageType::MsgRequestPreVoteResponse, MessageType::MsgRequestVoteResponse] {
+                let future = u64::from(kind == MessageType::MsgRequestPreVoteResponse);
+                for voter in voters.iter().filter(|voter| **voter != own) {
+                    if self.status().role == Role::Candidate {
+                        self.step(&message(kind, *voter, own, term + future));
+                        self.settle();
+                    }
+                }
+            }
+        }
     }
 
     pub(super) fn step(&mut self, message: &RaftMessage) {

@@ -2,6 +2,8 @@
 
 mod alone;
 mod hostile;
+mod hostile_group;
+mod lease;
 mod membership;
 mod pack;
 mod random;

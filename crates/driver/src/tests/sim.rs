@@ -55,6 +55,8 @@ pub(super) struct Options {
     pub(super) log_tail_entries: u64,
     /// Checks each message against what is durable at its sender.
     pub(super) check_promises: bool,
+    /// Of every core.
+    pub(super) hold_votes: bool,
 }
 
 impl Default for Options {
@@ -69,11 +71,13 @@ impl Default for Options {
             flush_percent: 20,
             log_tail_entries: 10_000,
             check_promises: true,
+            hold_votes: false,
         }
     }
 }
 
-const TICK_US: u64 = 10_000;
+pub(super) const TICK_US: u64 = 10_000;
+const TAP_MESSAGES_MAX: usize = 400;
 
 enum Event {
     Tick(NodeId, u64),
@@ -113,6 +117,8 @@ pub(super) struct Seen {
     pub(super) superseded: u64,
     pub(super) unknown: u64,
     pub(super) reads: u64,
+    /// Reads that were served, by ticket: when their core served them.
+    pub(super) served: BTreeMap<u64, u64>,
     pub(super) snapshots: u64,
     pub(super) crashes: u64,
     pub(super) changes: BTreeMap<u64, Result<(Index, Term), crate::ChangeError>>,
@@ -131,6 +137,8 @@ pub(super) struct Sim {
     /// Pairs that do not hear each other, each way separately.
     pub(super) cut: BTreeSet<(NodeId, NodeId)>,
     pub(super) seen: Seen,
+    /// The newest messages that were sent, lost ones included.
+    pub(super) tap: VecDeque<Message>,
     tickets: u64,
     pub(super) trace: u64,
 }
@@ -151,6 +159,7 @@ impl Sim {
             nodes: BTreeMap::new(),
             cut: BTreeSet::new(),
             seen: Seen::default(),
+            tap: VecDeque::new(),
             tickets: 0,
             trace: seed,
         }
@@ -179,6 +188,7 @@ impl Sim {
         let mut config = CoreConfig::new(node);
         (config.boot_nonce, config.log_tail_entries, config.timeout_seed) = (boot_nonce, tail, 7);
         config.promote_lag_entries = 4;
+        config.hold_votes = self.options.hold_votes;
         config.snapshot_report_ticks = 200;
         let core = Core::new(config, log, logger()).expect("what is durable can be opened");
         let applier = core.applier();
@@ -431,6 +441,10 @@ impl Sim {
         if self.options.check_promises {
             self.check_promise(node, &message);
         }
+        if self.tap.len() == TAP_MESSAGES_MAX {
+            self.tap.pop_front();
+        }
+        self.tap.push_back(message.clone());
         let copies = 1 + usize::from(self.rng.percent(self.options.double_percent) && message.snapshot.is_none());
         for _ in 0..copies {
             let lost = self.rng.percent(self.options.loss_percent);
@@ -494,13 +508,14 @@ impl Sim {
         ticket
     }
 
-    pub(super) fn read(&mut self, node: NodeId) {
+    pub(super) fn read(&mut self, node: NodeId) -> u64 {
         let ticket = self.ticket();
         let newest = self.seen.acked.values().copied().max().unwrap_or(0);
         self.input(node, |live| {
             live.reads.insert(ticket, newest);
             live.core.read(ticket);
         });
+        ticket
     }
 
     fn finish_reads(&mut self, node: NodeId, reads: Vec<(u64, Result<Index, crate::ReadError>)>) {
@@ -511,6 +526,7 @@ impl Sim {
                 assert!(index >= newest, "a read at {index} misses what was acknowledged at {newest}");
                 assert!(live.machine.applied().0 >= index, "a read is served when its index is applied");
                 self.seen.reads += 1;
+                self.seen.served.insert(ticket, self.now);
             }
         }
     }

@@ -6,6 +6,7 @@ use raftgrid_proto::v1::{
 };
 
 use crate::error::{Fault, Handled};
+use crate::keys;
 use crate::limits::{ASSIGNMENTS_MAX, ID_BYTES_MAX, TASK_DATA_BYTES_MAX};
 use crate::machine::Machine;
 use crate::mutant;
@@ -13,6 +14,7 @@ use crate::predicates::{eligible, fits};
 use crate::read;
 use crate::reply::{invalid, not_found, precondition, refuse, stale_lease};
 use crate::requests;
+use crate::rows::{Rows as _, Table};
 use crate::tables::TaskTable;
 use crate::text::{check_bytes, check_id, check_name, check_spec, encode, hash_parts, short_hex};
 
@@ -51,6 +53,8 @@ pub(crate) fn create(machine: &mut Machine<'_>, new: NewTask) -> Result<TaskRow,
         task: SingularPtrField::some(task),
         ..TaskRow::default()
     };
+    machine.rows.note_absent(Table::Task, &keys::number(row.sequence));
+    machine.rows.note_absent(Table::TaskByStatus, &keys::task_by_status(TaskStatus::PENDING, row.sequence));
     machine.meta.next_task_sequence += 1;
     TaskTable::put(machine, row)
 }

@@ -17,7 +17,9 @@ pub use jobs::{
     list_jobs, round_of, JobPage,
 };
 pub use nodes::{get_node, get_nodes, node_row, node_rows};
-pub use tasks::{get_task, list_tasks, task_row, task_rows, tasks_of_job, tasks_of_node, TaskFilter, TaskPage};
+pub use tasks::{
+    count_tasks, get_task, list_tasks, task_row, task_rows, tasks_of_job, tasks_of_node, TaskFilter, TaskPage,
+};
 
 use crate::keys;
 use crate::limits::PAGE_ROWS_MAX;

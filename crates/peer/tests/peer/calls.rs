@@ -1,3 +1,5 @@
+use std::sync::mpsc::channel;
+
 use raftgrid_peer::PeerClients;
 use raftgrid_replica::ports::{CallError, Peers};
 use raftgrid_replica::PROPOSE_PATH;
@@ -44,4 +46,32 @@ fn a_peer_without_an_address_was_sent_nothing() {
         let answer = clients.forward(node, PROPOSE_PATH, Vec::new(), PATIENCE);
         assert!(matches!(answer, Err(CallError::Unavailable(_))), "{node}: {answer:?}");
     }
+}
+
+/// What a replica hears that asks node 2 for a read index.
+fn ask(clients: &PeerClients) -> Result<u64, CallError> {
+    let (sender, answer) = channel();
+    clients.read_index(2, PATIENCE, Box::new(move |index| sender.send(index).expect("the test listens")));
+    answer.recv_timeout(PATIENCE).expect("every question is answered")
+}
+
+#[test]
+fn a_read_index_or_why_there_is_none_comes_back_as_it_was_said() {
+    let asked = |echo| {
+        let two = end("blue", 2, 0, Shelf::default(), echo);
+        ask(&PeerClients::new(two.env.clone(), identity("blue", 1), book(2, &two.address)))
+    };
+    assert_eq!(asked(Echo(Ok(vec![0; 7]))), Ok(7));
+    for error in [CallError::NotLeader { leader: 3 }, CallError::Exhausted("too many reads are waiting".to_owned())] {
+        assert_eq!(asked(Echo(Err(error.clone()))), Err(error));
+    }
+}
+
+#[test]
+fn a_question_to_whom_nobody_reaches_is_answered_too() {
+    let env = raftgrid_rpc::environment("asker");
+    let refused = ask(&PeerClients::new(env.clone(), identity("blue", 1), book(2, "127.0.0.1:1")));
+    assert!(matches!(refused, Err(CallError::Unavailable(_) | CallError::Unknown)), "{refused:?}");
+    let unknown = ask(&PeerClients::new(env, identity("blue", 1), book(3, "127.0.0.1:1")));
+    assert!(matches!(unknown, Err(CallError::Unavailable(_))), "{unknown:?}");
 }

@@ -70,6 +70,8 @@ pub struct Shelf {
     pub kept: Mutex<BTreeMap<String, BTreeMap<String, Vec<u8>>>>,
     pub lies: bool,
     pub refuses: bool,
+    /// Places that were begun for receiving.
+    pub begun: Mutex<u32>,
 }
 
 pub struct Files(pub Arc<Shelf>);
@@ -81,6 +83,7 @@ impl SnapshotFiles for Files {
         Ok(Box::new(Source { files, lies: self.0.lies }))
     }
     fn begin(&self, index: u64, term: u64) -> Result<Box<dyn SnapshotSink>, String> {
+        *self.0.begun.lock().expect("no panic under the lock") += 1;
         Ok(Box::new(Sink { shelf: self.0.clone(), index, term, files: BTreeMap::new() }))
     }
 }
@@ -269,6 +272,9 @@ impl Forwarding for Echo {
             answer.extend(batch);
             answer
         }));
+    }
+    fn read_index(&self, done: Callback<u64>) {
+        done(self.0.clone().map(|answer| answer.len() as u64));
     }
     fn call(&self, method: &str, _: &str, mut request: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send>> {
         request.extend(method.as_bytes());

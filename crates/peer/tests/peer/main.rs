@@ -5,4 +5,6 @@ mod calls;
 mod fragments;
 mod ground;
 mod messages;
+mod proxy;
+mod resume;
 mod snapshots;

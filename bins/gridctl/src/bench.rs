@@ -1,0 +1,250 @@
+//! `gridctl bench`: our control plane beside etcd, in one run, round by round in turn. A benchmark, never a test: it decides nothing.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{json, Value};
+
+use crate::bench_failover;
+use crate::bench_load::{Connections, Seen};
+use crate::bench_side::{Side, What};
+use crate::cli::{Bench, BenchFailover, BenchTask};
+use crate::context::{Context, Interrupt};
+use crate::failure::{Failure, Result};
+use crate::output::thousands;
+
+pub(crate) fn run(context: &Context, command: Bench) -> Result<()> {
+    match command {
+        Bench::Task(args) => task(context, &args),
+        Bench::Failover(args) => failover(context, &args),
+    }
+}
+
+/// What one side did in one round.
+struct Round {
+    seen: Seen,
+    cpu_seconds: f64,
+}
+
+/// Median with p10 and p90.
+struct Spread([f64; 3]);
+
+impl Spread {
+    fn of(figures: impl Iterator<Item = f64>) -> Self {
+        let mut figures: Vec<f64> = figures.collect();
+        figures.sort_by(f64::total_cmp);
+        let at = |share: f64| figures.get(((figures.len().max(1) - 1) as f64 * share).round() as usize).copied();
+        Self([0.5, 0.1, 0.9].map(|share| at(share).unwrap_or(f64::NAN)))
+    }
+
+    fn whole(&self) -> String {
+        let [median, p10, p90] = self.0.map(|figure| thousands(figure.max(0.0).round() as u128));
+        format!("{median} ({p10}–{p90})")
+    }
+
+    fn digits(&self, digits: usize) -> String {
+        let [median, p10, p90] = self.0;
+        format!("{median:.digits$} ({p10:.digits$}–{p90:.digits$})")
+    }
+
+    fn json(&self) -> Value {
+        json!({ "median": self.0[0], "p10": self.0[1], "p90": self.0[2] })
+    }
+}
+
+fn task(context: &Context, args: &BenchTask) -> Result<()> {
+    let clients = counts(&args.clients)?;
+    let interrupt = Interrupt::install()?;
+    let folder = folder(context)?;
+    let etcd = etcd_program(&args.etcd)?;
+    let mut results = Vec::new();
+    {
+        let sides = sides(folder.path(), etcd.as_deref(), false, &interrupt)?;
+        for side in &sides {
+            context.output.note(format_args!("{}: three processes, leader at {}", side.version, side.leader));
+        }
+        for count in &clients {
+            let rounds = alternate(&sides, *count, args, &interrupt)?;
+            for (side, rounds) in sides.iter().zip(rounds) {
+                results.push((side.what, *count, rounds));
+            }
+        }
+        for side in &sides {
+            context.output.note(format_args!(
+                "{}: {} MiB in memory at the end",
+                side.version,
+                side.memory_bytes() >> 20
+            ));
+        }
+    }
+    let fsyncs =
+        if args.fsyncs { fsyncs(folder.path(), etcd.as_deref(), &clients, args, &interrupt)? } else { Vec::new() };
+    show(context, args, &results, &fsyncs);
+    Ok(())
+}
+
+/// Where both sides keep their data until the end: below --dir, else where temporary files go.
+fn folder(context: &Context) -> Result<tempfile::TempDir> {
+    let parent = context.global.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let folder = tempfile::Builder::new().prefix("raftgrid-bench-").tempdir_in(&parent);
+    folder.map_err(|error| Failure::new(format!("{}: {error}", parent.display()), "--dir DIR"))
+}
+
+fn failover(context: &Context, args: &BenchFailover) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let (folder, etcd) = (folder(context)?, etcd_program(&args.etcd)?);
+    let (mut rows, mut json) = (Vec::new(), Vec::new());
+    for side in &mut sides(folder.path(), etcd.as_deref(), false, &interrupt)? {
+        let times = bench_failover::measure(side, args.kills, &interrupt)?;
+        let at = |share: f64| times.get(((times.len().max(1) - 1) as f64 * share).round() as usize).copied();
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| at(share).unwrap_or(f64::NAN));
+        let shown = [p50, p99, max].map(|ms| format!("{ms:.0}"));
+        rows.push([vec![side.version.clone(), times.len().to_string()], shown.to_vec()].concat());
+        json.push(json!({ "side": side.version, "kills": times.len(), "p50_ms": p50, "p99_ms": p99, "max_ms": max }));
+    }
+    let headers = ["side", "kills of the leader", "p50 ms", "p99 ms", "max ms"];
+    context.output.show(&headers, rows, &Value::Array(json));
+    Ok(())
+}
+
+fn counts(text: &str) -> Result<Vec<usize>> {
+    let numbers: std::result::Result<Vec<usize>, _> = text.split(',').map(|word| word.trim().parse()).collect();
+    match numbers {
+        Ok(numbers) if numbers.iter().all(|count| (1..=4_096).contains(count)) => Ok(numbers),
+        _ => Err(Failure::usage(format!("`{text}` is no list of numbers of clients"), "--clients 1,64,256")),
+    }
+}
+
+/// The etcd to measure beside: the one given, else that of PATH; None with `--etcd none`.
+fn etcd_program(word: &str) -> Result<Option<PathBuf>> {
+    if word == "none" {
+        return Ok(None);
+    }
+    let given = Path::new(word);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut all = std::env::split_paths(&path).map(|folder| folder.join(given)).chain([given.to_owned()]);
+    match all.find(|program| program.is_file()) {
+        Some(program) => Ok(Some(program)),
+        None => Err(Failure::new(
+            format!("{} is not installed", given.display()),
+            "apt install etcd-server, --etcd FILE, or --etcd none",
+        )),
+    }
+}
+
+fn sides(folder: &Path, etcd: Option<&Path>, traced: bool, interrupt: &Interrupt) -> Result<Vec<Side>> {
+    let env = raftgrid_rpc::environment("bench-probe");
+    let name = |what: &str| folder.join(format!("{what}-{}", if traced { "traced" } else { "plain" }));
+    let mut sides = vec![Side::raftgrid(&name("raftgrid"), traced, interrupt)?];
+    if let Some(program) = etcd {
+        sides.push(Side::etcd(&name("etcd"), program, &env, traced)?);
+    }
+    Ok(sides)
+}
+
+/// A B A B …; the rounds of each side. One short round of each before does not count.
+fn alternate(sides: &[Side], clients: usize, args: &BenchTask, interrupt: &Interrupt) -> Result<Vec<Vec<Round>>> {
+    let env = raftgrid_rpc::environment("bench");
+    let connections: Vec<Connections> =
+        sides.iter().map(|side| Connections::new(&env, &side.leader, clients)).collect();
+    let mut rounds: Vec<Vec<Round>> = sides.iter().map(|_| Vec::new()).collect();
+    for at in 0..=args.rounds {
+        for (side, (connections, rounds)) in sides.iter().zip(connections.iter().zip(&mut rounds)) {
+            interrupt.check()?;
+            let time = if at == 0 { Duration::from_millis(500) } else { Duration::from_secs(args.seconds) };
+            let cpu = side.cpu_seconds();
+            let (what, bytes) = (side.what, args.bytes);
+            let seen = connections.run(side.method(), clients, time, move || what.request(bytes))?;
+            let round = Round { seen, cpu_seconds: side.cpu_seconds() - cpu };
+            if at > 0 {
+                rounds.push(round);
+            }
+        }
+    }
+    Ok(rounds)
+}
+
+/// Fsyncs for 1,000 writes, of all three servers together: fresh clusters below strace, one round each.
+fn fsyncs(
+    folder: &Path,
+    etcd: Option<&Path>,
+    clients: &[usize],
+    args: &BenchTask,
+    interrupt: &Interrupt,
+) -> Result<Vec<(What, usize, f64)>> {
+    let env = raftgrid_rpc::environment("bench-fsync");
+    let mut found = Vec::new();
+    for side in sides(folder, etcd, true, interrupt)? {
+        for count in clients {
+            let connections = Connections::new(&env, &side.leader, *count);
+            let before = side.fsyncs();
+            let time = Duration::from_secs(args.seconds);
+            let (what, bytes) = (side.what, args.bytes);
+            let seen = connections.run(side.method(), *count, time, move || what.request(bytes))?;
+            found.push((side.what, *count, (side.fsyncs() - before) as f64 * 1_000.0 / seen.calls as f64));
+        }
+    }
+    Ok(found)
+}
+
+fn word(what: What) -> &'static str {
+    match what {
+        What::Raftgrid => "raftgrid task submit",
+        What::Etcd => "etcd put",
+    }
+}
+
+fn show(context: &Context, args: &BenchTask, results: &[(What, usize, Vec<Round>)], fsyncs: &[(What, usize, f64)]) {
+    context.output.note(format_args!(
+        "{} B each, to the leader; {} rounds of {} s in turn; median (p10–p90)",
+        args.bytes, args.rounds, args.seconds
+    ));
+    let (mut rows, mut json) = (Vec::new(), Vec::new());
+    for (what, clients, rounds) in results {
+        let rate = Spread::of(rounds.iter().map(|round| round.seen.rate()));
+        let p50 = Spread::of(rounds.iter().map(|round| round.seen.latency_ms(0.5)));
+        let p99 = Spread::of(rounds.iter().map(|round| round.seen.latency_ms(0.99)));
+        let cpu = Spread::of(rounds.iter().map(|round| round.cpu_seconds * 1_000.0 / round.seen.calls.max(1) as f64));
+        let other = results.iter().find(|(other, count, _)| *other == What::Etcd && count == clients);
+        // Round by round: what slows both down cancels out.
+        let ratio = other.filter(|_| *what == What::Raftgrid).map(|(_, _, others)| {
+            Spread::of(rounds.iter().zip(others).map(|(ours, theirs)| ours.seen.rate() / theirs.seen.rate()))
+        });
+        let synced = fsyncs.iter().find(|(side, count, _)| side == what && count == clients);
+        rows.push(vec![
+            word(*what).to_owned(),
+            clients.to_string(),
+            rate.whole(),
+            ratio.as_ref().map(|ratio| ratio.digits(2)).unwrap_or_default(),
+            p50.digits(2),
+            p99.digits(2),
+            cpu.digits(3),
+            synced.map(|(_, _, count)| format!("{count:.0}")).unwrap_or_default(),
+        ]);
+        json.push(json!({
+            "side": word(*what), "clients": clients, "per_second": rate.json(), "ratio_to_etcd": ratio.map(|it| it.json()),
+            "p50_ms": p50.json(), "p99_ms": p99.json(), "cpu_seconds_per_1000": cpu.json(),
+            "fsyncs_per_1000": synced.map(|(_, _, count)| count),
+        }));
+    }
+    let headers = ["side", "clients", "writes/s", "× etcd", "p50 ms", "p99 ms", "cpu s per 1,000", "fsyncs per 1,000"];
+    context.output.show(&headers, rows, &Value::Array(json));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_clients_are_a_list() {
+        assert_eq!(counts("1, 64,256").expect("it is one"), [1, 64, 256]);
+        assert!(counts("").is_err() && counts("0").is_err() && counts("1,x").is_err());
+    }
+
+    #[test]
+    fn a_spread_is_the_middle_and_its_edges() {
+        let spread = Spread::of((1..=11).map(f64::from));
+        assert_eq!(spread.whole(), "6 (2–10)");
+        assert_eq!(spread.digits(1), "6.0 (2.0–10.0)");
+    }
+}
