@@ -2,6 +2,7 @@
 
 mod harness;
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 
 use harness::{wait_for, Cluster, Process};
@@ -115,4 +116,34 @@ fn an_http_address_that_was_asked_for_must_be_free_and_none_is_needed() {
     cluster.replicas[0].process = Some(Process::start(&mut command, &cluster.log(0)));
     cluster.leader();
     assert!(cluster.try_http(0, "/healthz").is_none(), "the port was turned off");
+}
+
+/// Names of metrics in a text, without the endings of a histogram's lines.
+fn names(text: &str) -> BTreeSet<String> {
+    let word = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    text.split(word).filter(|name| name.starts_with("raftgrid_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_table_of_metrics_in_the_manual_is_the_table_of_metrics() {
+    let cluster = Cluster::start(3, &[]);
+    submit(&cluster, 1);
+    let mut served = BTreeSet::new();
+    for at in 0..3 {
+        // The port counts its first answer when it has given it.
+        cluster.metrics(at);
+        let text = cluster.metrics(at).0;
+        let typed = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        served.extend(typed.map(str::to_owned));
+    }
+    let manual =
+        std::fs::read_to_string(harness::checkout().join("docs/operations.md")).expect("it is in the checkout");
+    let (_, section) = manual.split_once("## Metrics and health").expect("the manual has the section");
+    let documented = names(section.split("\n## ").next().unwrap_or_default());
+    let hidden: Vec<_> = served.difference(&documented).collect();
+    assert!(hidden.is_empty(), "served and not in docs/operations.md: {hidden:?}");
+    // Counted from the first refusal on.
+    let invented: Vec<_> =
+        documented.difference(&served).filter(|name| *name != "raftgrid_proposals_refused_total").collect();
+    assert!(invented.is_empty(), "in docs/operations.md and not served: {invented:?}");
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use protobuf::ProtobufEnum;
 use raftgrid_manifest::{views, Rows, RowsError};
 use raftgrid_proto::v1::{JobPhase, NodeStatus, TaskStatus};
 use raftgrid_telemetry::Registry;
@@ -47,16 +48,17 @@ struct Counts {
 impl Counts {
     fn of(rows: &dyn Rows) -> Result<Self, RowsError> {
         let mut counts = Self::default();
-        for status in
-            [TaskStatus::PENDING, TaskStatus::ASSIGNED, TaskStatus::RUNNING, TaskStatus::COMPLETED, TaskStatus::FAILED]
-        {
-            counts.tasks.insert(of_task(status), views::count_tasks(rows, status)?);
+        for status in TaskStatus::values() {
+            counts.tasks.insert(of_task(*status), views::count_tasks(rows, *status)?);
         }
-        for status in [NodeStatus::HEALTHY, NodeStatus::UNHEALTHY, NodeStatus::UNKNOWN] {
-            counts.nodes.insert(of_node(status), 0);
+        for status in NodeStatus::values() {
+            counts.nodes.insert(of_node(*status), 0);
         }
         for row in views::node_rows(rows)? {
             *counts.nodes.entry(of_node(row.get_node().get_status())).or_default() += 1;
+        }
+        for phase in JobPhase::values() {
+            counts.jobs.insert(of_job(*phase), 0);
         }
         views::job_rows(rows, |row| {
             *counts.jobs.entry(of_job(row.get_job().get_phase())).or_default() += 1;
