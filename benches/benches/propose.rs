@@ -31,7 +31,10 @@ fn full_pipeline(leader: &RaftHandle, commands: &[Bytes], under_way: usize, time
             let tokens = tokens.clone();
             let command = commands[asked as usize % commands.len()].clone();
             asked += 1;
-            leader.propose(command, Box::new(move |outcome| drop(tokens.send(outcome.is_ok()))));
+            leader.propose(
+                command,
+                Box::new(move |outcome| tokens.send(outcome.is_ok()).expect("the feeder waits for all")),
+            );
         }
     }
     for _ in 0..under_way {

@@ -61,7 +61,7 @@ impl Observer for Wires {
     fn changed(&mut self, _status: &Status) {}
 }
 
-pub fn run(dir: &Path, steps: &[i64]) -> Result<i64, Box<dyn std::error::Error>> {
+pub(crate) fn run(dir: &Path, steps: &[i64]) -> Result<i64, Box<dyn std::error::Error>> {
     let (nodes, wires, mut runners) = ([1, 2, 3], Wires::default(), Vec::new());
     for node in nodes {
         let mode = Found { cluster_id: "counter".to_owned(), node_id: node, founders: nodes.to_vec() };
