@@ -75,7 +75,7 @@ fn add(wires: &Wires, step: i64) -> Result<(NodeId, i64), ProposeError> {
 }
 
 /// Adds 1, 2 and 3, and stops the leader before the 3; the value.
-pub fn run() -> Result<i64, Box<dyn std::error::Error>> {
+pub(crate) fn run() -> Result<i64, Box<dyn std::error::Error>> {
     let (nodes, wires, mut runners) = ([1, 2, 3], Wires::default(), BTreeMap::new());
     for node in nodes {
         let (log, _) = MemoryDisk::founded(&nodes).open();

@@ -29,7 +29,12 @@ impl<L: LogStore, T: Transport, O: Observer> RaftThread<L, T, O> {
             let now = Instant::now();
             if now >= next_tick {
                 self.turn.tick();
-                next_tick = now + tick;
+                // From when it was due, not from now: being woken a little late each time must not make elections a third longer. Of ticks
+                // that were missed altogether one is made.
+                next_tick += tick;
+                if next_tick <= now {
+                    next_tick = now + tick;
+                }
             }
             if let Err(error) = self.turn.turn() {
                 die(&self.logger, &error.to_string());
