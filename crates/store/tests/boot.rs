@@ -268,14 +268,14 @@ fn a_log_without_an_identity_or_without_its_tables_is_refused() {
     let spoiled = machine.stopped(common::Crash::Kill);
     fs::remove_dir_all(spoiled.dir().join(state)).unwrap();
     assert!(matches!(spoiled.open(found(2, &[1, 2, 3])), Err(StoreError::Damaged { .. })));
-    for text in ["", "{", "{\"format\":1}", "[]"] {
+    for text in ["", "{", "{\"format\":1}", "{\"format\":2}", "[]"] {
         let spoiled = machine.stopped(common::Crash::Kill);
         fs::write(spoiled.dir().join("identity"), text).unwrap();
         assert!(matches!(spoiled.open(found(2, &[1, 2, 3])), Err(StoreError::Damaged { .. })), "{text:?}");
     }
     let newer = machine.stopped(common::Crash::Kill);
-    fs::write(newer.dir().join("identity"), "{\"format\":2,\"shape\":\"unknown\"}").unwrap();
-    assert!(matches!(newer.open(found(2, &[1, 2, 3])), Err(StoreError::NewerFormat { found: 2, .. })));
+    fs::write(newer.dir().join("identity"), "{\"format\":3,\"shape\":\"unknown\"}").unwrap();
+    assert!(matches!(newer.open(found(2, &[1, 2, 3])), Err(StoreError::NewerFormat { found: 3, .. })));
 }
 
 #[test]
