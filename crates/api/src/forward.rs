@@ -7,6 +7,7 @@ use std::sync::Arc;
 use grpcio::{RpcStatus, RpcStatusCode};
 use protobuf::Message;
 use raftgrid_proto::v1::ForwardResponse;
+use raftgrid_replica::ports::CallError;
 use raftgrid_rpc::status::status;
 
 use crate::calls::{BoxFuture, Dispatch};
@@ -35,9 +36,11 @@ pub(crate) async fn to_node(core: &Arc<Core>, node: u64, path: &'static str, req
     core.metrics.forwarded.inc();
     let peers = core.ports.peers.clone();
     let answer = core.forwards.run(move || peers.forward(node, path, request, limits::FORWARD_TIMEOUT)).await?;
-    let envelope = answer.map_err(|error| match Failure::from(error) {
-        Failure::NotLeader { .. } => Failure::Unavailable("leadership is moving; try again".to_owned()),
-        other => other,
+    let envelope = answer.map_err(|error| match error {
+        CallError::NotLeader { .. } => Failure::Unavailable("leadership is moving; try again".to_owned()),
+        // What the call itself is refused for stands in the envelope: this replica is refused at the other's door.
+        CallError::Precondition(why) => Failure::Unavailable(why),
+        other => other.into(),
     })?;
     let mut envelope = ForwardResponse::parse_from_bytes(&envelope).map_err(internal)?;
     match envelope.get_status() {

@@ -157,6 +157,8 @@ impl Proposals {
                 Ok(replies) => decode_replies(&replies),
                 // A forwarded batch is never forwarded again.
                 Err(CallError::NotLeader { .. }) => Err(CallError::Unavailable("leadership is changing".to_owned())),
+                // The leader refuses this replica, not the caller.
+                Err(CallError::Precondition(why)) => Err(CallError::Unavailable(why)),
                 Err(error) => Err(error),
             });
         }));

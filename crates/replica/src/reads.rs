@@ -238,6 +238,8 @@ impl Reads {
             CallError::NotLeader { .. } => CallError::NotLeader { leader },
             // Nothing was changed by asking.
             CallError::Unknown => CallError::Unavailable("the leader did not answer in time".to_owned()),
+            // The leader refuses this replica (its disk was lost, say). The caller did nothing wrong: others will serve him.
+            CallError::Precondition(why) => CallError::Unavailable(why),
             other => other,
         };
         for read in batch {

@@ -214,6 +214,7 @@ fn without_an_answer_and_without_another_leader_the_reader_is_told_to_try_again(
     for (error, told) in [
         (CallError::Unknown, CallError::Unavailable("the leader did not answer in time".to_owned())),
         (CallError::NotLeader { leader: 3 }, CallError::NotLeader { leader: 2 }),
+        (CallError::Precondition("another store".to_owned()), CallError::Unavailable("another store".to_owned())),
     ] {
         world.read("a", Freshness::Linearizable);
         world.answer(Err(error));
