@@ -58,7 +58,8 @@ fn rest(stream: &mut TcpStream) -> String {
 
 fn ask(address: SocketAddr, method: &str, path: &str) -> String {
     let mut stream = connect(address);
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: here\r\n\r\n").expect("it is sent");
+    // A port that closed at once resets what is still written: then there is no answer to read either.
+    let _ = write!(stream, "{method} {path} HTTP/1.1\r\nHost: here\r\n\r\n");
     rest(&mut stream)
 }
 
