@@ -29,7 +29,7 @@ pub const SNAPSHOTS_SENT_MAX: usize = 4;
 /// A snapshot's stream in which no chunk moves for so long is broken off; it goes on in another one.
 pub const SNAPSHOT_STALL: Duration = Duration::from_secs(10);
 /// Attempts at a snapshot in a row that moved no byte; then raft hears that it failed.
-pub const SNAPSHOT_TRIES: u32 = 3;
+pub const SNAPSHOT_TRIES: u32 = 5;
 /// Pause before the next attempt.
 pub const SNAPSHOT_PAUSE: Duration = Duration::from_millis(200);
 /// Longest wait for an answer to the question how far a snapshot came.

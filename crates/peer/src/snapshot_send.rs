@@ -117,7 +117,8 @@ fn transfer(
         if in_vain >= limits::SNAPSHOT_TRIES || deadline <= Instant::now() {
             return Err(why);
         }
-        std::thread::park_timeout(limits::SNAPSHOT_PAUSE);
+        // Longer each time: the peer may not have noticed yet that the last stream is gone, and takes one at a time.
+        std::thread::park_timeout(limits::SNAPSHOT_PAUSE * 2_u32.pow(in_vain - 1));
     }
 }
 

@@ -166,8 +166,12 @@ impl<D: Disk> SnapshotShelf<D> {
     /// Takes a snapshot that was sent before off the shelf if it is damaged: it would be sent again and again, and no other one made in its
     /// place as long as nothing new is applied.
     fn check_again(&self, name: &str) -> Result<(), StoreError> {
-        if self.state().sent.insert(name.to_owned()) {
-            return Ok(());
+        {
+            let mut state = self.state();
+            let on_shelf = state.kept.iter().any(|snapshot| snapshot.name == name);
+            if !on_shelf || state.sent.insert(name.to_owned()) {
+                return Ok(());
+            }
         }
         let Inner { disk, layout, .. } = &*self.inner;
         let Err(error) = disk.verify_state(&layout.snapshot(name)) else { return Ok(()) };
