@@ -96,10 +96,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     replica.follow_members(Arc::new(move |members| {
         for row in members {
             book.set(row.node_id, row.raft_address.clone());
-            if !row.store_uuid.is_empty() {
-                // One that is known by another store is refused at the door, which says so.
-                let _ = met.meet(row.node_id, &row.store_uuid);
-            }
+            met.learn(row.node_id, &row.store_uuid);
         }
         if let Some(replica) = own.upgrade() {
             replica.announce_store(members, &store);

@@ -47,6 +47,8 @@ pub trait KnownStores: Send + Sync {
     /// Notes the store of a node that is not known; fails with the reason if it is known by another one, or cannot be noted. May wait for
     /// the disk, once for each node.
     fn meet(&self, node: NodeId, store_uuid: &[u8]) -> Result<(), String>;
+    /// What the replicated rows say of a node; it stands if the node is not known. Never waits.
+    fn learn(&self, node: NodeId, store_uuid: &[u8]);
 }
 
 /// Refusals that are remembered so that each is logged once.
@@ -134,6 +136,7 @@ mod tests {
                 Err("another store".to_owned())
             }
         }
+        fn learn(&self, _node: NodeId, _store_uuid: &[u8]) {}
     }
 
     #[test]

@@ -18,6 +18,13 @@ impl<D: Disk> DurableStores<D> {
 }
 
 impl<D: Disk> KnownStores for DurableStores<D> {
+    fn learn(&self, node: NodeId, store_uuid: &[u8]) {
+        // A row without a store, or with a malformed one, says nothing.
+        if let Ok(store) = <[u8; 16]>::try_from(store_uuid) {
+            self.stores.learn(node, store);
+        }
+    }
+
     fn meet(&self, node: NodeId, store_uuid: &[u8]) -> Result<(), String> {
         let store = <[u8; 16]>::try_from(store_uuid).map_err(|_| format!("node {node} does not say its store"))?;
         match self.stores.meet(node, store).map_err(|error| error.to_string())? {

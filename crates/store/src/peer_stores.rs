@@ -30,6 +30,8 @@ pub struct PeerStores<D: Disk> {
     disk: D,
     layout: Layout,
     stores: Arc<Mutex<BTreeMap<NodeId, Uuid>>>,
+    /// Whoever writes the file.
+    writing: Arc<Mutex<()>>,
 }
 
 /// What came of looking a store up.
@@ -62,25 +64,37 @@ impl<D: Disk> PeerStores<D> {
                 parsed.map_err(|error| damaged(error.to_string()))?
             }
         };
-        Ok(Self { disk, layout, stores: Arc::new(Mutex::new(stores)) })
+        Ok(Self { disk, layout, stores: Arc::new(Mutex::new(stores)), writing: Arc::default() })
+    }
+
+    /// Takes over what the state tables say of a node that is not known here. Not written: the tables are durable, and are asked again at
+    /// every start. Does not wait for the disk, nor for whoever writes.
+    pub fn learn(&self, node: NodeId, store_uuid: [u8; 16]) {
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        if stores.len() < MEMBERS_MAX {
+            stores.entry(node).or_insert(Uuid::from_bytes(store_uuid));
+        }
     }
 
     /// Looks `store_uuid` up as that of `node`. A node that is not known is noted first: when this answers `Known` it survives a power cut.
     pub fn meet(&self, node: NodeId, store_uuid: [u8; 16]) -> Result<Acquaintance, StoreError> {
         let store = Uuid::from_bytes(store_uuid);
         // Held over the write: two first streams of one node must not both be the first.
-        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match stores.get(&node) {
             Some(known) if *known == store => return Ok(Acquaintance::Known),
             Some(_) => return Ok(Acquaintance::Other),
             None if stores.len() >= MEMBERS_MAX => return Ok(Acquaintance::Full),
             None => {}
         }
-        let mut next = stores.clone();
+        let mut next = stores;
         next.insert(node, store);
         self.write(&next)?;
-        *stores = next;
-        Ok(Acquaintance::Known)
+        // The tables may have said another one meanwhile: then that one stands.
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = stores.entry(node).or_insert(store);
+        Ok(if *known == store { Acquaintance::Known } else { Acquaintance::Other })
     }
 
     fn write(&self, stores: &BTreeMap<NodeId, Uuid>) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use common::{advance, append, apply_to, found, join, mark_of, voters, Machine, RocksMachine, SimMachine};
 use raftgrid_driver::{HardState, LogBatch, LogReader, LogStore, SnapshotAnswer, Syncer};
 use raftgrid_manifest::{Rows, Table};
-use raftgrid_store::{BootMode, Disk, Store, StoreError, LOST_LOG};
+use raftgrid_store::{Acquaintance, BootMode, Disk, Store, StoreError, LOST_LOG};
 
 fn founding_writes_the_base<M: Machine>() {
     let machine = M::new();
@@ -312,4 +312,18 @@ fn batches_that_break_the_rules_of_the_log_are_refused_and_change_nothing() {
     let reader = booted.log.reader();
     assert_eq!((reader.first_index(), reader.last_index(), booted.log.hard_state().term), (2, 10, 3));
     booted.log.write(entries(&[(11, 3)])).unwrap();
+}
+
+#[test]
+fn a_store_that_was_met_is_known_after_a_restart_and_one_that_the_rows_say_is_not_replaced() {
+    let machine = SimMachine::new();
+    let booted = machine.open(found(2, &[1, 2, 3])).unwrap();
+    booted.peer_stores.learn(3, [3; 16]);
+    assert_eq!(booted.peer_stores.meet(3, [9; 16]).unwrap(), Acquaintance::Other);
+    assert_eq!(booted.peer_stores.meet(1, [1; 16]).unwrap(), Acquaintance::Known);
+    booted.peer_stores.learn(1, [8; 16]);
+    drop(booted);
+    let booted = machine.open(found(2, &[1, 2, 3])).unwrap();
+    assert_eq!(booted.peer_stores.meet(1, [8; 16]).unwrap(), Acquaintance::Other);
+    assert_eq!(booted.peer_stores.meet(1, [1; 16]).unwrap(), Acquaintance::Known);
 }

@@ -296,6 +296,10 @@ impl KnownStores for Met {
             Err(format!("node {node} speaks from another store than before"))
         }
     }
+
+    fn learn(&self, node: NodeId, store_uuid: &[u8]) {
+        self.0.lock().expect("no panic under the lock").entry(node).or_insert_with(|| store_uuid.to_vec());
+    }
 }
 
 /// The receiving end: node `node` of cluster `cluster`.
