@@ -1,10 +1,11 @@
 //! How a replica is put together: the same for one on threads and one that is run by hand.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use raftgrid_blob::FragmentStore;
-use raftgrid_driver::{Observer, RaftHandle, Status};
+use raftgrid_driver::{Observer, RaftHandle, Role, Status};
 use raftgrid_manifest::views;
 use raftgrid_store::{Booted, Disk, RaftLog};
 use slog::Logger;
@@ -70,10 +71,12 @@ pub(crate) struct Wakes {
     leader: LeaderInbox,
     contact: Contact,
     clock: Arc<dyn Clock>,
+    leads: Arc<AtomicBool>,
 }
 
 impl Observer for Wakes {
-    fn changed(&mut self, _status: &Status) {
+    fn changed(&mut self, status: &Status) {
+        self.leads.store(status.role == Role::Leader, Ordering::SeqCst);
         self.leader.look();
     }
 
@@ -113,7 +116,9 @@ pub(crate) fn assemble<D: Disk, R>(
     let lease_ms = config.driver.lease_ms;
     let away_ms = if cluster_time_ms == 0 { 0 } else { clock.wall_ms().saturating_sub(cluster_time_ms) };
     let contact = Contact::new(clock.boottime_ms(), away_ms);
-    let wakes = Wakes { leader: leader.clone(), contact: contact.clone(), clock: clock.clone() };
+    let leads = Arc::new(AtomicBool::new(false));
+    let wakes =
+        Wakes { leader: leader.clone(), contact: contact.clone(), clock: clock.clone(), leads: leads.clone() };
     let (handle, runner) = start(config.driver, booted.log, machine, wakes)?;
     let proposals = Arc::new(Proposals {
         handle: handle.clone(),
@@ -146,7 +151,12 @@ pub(crate) fn assemble<D: Disk, R>(
     });
     let backoff = Backoff::new(config.control.clone(), views.clone());
     let tap = leader.clone();
-    ring.tap(Box::new(move || tap.look()));
+    // Waking a thread for each entry costs a follower as much as applying it; leadership begins with a look of its own.
+    ring.tap(Box::new(move |_| {
+        if leads.load(Ordering::SeqCst) {
+            tap.look();
+        }
+    }));
     let shell = Shell::new(
         LeaderLoop {
             config: config.control,

@@ -1,5 +1,6 @@
 //! Deletes bytes that the manifest gave up. Follows the ring; one thread a replica.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -10,6 +11,7 @@ use raftgrid_manifest::{views, Table};
 use raftgrid_proto::v1::{ArtifactRow, ArtifactState};
 use slog::{warn, Logger};
 
+use crate::limits::RING_EVENTS_MAX;
 use crate::ring::{Ring, Since};
 use crate::views::Views;
 
@@ -25,6 +27,9 @@ pub(crate) struct Janitor {
     pub logger: Logger,
 }
 
+/// Publications without an artifact after which the janitor moves on nonetheless: whoever stands still falls out of the ring.
+const PASSED_MAX: usize = RING_EVENTS_MAX / 16;
+
 /// Ends the thread when it is dropped.
 pub(crate) struct JanitorStop(#[allow(dead_code, reason = "the thread ends when this sender is gone")] Sender<()>);
 
@@ -38,9 +43,15 @@ pub(crate) struct Rounds {
 /// Ties the janitor to the ring.
 pub(crate) fn rounds(janitor: Janitor) -> Rounds {
     let (wake, woken) = bounded(1);
-    janitor.ring.tap(Box::new(move || {
-        // One pending wake is enough.
-        let _ = wake.try_send(());
+    let since_woken = AtomicUsize::new(0);
+    janitor.ring.tap(Box::new(move |changes| {
+        let passed = since_woken.fetch_add(1, Ordering::Relaxed);
+        let concerns = changes.is_empty() || changes.iter().any(|change| change.table == Table::Artifact);
+        if concerns || passed >= PASSED_MAX {
+            since_woken.store(0, Ordering::Relaxed);
+            // One pending wake is enough.
+            let _ = wake.try_send(());
+        }
     }));
     Rounds { janitor, position: 0, woken }
 }

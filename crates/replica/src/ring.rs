@@ -24,6 +24,8 @@ pub(crate) struct Event {
 pub(crate) type Interest = Vec<(Table, Vec<u8>)>;
 
 type Woken = Box<dyn FnOnce(u64) + Send>;
+/// Called with the changes of each publication; none: the tables were replaced.
+type Tap = Box<dyn Fn(&[Change]) + Send>;
 
 struct Waiter {
     interest: Option<Interest>,
@@ -40,7 +42,7 @@ struct State {
     last: u64,
     waiters: BTreeMap<u64, Waiter>,
     next_waiter: u64,
-    taps: Vec<Box<dyn Fn() + Send>>,
+    taps: Vec<Tap>,
 }
 
 /// What happened since a position.
@@ -65,8 +67,8 @@ impl Ring {
         Self { state: Arc::new(Mutex::new(state)), timer }
     }
 
-    /// `tap` is called after each publication; it must only set a flag or send to a channel.
-    pub(crate) fn tap(&self, tap: Box<dyn Fn() + Send>) {
+    /// `tap` is called after each publication with its changes; it must only look at them, set a flag or send to a channel.
+    pub(crate) fn tap(&self, tap: Tap) {
         self.lock().taps.push(tap);
     }
 
@@ -90,7 +92,7 @@ impl Ring {
             state.dropped = oldest.position;
         }
         for tap in &state.taps {
-            tap();
+            tap(state.events.back().map_or(&[], |event| &event.changes));
         }
         drop(state);
         self.wake(woken, position);
@@ -105,7 +107,7 @@ impl Ring {
         state.last = position;
         let woken: Vec<Waiter> = std::mem::take(&mut state.waiters).into_values().collect();
         for tap in &state.taps {
-            tap();
+            tap(&[]);
         }
         drop(state);
         self.wake(woken, position);
