@@ -10,6 +10,7 @@ mod fragments;
 mod hedge;
 mod hello;
 mod known;
+mod lane;
 pub mod limits;
 mod link;
 mod metrics;

@@ -1,4 +1,4 @@
-//! The stream of Raft messages to one peer, on a thread and a connection of its own.
+//! Opens the stream of Raft messages to one peer, and learns why one broke, on a thread of its own. The messages go through the lane.
 //!
 //! A stream that breaks is opened again at the address that the book has by then. A frame that met a dead stream is sent once more on the
 //! new one (raft takes duplicates); after that it is dropped, and raft hears that the peer is unreachable.
@@ -6,10 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use futures::executor::block_on;
-use futures::SinkExt;
-use grpcio::{CallOption, Client, ClientCStreamReceiver, ClientCStreamSender, Environment, RpcStatusCode, WriteFlags};
+use grpcio::{CallOption, Client, ClientCStreamReceiver, ClientCStreamSender, Environment, RpcStatusCode};
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::{RaftDone, RaftFrame};
 use raftgrid_rpc::methods::PEER_RAFT;
@@ -17,9 +15,8 @@ use slog::{info, warn, Logger};
 
 use crate::book::AddressBook;
 use crate::hello::Identity;
+use crate::lane::{Lane, News};
 use crate::limits;
-use crate::metrics::LinkMetrics;
-use crate::outbox::Outbox;
 use crate::raft::RaftSeat;
 
 /// What a link is made of.
@@ -29,79 +26,72 @@ pub(crate) struct Link {
     pub(crate) to: NodeId,
     pub(crate) book: Arc<AddressBook>,
     pub(crate) seat: RaftSeat,
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) metrics: LinkMetrics,
+    pub(crate) lane: Arc<Lane>,
     pub(crate) logger: Logger,
 }
 
+/// The thread's end of an open stream.
 struct Stream {
-    sender: ClientCStreamSender<RaftFrame>,
     receiver: ClientCStreamReceiver<RaftDone>,
     /// Holds the connection.
     _client: Client,
-    greeted: bool,
 }
 
 impl Link {
-    /// The body of the thread `peer-<node>`; ends when the outbox is closed.
+    /// The body of the thread `peer-<node>`; ends when the lane is closed.
     pub(crate) fn run(self) {
         let mut stream: Option<Stream> = None;
         let mut reports = Reports::default();
         let mut pause = limits::RECONNECT_PAUSE_MIN;
-        while let Some(frame) = self.outbox.take() {
-            self.metrics.waiting.set(self.outbox.len() as f64);
-            let was_open = stream.is_some();
-            let mut sent = self.send(&mut stream, &frame);
-            if was_open && matches!(sent, Sent::Broken) {
-                sent = self.send(&mut stream, &frame);
-            }
-            reports.note(&self, &sent);
-            match sent {
-                Sent::Done => {
-                    self.metrics.messages.add(frame.len() as u64);
-                    self.metrics.bytes.add(frame.iter().map(|message| message.len() as u64).sum());
+        loop {
+            let failed = match self.lane.next() {
+                News::Closed => break,
+                News::Delivered => {
+                    reports.note(&self, &Sent::Done);
                     pause = limits::RECONNECT_PAUSE_MIN;
                     continue;
                 }
-                Sent::Broken => {}
-                Sent::Refused(_) => pause = limits::RECONNECT_PAUSE_MAX,
+                News::Wanted => match self.open() {
+                    Some((sender, opened)) => {
+                        stream = Some(opened);
+                        self.lane.install(sender, self.identity.hello(self.to));
+                        continue;
+                    }
+                    None => Sent::Broken,
+                },
+                News::Broken { delivered } => match self.why(stream.take()) {
+                    // It served for a while: what was on its way is tried on a new one at once.
+                    Sent::Broken if delivered => {
+                        self.lane.pump();
+                        continue;
+                    }
+                    why => why,
+                },
+            };
+            reports.note(&self, &failed);
+            if matches!(failed, Sent::Refused(_)) {
+                pause = limits::RECONNECT_PAUSE_MAX;
             }
-            self.metrics.dropped.add((frame.len() + self.outbox.clear()) as u64);
-            self.metrics.waiting.set(0.0);
-            if self.outbox.closed_within(pause) {
+            self.lane.drop_waiting();
+            if self.lane.closed_within(pause) {
                 break;
             }
             pause = (pause * 2).min(limits::RECONNECT_PAUSE_MAX);
+            self.lane.pump();
         }
     }
 
-    /// Sends a frame, on a new stream if there is none. On failure there is none afterwards.
-    fn send(&self, stream: &mut Option<Stream>, messages: &[Bytes]) -> Sent {
-        if stream.is_none() {
-            *stream = self.open();
-        }
-        let Some(mut open) = stream.take() else { return Sent::Broken };
-        let mut frame = RaftFrame::new();
-        if !open.greeted {
-            frame.set_hello(self.identity.hello(self.to));
-            open.greeted = true;
-        }
-        frame.set_messages(messages.iter().map(|message| message.to_vec()).collect());
-        if block_on(open.sender.send((frame, WriteFlags::default()))).is_ok() {
-            *stream = Some(open);
-            return Sent::Done;
-        }
-        // A peer that refuses says why in the status of the call; one that is gone leaves none.
-        open.sender.cancel();
-        match block_on(open.receiver) {
-            Err(grpcio::Error::RpcFailure(status)) if status.code() == RpcStatusCode::FAILED_PRECONDITION => {
+    /// A peer that refuses says why in the status of the call; one that is gone leaves none.
+    fn why(&self, stream: Option<Stream>) -> Sent {
+        match stream.map(|stream| block_on(stream.receiver)) {
+            Some(Err(grpcio::Error::RpcFailure(status))) if status.code() == RpcStatusCode::FAILED_PRECONDITION => {
                 Sent::Refused(status.message().to_owned())
             }
             _ => Sent::Broken,
         }
     }
 
-    fn open(&self) -> Option<Stream> {
+    fn open(&self) -> Option<(ClientCStreamSender<RaftFrame>, Stream)> {
         let address = self.book.get(self.to)?;
         let channel = raftgrid_rpc::channel(&self.env, &address);
         if !block_on(channel.wait_for_connected(limits::CONNECT_TIMEOUT)) {
@@ -109,7 +99,7 @@ impl Link {
         }
         let client = Client::new(channel);
         let (sender, receiver) = client.client_streaming(&PEER_RAFT.method, CallOption::default()).ok()?;
-        Some(Stream { sender, receiver, _client: client, greeted: false })
+        Some((sender, Stream { receiver, _client: client }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The bounded queue in front of one peer. Putting never waits; what does not fit is refused.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -18,7 +18,6 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
-    filled: Condvar,
 }
 
 impl Outbox {
@@ -33,17 +32,13 @@ impl Outbox {
         }
         state.bytes += message.len();
         state.messages.push_back(message);
-        self.filled.notify_one();
         true
     }
 
-    /// The messages of the next frame, in order; waits for one. None: closed.
+    /// The messages of the next frame, in order. None: there are none, or it is closed.
     pub(crate) fn take(&self) -> Option<Vec<Bytes>> {
         let mut state = self.lock();
-        while state.messages.is_empty() && !state.closed {
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        if state.closed {
+        if state.closed || state.messages.is_empty() {
             return None;
         }
         let mut frame = Vec::new();
@@ -65,11 +60,13 @@ impl Outbox {
         self.lock().messages.len()
     }
 
-    /// Waits until it is closed, or for `time`; true: closed.
-    pub(crate) fn closed_within(&self, time: std::time::Duration) -> bool {
-        let state = self.lock();
-        let waited = self.filled.wait_timeout_while(state, time, |state| !state.closed);
-        waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    /// Puts the messages of a frame back to the front.
+    pub(crate) fn put_back(&self, frame: Vec<Bytes>) {
+        let mut state = self.lock();
+        for message in frame.into_iter().rev() {
+            state.bytes += message.len();
+            state.messages.push_front(message);
+        }
     }
 
     /// Drops what waits: it is old by the time there is a connection again, and raft sends anew. How many.
@@ -83,7 +80,6 @@ impl Outbox {
 
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-        self.filled.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -105,6 +101,10 @@ mod tests {
         assert_eq!(taken, limits::OUTBOX_MESSAGES_MAX);
         assert_eq!(outbox.take().map(|frame| frame.len()), Some(limits::FRAME_MESSAGES_MAX));
         assert!(outbox.put(Bytes::from_static(b"abc")), "there is room again");
+        outbox.put_back(vec![Bytes::from_static(b"1"), Bytes::from_static(b"2")]);
+        let again = outbox.take().unwrap_or_default();
+        assert_eq!((again[0].as_ref(), again[1].as_ref(), again[2].as_ref()), (&b"1"[..], &b"2"[..], &b"abc"[..]));
+        outbox.put_back(again[2..].to_vec());
         assert_eq!(outbox.clear(), limits::OUTBOX_MESSAGES_MAX - limits::FRAME_MESSAGES_MAX + 1);
     }
 

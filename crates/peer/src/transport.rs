@@ -1,4 +1,4 @@
-//! The driver's `Transport`: puts messages into the peers' outboxes, and snapshots into the hands of a thread. Never blocks.
+//! The driver's `Transport`: puts messages onto the peers' lanes, and snapshots into the hands of a thread. Never blocks.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,9 +13,9 @@ use slog::{warn, Logger};
 use crate::book::AddressBook;
 use crate::hello::Identity;
 use crate::limits;
+use crate::lane::Lane;
 use crate::link::Link;
 use crate::metrics::{LinkMetrics, Metrics};
-use crate::outbox::Outbox;
 use crate::raft::RaftSeat;
 use crate::snapshot_send::{send_snapshot, Report};
 use crate::snapshots::SnapshotFiles;
@@ -34,7 +34,7 @@ pub struct TransportConfig {
 }
 
 struct Peer {
-    outbox: Arc<Outbox>,
+    lane: Arc<Lane>,
     metrics: LinkMetrics,
     dropped_told: Option<Instant>,
 }
@@ -76,20 +76,19 @@ impl PeerTransport {
             if self.peers.len() >= limits::PEERS_MAX {
                 return None;
             }
-            let outbox = Arc::new(Outbox::default());
             let metrics = self.metrics.link(to);
+            let lane = Lane::new(metrics.clone());
             let link = Link {
-                metrics: metrics.clone(),
                 env: self.env.clone(),
                 identity: self.config.identity.clone(),
                 to,
                 book: self.book.clone(),
                 seat: self.seat.clone(),
-                outbox: outbox.clone(),
+                lane: lane.clone(),
                 logger: self.config.logger.clone(),
             };
             std::thread::Builder::new().name(format!("peer-{to}")).spawn(move || link.run()).ok()?;
-            self.peers.insert(to, Peer { outbox, metrics, dropped_told: None });
+            self.peers.insert(to, Peer { lane, metrics, dropped_told: None });
         }
         self.peers.get_mut(&to)
     }
@@ -130,8 +129,8 @@ impl Transport for PeerTransport {
             }
             let to = message.to;
             let taken = self.peer(to).is_some_and(|peer| {
-                let taken = peer.outbox.put(message.data);
-                peer.metrics.waiting.set(peer.outbox.len() as f64);
+                let taken = peer.lane.send(message.data);
+                peer.metrics.waiting.set(peer.lane.waiting() as f64);
                 taken
             });
             if !taken {
@@ -143,6 +142,6 @@ impl Transport for PeerTransport {
 
 impl Drop for PeerTransport {
     fn drop(&mut self) {
-        self.peers.values().for_each(|peer| peer.outbox.close());
+        self.peers.values().for_each(|peer| peer.lane.close());
     }
 }

@@ -31,6 +31,8 @@ pub struct CoreConfig {
     pub snapshot_threshold_entries: u64,
     /// After this long without a report, a snapshot sent to a follower counts as failed.
     pub snapshot_report_ticks: u64,
+    /// Followers hear of a commit with the next append, or when `tell_commit` is called, or at the next tick; else at once.
+    pub lazy_commit: bool,
     /// The leader promotes learners that are caught up.
     pub auto_promote: bool,
     /// A learner within this many entries of the commit index is caught up.
@@ -52,6 +54,7 @@ impl CoreConfig {
             snapshot_interval_ticks: 0,
             snapshot_threshold_entries: 8_192,
             snapshot_report_ticks: 20 * 600,
+            lazy_commit: false,
             auto_promote: true,
             promote_lag_entries: 64,
         }

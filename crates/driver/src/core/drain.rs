@@ -45,6 +45,8 @@ impl<L: LogStore> Core<L> {
         if mutant::on("ack_before_fsync") {
             immediate.append(&mut after);
         }
+        self.note_told(&immediate);
+        self.note_told(&after);
         self.effects.send.extend(immediate.iter().map(message_from));
         self.confirm_reads(ready.take_read_states());
         let committed = ready.take_committed_entries();

@@ -22,6 +22,7 @@ use crate::traits::{LogError, LogReader, LogStore};
 use crate::types::{ConfState, Index, InitialState, NodeId, Role, Snapshot, Status, Term};
 
 mod applier;
+mod commit;
 pub(crate) mod conf;
 mod config;
 mod convert;
@@ -90,6 +91,8 @@ pub struct Core<L: LogStore> {
     heard: BTreeMap<NodeId, u64>,
     dropped: BTreeMap<Dropped, u64>,
     contact: promise::Contact,
+    /// The commit index that each member was last sent, while this replica leads.
+    told_commit: BTreeMap<NodeId, Index>,
     /// The log ends below what a leader knows to be here: no votes until restart.
     distrusted: bool,
     low_room: bool,
@@ -119,6 +122,7 @@ impl<L: LogStore> Core<L> {
             check_quorum: true,
             pre_vote: true,
             batch_append: true,
+            skip_bcast_commit: config.lazy_commit,
             // Never raft-rs' lease: it counts ticks, which a stopped process does not notice.
             read_only_option: raft::ReadOnlyOption::Safe,
             ..raft::Config::default()
@@ -152,6 +156,7 @@ impl<L: LogStore> Core<L> {
             heard: BTreeMap::new(),
             dropped: BTreeMap::new(),
             contact: promise::Contact::default(),
+            told_commit: BTreeMap::new(),
             distrusted: false,
             low_room: false,
             timeout_epoch: 0,
@@ -179,6 +184,7 @@ impl<L: LogStore> Core<L> {
             self.node.tick();
             self.after_raft();
         }
+        self.tell_commit();
         self.note_quorum();
         self.tick_transfer();
         self.tick_membership();

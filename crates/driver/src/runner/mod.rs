@@ -31,6 +31,7 @@ mod apply_thread;
 mod apply_turn;
 mod fatal;
 mod handle;
+mod inline_sync;
 pub mod manual;
 mod raft_thread;
 mod raft_turn;
@@ -73,6 +74,8 @@ pub struct Config {
     pub snapshot_threshold_entries: u64,
     /// After this long without a report, a snapshot sent to a follower counts as failed, in milliseconds.
     pub snapshot_report_ms: u64,
+    /// How long a follower that gets no append may wait until it is told of a commit, in milliseconds; 0: it is told at once.
+    pub commit_timeout_ms: u64,
     /// The leader promotes learners that are caught up.
     pub auto_promote: bool,
     /// A learner within this many entries of the commit index is caught up.
@@ -111,6 +114,7 @@ impl Config {
             snapshot_interval_ms: 120_000,
             snapshot_threshold_entries: 8_192,
             snapshot_report_ms: 600_000,
+            commit_timeout_ms: 2,
             auto_promote: true,
             promote_lag_entries: 64,
             proposal_deadline_ms: 30_000,
@@ -154,6 +158,7 @@ impl Config {
             snapshot_interval_ticks: self.snapshot_interval_ms.div_ceil(self.tick_ms),
             snapshot_threshold_entries: self.snapshot_threshold_entries,
             snapshot_report_ticks: self.snapshot_report_ms.div_ceil(self.tick_ms),
+            lazy_commit: self.commit_timeout_ms > 0,
             auto_promote: self.auto_promote,
             promote_lag_entries: self.promote_lag_entries,
         })
@@ -208,6 +213,10 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> 
             shared: Arc::clone(&shared),
             inbox: raft_turn::Inboxes { completions: completions_inbox, peers: peers_inbox, clients: clients_inbox },
             marks,
+            may_sync: false,
+            sync_due: None,
+            handed: 0,
+            synced: 0,
             jobs,
             waiters: Arc::clone(&waiters),
             queued_bytes: Arc::clone(&queued_bytes),
@@ -235,6 +244,7 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> Parts<L, M, T, O> 
             held: VecDeque::new(),
             metrics,
         };
+        let syncer = Arc::new(Mutex::new(syncer));
         let sync = SyncTurn { syncer, marks: marks_inbox, completions: completions.clone() };
         Ok(Self { handle, raft, sync, apply, shared, completions })
     }
@@ -267,7 +277,8 @@ impl Runner {
             Parts::new(&config, log, machine, transport, observer, &logger)?;
         let (fsync_seconds, apply_seconds) =
             (shared.metrics.fsync_seconds.clone(), shared.metrics.apply_seconds.clone());
-        let raft = raft_thread::RaftThread { turn: raft, logger: logger.clone() };
+        let sync_here = sync.clone();
+        let raft = raft_thread::RaftThread::new(raft, sync_here, fsync_seconds.clone(), logger.clone());
         let sync = sync_thread::SyncThread { turn: sync, fsync_seconds, logger: logger.clone() };
         let apply = apply_thread::ApplyThread { turn: apply, apply_seconds, logger: logger.clone() };
         let mut runner = Runner { shared, completions, threads: Vec::new() };

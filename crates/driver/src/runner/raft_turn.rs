@@ -24,6 +24,8 @@ use crate::waiters::Waiters;
 
 /// Bytes that an entry takes in memory beside its data, roughly.
 const ENTRY_OVERHEAD_BYTES: usize = 96;
+/// Messages of peers that may arrive during one fsync without the thread being busy: five replicas acknowledge one append.
+const ACKNOWLEDGEMENTS: usize = 4;
 
 pub(super) struct Inboxes {
     pub(super) completions: Receiver<Completion>,
@@ -56,6 +58,14 @@ pub(super) struct RaftTurn<L: LogStore, T, O> {
     pub(super) shared: Arc<Shared>,
     pub(super) inbox: Inboxes,
     pub(super) marks: Sender<SyncMark>,
+    /// Whoever runs the turns fsyncs by itself if nothing else waits.
+    pub(super) may_sync: bool,
+    /// What is to be fsynced before the next turn, by whoever runs the turns.
+    pub(super) sync_due: Option<SyncMark>,
+    /// Number of the newest fsync that raft-sync was given.
+    pub(super) handed: u64,
+    /// Number of the newest fsync that has ended.
+    pub(super) synced: u64,
     pub(super) jobs: Sender<Job>,
     pub(super) waiters: Arc<Mutex<Waiters<Waiter>>>,
     pub(super) queued_bytes: Arc<AtomicUsize>,
@@ -72,9 +82,16 @@ pub(super) struct RaftTurn<L: LogStore, T, O> {
 impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
     /// Whether anything has arrived that a turn would take.
     pub(super) fn has_input(&self) -> bool {
-        let inboxes_empty =
-            self.inbox.completions.is_empty() && self.inbox.peers.is_empty() && self.inbox.clients.is_empty();
-        !(inboxes_empty && self.told.is_empty())
+        !(self.inboxes_are_empty() && self.told.is_empty())
+    }
+
+    fn inboxes_are_empty(&self) -> bool {
+        self.inbox.completions.is_empty() && self.inbox.peers.is_empty() && self.inbox.clients.is_empty()
+    }
+
+    /// Whether clients wait, or more peers than acknowledge one append.
+    pub(super) fn has_piled_up(&self) -> bool {
+        !self.inbox.clients.is_empty() || self.inbox.peers.len() > ACKNOWLEDGEMENTS
     }
 
     /// One tick of time.
@@ -118,7 +135,10 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
 
     pub(super) fn completion(&mut self, completion: Completion) -> bool {
         match completion {
-            Completion::Synced(number) => self.core.synced(number),
+            Completion::Synced(number) => {
+                self.synced = self.synced.max(number);
+                self.core.synced(number);
+            }
             // What was told is taken with the inputs of the turn.
             Completion::Told => {}
             Completion::SnapshotBuilt(built) => {
@@ -193,7 +213,11 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
     fn carry_out(&mut self, mut effects: Effects) -> Result<(), Fatal> {
         self.note_waiters(&mut effects);
         if let Some(mark) = effects.sync {
-            self.marks.send(mark).map_err(|_| Fatal::new("the thread raft-sync is gone"))?;
+            if self.may_sync && self.handed <= self.synced && self.inboxes_are_empty() {
+                self.sync_due = Some(mark);
+            } else {
+                self.hand_to_sync(mark)?;
+            }
         }
         // Before anything is sent: whoever looks here for a lease must not be later than who was asked to campaign.
         let status = self.shared.set_status(self.core.status());
@@ -230,6 +254,13 @@ impl<L: LogStore, T: Transport, O: Observer> RaftTurn<L, T, O> {
             }
         }
         Ok(())
+    }
+
+    fn hand_to_sync(&mut self, mark: SyncMark) -> Result<(), Fatal> {
+        self.handed = mark.ready_number;
+        // One that was due here is covered by the later one.
+        self.sync_due = None;
+        self.marks.send(mark).map_err(|_| Fatal::new("the thread raft-sync is gone"))
     }
 
     fn note_waiters(&mut self, effects: &mut Effects) {

@@ -1,6 +1,7 @@
 //! Makes the log durable. Takes the newest number queued, so one fsync covers many Readies, and batches grow by themselves while it runs. An
 //! fsync that failed is never tried again.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender};
@@ -13,9 +14,16 @@ use crate::traits::{SyncMark, Syncer};
 
 /// The sync side, without a thread.
 pub(super) struct SyncTurn<S> {
-    pub(super) syncer: S,
+    /// Shared with the raft thread, which fsyncs only while this side has nothing to do.
+    pub(super) syncer: Arc<Mutex<S>>,
     pub(super) marks: Receiver<SyncMark>,
     pub(super) completions: Sender<Completion>,
+}
+
+impl<S> Clone for SyncTurn<S> {
+    fn clone(&self) -> Self {
+        Self { syncer: self.syncer.clone(), marks: self.marks.clone(), completions: self.completions.clone() }
+    }
 }
 
 impl<S: Syncer> SyncTurn<S> {
@@ -36,7 +44,7 @@ impl<S: Syncer> SyncTurn<S> {
 
     /// The fsync that covers `mark`. False: the raft side is gone. An error ends the process.
     pub(super) fn sync(&mut self, mark: SyncMark) -> Result<bool, Fatal> {
-        self.syncer.sync(mark)?;
+        self.syncer.lock().unwrap_or_else(PoisonError::into_inner).sync(mark)?;
         Ok(self.completions.send(Completion::Synced(mark.ready_number)).is_ok())
     }
 }
