@@ -6,23 +6,26 @@
 
 use std::time::Duration;
 
-/// An fsync that took longer is slow.
-const SLOW: Duration = Duration::from_millis(4);
+/// An fsync that took longer is slow: well below any election timeout.
+const SLOW: Duration = Duration::from_millis(20);
 /// Fsyncs that `raft-sync` does after a queue has grown.
 const PAUSE_BUSY: u32 = 64;
 /// The first pause after a slow one; each further slow one doubles it.
-const PAUSE_SLOW_MIN: u32 = 1_024;
+const PAUSE_SLOW_MIN: u32 = 64;
 const PAUSE_SLOW_MAX: u32 = 1 << 20;
+/// So many fast ones in a row, and the disk counts as fast again.
+const FAST_AGAIN: u32 = 1_024;
 
 /// What was seen of the last ones.
 pub(super) struct InlineSync {
     pause: u32,
     pause_slow: u32,
+    fast: u32,
 }
 
 impl InlineSync {
     pub(super) fn new() -> Self {
-        Self { pause: 0, pause_slow: PAUSE_SLOW_MIN }
+        Self { pause: 0, pause_slow: PAUSE_SLOW_MIN, fast: 0 }
     }
 
     /// Whether the next fsync may be done on the raft thread.
@@ -40,7 +43,14 @@ impl InlineSync {
         if took > SLOW {
             self.pause = self.pause_slow;
             self.pause_slow = (self.pause_slow * 2).min(PAUSE_SLOW_MAX);
-        } else if piled_up {
+            self.fast = 0;
+            return;
+        }
+        self.fast += 1;
+        if self.fast == FAST_AGAIN {
+            (self.fast, self.pause_slow) = (0, PAUSE_SLOW_MIN);
+        }
+        if piled_up {
             self.pause = PAUSE_BUSY;
         }
     }
@@ -65,7 +75,7 @@ mod tests {
         assert_eq!(pause(&mut inline), 0);
         inline.note(SLOW, false);
         assert_eq!(pause(&mut inline), 0, "at the limit is not over it");
-        inline.note(Duration::from_millis(5), false);
+        inline.note(SLOW * 2, false);
         assert_eq!(pause(&mut inline), PAUSE_SLOW_MIN);
         inline.note(Duration::from_secs(1), false);
         assert_eq!(pause(&mut inline), 2 * PAUSE_SLOW_MIN);
@@ -75,5 +85,8 @@ mod tests {
             inline.note(Duration::from_secs(1), false);
         }
         assert_eq!(pause(&mut inline), PAUSE_SLOW_MAX);
+        (0..FAST_AGAIN).for_each(|_| inline.note(SLOW, false));
+        inline.note(SLOW * 2, false);
+        assert_eq!(pause(&mut inline), PAUSE_SLOW_MIN, "a disk that is fast again is asked again");
     }
 }
