@@ -68,6 +68,8 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     for name in &booted.report.removed {
         info!(logger, "leftover removed"; "name" => name);
     }
+    // Raft has a thread to itself: clients and bulk bytes are read by others.
+    let raft_env = raftgrid_rpc::environment_of("raft-io", 1);
     let env = raftgrid_rpc::environment("controld");
     let identity = Identity {
         cluster_id: booted.identity.cluster_id.clone(),
@@ -87,7 +89,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         logger: logger.clone(),
     };
     let metrics = &plan.driver.metrics;
-    let transport = PeerTransport::new(env.clone(), config, book.clone(), seat.clone(), snapshots.clone());
+    let transport = PeerTransport::new(raft_env.clone(), config, book.clone(), seat.clone(), snapshots.clone());
     let transport = transport.with_metrics(metrics);
     let peers = Arc::new(PeerClients::new(env.clone(), identity.clone(), book.clone()).with_metrics(metrics));
     let known: Arc<dyn KnownStores> = Arc::new(DurableStores::new(booted.peer_stores.clone()));
@@ -104,7 +106,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     }));
     seat.fill(Arc::new(replica.handle().clone()));
     let cluster_id = identity.cluster_id.clone();
-    let opened = open_ports(&plan, &env, identity, known, seat, snapshots, peers, &replica, shutdown, logger);
+    let opened = open_ports(&plan, (&raft_env, &env), identity, known, seat, snapshots, peers, &replica, shutdown, logger);
     match opened {
         Ok((servers, http)) => {
             info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr,
@@ -123,7 +125,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
 #[allow(clippy::too_many_arguments, reason = "the parts of one construction, each used once")]
 fn open_ports(
     plan: &Plan,
-    env: &Arc<Environment>,
+    (raft_env, env): (&Arc<Environment>, &Arc<Environment>),
     identity: Identity,
     known: Arc<dyn KnownStores>,
     seat: RaftSeat,
@@ -160,7 +162,7 @@ fn open_ports(
     let service = PeerService::new(identity, known, seat, snapshots, replica.clone(), forwarding, logger.clone());
     let mut raft_services = services.agents();
     raft_services.push(service.with_metrics(&plan.driver.metrics).build());
-    let (raft_server, _) = listen(env, &plan.raft_addr, raft_services)?;
+    let (raft_server, _) = listen(raft_env, &plan.raft_addr, raft_services)?;
     let streams_max = plan.streams_max.unwrap_or(STREAMS_PER_CONNECTION_MAX);
     let (client_server, _) = listen_with(env, &plan.client_addr, services.public(), streams_max)?;
     let http = http::open(&plan.http, plan.driver.metrics.clone(), replica.clone(), services, logger)?;

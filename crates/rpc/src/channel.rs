@@ -6,14 +6,21 @@ use std::time::Duration;
 
 use grpcio::{Channel, ChannelBuilder, Environment};
 
-/// Completion threads of one process: three processes share two cores in the smallest cluster.
-pub const COMPLETION_THREADS: usize = 2;
+/// Completion threads of an environment, at most. Two for one core each would mostly wake one another: a connection is read by one of them,
+/// its calls belong to another.
+const COMPLETION_THREADS_MAX: usize = 4;
 /// Largest message that is received or sent, in bytes: a chunk of 1 MiB with its envelope, with room.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The environment of this process.
+/// An environment with a completion thread for every two cores: three processes share two cores in the smallest cluster.
 pub fn environment(name: &str) -> Arc<Environment> {
-    Arc::new(grpcio::EnvBuilder::new().cq_count(COMPLETION_THREADS).name_prefix(name).build())
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    environment_of(name, (cores / 2).clamp(1, COMPLETION_THREADS_MAX))
+}
+
+/// An environment with so many completion threads.
+pub fn environment_of(name: &str, threads: usize) -> Arc<Environment> {
+    Arc::new(grpcio::EnvBuilder::new().cq_count(threads).name_prefix(name).build())
 }
 
 /// Options that clients and servers share.

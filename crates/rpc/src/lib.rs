@@ -9,5 +9,5 @@ pub mod serve;
 pub mod status;
 pub mod wait;
 
-pub use channel::{bulk_channel, channel, environment};
+pub use channel::{bulk_channel, channel, environment, environment_of};
 pub use grpcio;
