@@ -112,7 +112,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("region", "", &[]),
     key("raft.heartbeat_timeout", "", &[]),
     key("raft.election_timeout", "", &[]),
-    key("raft.commit_timeout", "", &[]),
+    key("raft.commit_timeout", "2ms", &[]),
     key("raft.snapshot_interval", "120s", &[]),
     key("raft.snapshot_threshold", "8192", &[]),
     key("raft.log_tail_entries", "10000", &[]),

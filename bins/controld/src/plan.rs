@@ -38,8 +38,6 @@ pub(crate) struct Plan {
     pub advertised_client: String,
     /// Streams that one client's connection may have open; None: the server's default.
     pub streams_max: Option<i32>,
-    /// Settings that were given, are right, and have no effect: (key, why). To be told, not to be refused.
-    pub without_effect: Vec<(&'static str, &'static str)>,
     /// Members whose addresses are known at the start.
     pub members: Vec<MemberRow>,
     /// Bytes per second of one snapshot on its way to another replica; 0: no limit.
@@ -100,7 +98,6 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
         http: http::plan(settings)?,
         advertised_client,
         streams_max: streams_max(settings)?,
-        without_effect: without_effect(settings)?,
         members,
         driver,
         control,
@@ -140,12 +137,6 @@ fn streams_max(settings: &Settings) -> Result<Option<i32>, SettingsError> {
         Some(streams) if streams < 1 => Err(settings.bad("grpc.max_concurrent_streams", "it must be at least 1")),
         streams => Ok(streams),
     }
-}
-
-fn without_effect(settings: &Settings) -> Result<Vec<(&'static str, &'static str)>, SettingsError> {
-    let given = settings.duration_ms("raft.commit_timeout")?.is_some();
-    let told = ("raft.commit_timeout", "followers are told of a commit at once");
-    Ok(given.then_some(told).into_iter().collect())
 }
 
 /// A number; or, as in the JSON files of existing clusters, a name. Bare peers are numbered by their place, so a name without a number is that
@@ -242,6 +233,9 @@ fn patience(
         }
         driver.election_timeout_ms = timeout;
         driver.tick_ms = (timeout / 20).clamp(5, 100);
+    }
+    if let Some(timeout) = settings.duration_ms("raft.commit_timeout")? {
+        driver.commit_timeout_ms = timeout;
     }
     driver.lease_ms = lease::lease_ms(settings, &driver)?;
     if let Some(interval) = settings.duration_ms("raft.snapshot_interval")? {
@@ -348,7 +342,7 @@ mod tests {
         assert_eq!(plan.advertised_client, "10.0.0.2:40099");
         assert_eq!(plan.streams_max, Some(250));
         assert_eq!(plan.driver.election_timeout_ms, 2_000);
-        assert_eq!(plan.without_effect[0].0, "raft.commit_timeout");
+        assert_eq!(plan.driver.commit_timeout_ms, 50);
         let third = &plan.members[2];
         assert_eq!((third.raft_address.as_str(), third.client_address.as_str()), ("10.0.0.3:50051", "10.0.0.3:40099"));
         // An address to advertise needs no port; a name may end with the number.

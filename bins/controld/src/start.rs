@@ -49,9 +49,6 @@ impl Running {
 
 /// Opens the store, starts the replica and its services.
 pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result<Running> {
-    for (key, why) in &plan.without_effect {
-        info!(logger, "setting has no effect"; "key" => key, "why" => why);
-    }
     for member in &plan.members {
         if !resolves(&member.raft_address) {
             anyhow::bail!(

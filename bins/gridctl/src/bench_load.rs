@@ -18,8 +18,7 @@ use crate::limits::{BENCH_CALL_TIMEOUT, BENCH_CONNECTIONS_MAX};
 /// A unary call by its bytes.
 pub(crate) type RawMethod = Method<Vec<u8>, Vec<u8>>;
 
-// The signature is grpcio's.
-#[allow(clippy::ptr_arg)]
+#[allow(clippy::ptr_arg, reason = "the signature is grpcio's")]
 fn ser(bytes: &Vec<u8>, out: &mut GrpcSlice) -> raftgrid_rpc::grpcio::Result<()> {
     *out = GrpcSlice::from(bytes.as_slice());
     Ok(())

@@ -96,6 +96,7 @@ impl Side {
                 node_id,
                 client_address: format!("127.0.0.1:{client}"),
                 raft_address: format!("127.0.0.1:{peer}"),
+                http_address: String::new(),
             };
             Node {
                 name: name.clone(),

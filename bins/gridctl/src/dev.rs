@@ -208,11 +208,14 @@ fn status(context: &Context, directory: &Path) -> Result<()> {
         let address = node.client_address().unwrap_or_default();
         let log = node.log.display().to_string();
         let shown = pid.map(|pid| pid.to_string()).unwrap_or_default();
-        rows.push(vec![node.name.clone(), role.to_owned(), address.to_owned(), shown, log.clone()]);
-        items.push(json!({"name": node.name, "state": role, "endpoint": address, "pid": pid, "log": log}));
+        let metrics = node.metrics();
+        let page = metrics.clone().unwrap_or_default();
+        rows.push(vec![node.name.clone(), role.to_owned(), address.to_owned(), shown, page, log.clone()]);
+        items.push(json!({"name": node.name, "state": role, "endpoint": address, "pid": pid, "metrics": metrics,
+            "log": log}));
     }
     let leads = leads.map(|leader| json!({"name": leader.name, "term": leader.term}));
     let json = json!({"leader": leads, "endpoints": state.endpoints(), "nodes": items});
-    context.output.show(&["node", "state", "endpoint", "pid", "log"], rows, &json);
+    context.output.show(&["node", "state", "endpoint", "pid", "metrics", "log"], rows, &json);
     Ok(())
 }

@@ -40,7 +40,14 @@ pub(crate) struct Node {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
-    Replica { node_id: u64, client_address: String, raft_address: String },
+    Replica {
+        node_id: u64,
+        client_address: String,
+        raft_address: String,
+        /// Metrics and health; empty in a directory of an older release.
+        #[serde(default)]
+        http_address: String,
+    },
     Worker,
 }
 
@@ -54,6 +61,16 @@ impl Node {
         match &self.kind {
             Kind::Replica { client_address, .. } => Some(client_address),
             Kind::Worker => None,
+        }
+    }
+
+    /// Where a replica serves its metrics.
+    pub(crate) fn metrics(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Replica { http_address, .. } if !http_address.is_empty() => {
+                Some(format!("http://{http_address}/metrics"))
+            }
+            Kind::Replica { .. } | Kind::Worker => None,
         }
     }
 }
@@ -180,6 +197,7 @@ mod tests {
             node_id: id,
             client_address: format!("127.0.0.1:2000{id}"),
             raft_address: format!("127.0.0.1:3000{id}"),
+            http_address: format!("127.0.0.1:4000{id}"),
         };
         let nodes =
             vec![node("controld-1", replica(1)), node("controld-2", replica(2)), node("worker-1", Kind::Worker)];

@@ -107,7 +107,7 @@ pub(crate) fn lay_out(directory: &Path, plan: &Plan) -> Result<DevState> {
     plan.check()?;
     let (controld, workerd) = (sibling("controld")?, sibling("workerd")?);
     let nonce = uuid::Uuid::new_v4().as_u64_pair().0;
-    let ports = ports::choose(plan.peers as usize * 2, nonce)?;
+    let ports = ports::choose(plan.peers as usize * 3, nonce)?;
     let node = |name: String, kind: Kind, program: &Path| Node {
         log: directory.join(format!("{name}.log")),
         name,
@@ -117,11 +117,12 @@ pub(crate) fn lay_out(directory: &Path, plan: &Plan) -> Result<DevState> {
         arguments: Vec::new(),
     };
     let mut nodes = Vec::new();
-    for (number, pair) in (1..=u64::from(plan.peers)).zip(ports.chunks(2)) {
+    for (number, ports) in (1..=u64::from(plan.peers)).zip(ports.chunks(3)) {
         let kind = Kind::Replica {
             node_id: number,
-            client_address: format!("127.0.0.1:{}", pair[0]),
-            raft_address: format!("127.0.0.1:{}", pair[1]),
+            client_address: format!("127.0.0.1:{}", ports[0]),
+            raft_address: format!("127.0.0.1:{}", ports[1]),
+            http_address: format!("127.0.0.1:{}", ports[2]),
         };
         nodes.push(node(format!("controld-{number}"), kind, &controld));
     }
@@ -138,7 +139,7 @@ pub(crate) fn lay_out(directory: &Path, plan: &Plan) -> Result<DevState> {
 fn set_arguments(directory: &Path, state: &mut DevState, plan: &Plan) {
     let endpoints = state.endpoints().join(",");
     let peer = |node: &Node| match &node.kind {
-        Kind::Replica { node_id, client_address, raft_address } => {
+        Kind::Replica { node_id, client_address, raft_address, .. } => {
             Some(format!("{node_id}={raft_address}/{client_address}"))
         }
         Kind::Worker => None,
@@ -148,12 +149,13 @@ fn set_arguments(directory: &Path, state: &mut DevState, plan: &Plan) {
     for node in &mut state.nodes {
         let data = directory.join(&node.name).display().to_string();
         let pairs = match &node.kind {
-            Kind::Replica { node_id, client_address, raft_address } => vec![
+            Kind::Replica { node_id, client_address, raft_address, http_address } => vec![
                 ("--node-id", node_id.to_string()),
                 ("--cluster-name", cluster_name.clone()),
                 ("--data-dir", data),
                 ("--client-addr", client_address.clone()),
                 ("--raft-addr", raft_address.clone()),
+                ("--http-addr", http_address.clone()),
                 ("--peers", peers.clone()),
             ],
             Kind::Worker => vec![
@@ -320,6 +322,7 @@ mod tests {
                 node_id: id,
                 client_address: format!("127.0.0.1:10{id}"),
                 raft_address: format!("127.0.0.1:20{id}"),
+                http_address: format!("127.0.0.1:30{id}"),
             },
             process: None,
             program: PathBuf::from("/bin/controld"),
@@ -334,7 +337,7 @@ mod tests {
         assert_eq!(
             line("controld-2"),
             "--node-id 2 --cluster-name dev-x --data-dir /d/controld-2 --client-addr 127.0.0.1:102 --raft-addr \
-             127.0.0.1:202 --peers 1=127.0.0.1:201/127.0.0.1:101,2=127.0.0.1:202/127.0.0.1:102 --preset local"
+             127.0.0.1:202 --http-addr 127.0.0.1:302 --peers 1=127.0.0.1:201/127.0.0.1:101,2=127.0.0.1:202/127.0.0.1:102 --preset local"
         );
         assert_eq!(
             line("worker-1"),

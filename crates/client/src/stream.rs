@@ -22,7 +22,7 @@ impl<T: Read + Seek + ?Sized> ReadSeek for T {}
 impl Client {
     /// Sends `head` with the first chunk of `source`, then the rest, and waits for the answer. `fill(chunk, offset, crc32c, data)` puts
     /// the data in; `progress(done bytes, 0)` is called after each chunk.
-    #[allow(clippy::too_many_arguments)] // one attempt of a stream has that many parts, and two callers
+    #[allow(clippy::too_many_arguments, reason = "one attempt of a stream has that many parts, and two callers")]
     pub(crate) fn stream_up<Chunk: Message, Resp: Message + Unpin>(
         &self,
         endpoint: &str,

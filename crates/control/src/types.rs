@@ -94,7 +94,7 @@ pub struct BeatAnswer {
 
 /// What a step is told.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // a beat with a description is rare, and inputs live for one step
+#[allow(clippy::large_enum_variant, reason = "a beat with a description is rare, and inputs live for one step")]
 pub enum Input {
     /// A heartbeat arrived. `ticket` rises by arrival.
     Beat {

@@ -1,5 +1,5 @@
 //! A control plane by script, and a host or worker on it that runs real processes through the real workerd.
-#![allow(dead_code)] // each test binary uses its part
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;

@@ -1,5 +1,5 @@
 //! A machine in memory with the sentences that tests speak. Every step checks all invariants.
-#![allow(dead_code, unreachable_pub, missing_docs)] // each test file uses its part
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 
 use protobuf::{Message, RepeatedField};
 use raftgrid_manifest::{apply, check_invariants, command, command_for, encode_batch, views, Change, MemRows};

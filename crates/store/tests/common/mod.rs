@@ -1,7 +1,7 @@
 //! Machines to test on: one simulated, one real. Both can be stopped at any moment and found again by the next
 //! process.
 
-#![allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 
 pub mod fault_disk;
 pub mod sim_disk;
