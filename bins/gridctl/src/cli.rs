@@ -226,6 +226,28 @@ pub(crate) enum Task {
         /// Id of the task
         id: String,
     },
+    /// Take a task off its node, or out of the queue, until it is resumed
+    Suspend {
+        /// Id of the task
+        id: String,
+    },
+    /// Queue a suspended task again
+    Resume {
+        /// Id of the task
+        id: String,
+    },
+    /// Take a task off its node and queue it again
+    Requeue {
+        /// Id of the task
+        id: String,
+    },
+    /// Place a waiting task earlier or later
+    Priority {
+        /// Id of the task
+        id: String,
+        /// 0 to 100; higher goes first
+        priority: i32,
+    },
     /// Why a task does not run yet
     Why {
         /// Id of the task

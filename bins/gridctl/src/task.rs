@@ -38,8 +38,15 @@ pub(crate) fn run(context: &Context, command: Task) -> Result<()> {
         }
         Task::List { status, job, limit } => list(context, &client, status.as_deref(), job, limit),
         Task::Cancel { id } => {
-            let task = client.cancel_task(&id)?;
-            context.output.done(format!("task {id} is {}", word(task.get_phase(), "PHASE_")), &task_json(&task));
+            changed(context, &client.cancel_task(&id)?)
+        }
+        Task::Suspend { id } => changed(context, &client.suspend_task(&id)?),
+        Task::Resume { id } => changed(context, &client.resume_task(&id)?),
+        Task::Requeue { id } => changed(context, &client.requeue_task(&id)?),
+        Task::Priority { id, priority } => {
+            let task = client.set_task_priority(&id, priority)?;
+            let text = format!("task {id} has priority {}", task.get_spec().get_priority());
+            context.output.done(text, &task_json(&task));
             Ok(())
         }
         Task::Retry { id } => {
@@ -60,6 +67,12 @@ pub(crate) fn run(context: &Context, command: Task) -> Result<()> {
         }
         Task::Logs { id, follow } => logs(context, &client, &id, follow),
     }
+}
+
+fn changed(context: &Context, task: &TaskMessage) -> Result<()> {
+    let text = format!("task {} is {}", task.get_task_id(), word(task.get_phase(), "PHASE_"));
+    context.output.done(text, &task_json(task));
+    Ok(())
 }
 
 /// The JSON of --data, read from a file if it is @FILE, checked here so that a slip is told at once.

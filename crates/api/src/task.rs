@@ -1,4 +1,4 @@
-//! TaskService: submissions, queries, cancel, retry, why.
+//! TaskService: submissions, queries, cancel, retry, suspend, resume, requeue, priority, why.
 
 use std::sync::Arc;
 
@@ -17,6 +17,10 @@ pub(crate) fn register(surface: Surface) -> Surface {
         .unary(&methods::LIST_TASKS, list)
         .unary(&methods::CANCEL_TASK, cancel)
         .unary(&methods::RETRY_TASK, retry)
+        .unary(&methods::SUSPEND_TASK, suspend)
+        .unary(&methods::RESUME_TASK, resume)
+        .unary(&methods::REQUEUE_TASK, requeue)
+        .unary(&methods::SET_TASK_PRIORITY, set_priority)
         .unary(&methods::EXPLAIN_TASK, explain)
         .server_streaming(&methods::WATCH_TASK, watch::task)
         .server_streaming(&methods::STREAM_LOGS, logs::stream)
@@ -94,6 +98,57 @@ async fn retry(core: Arc<Core>, context: Context, request: RetryTaskRequest) -> 
         Command_oneof_kind::retry_task(RetryTask { task_id: request.get_task_id().to_owned(), ..RetryTask::default() });
     let task = change(&core, &context, request.get_task_id(), request.get_request_id(), kind).await?;
     let mut response = RetryTaskResponse::new();
+    response.set_task(task);
+    Ok(response)
+}
+
+async fn suspend(core: Arc<Core>, context: Context, request: SuspendTaskRequest) -> Answer<SuspendTaskResponse> {
+    let kind = Command_oneof_kind::suspend_task(SuspendTask {
+        task_id: request.get_task_id().to_owned(),
+        reason: "suspended by request".to_owned(),
+        ..SuspendTask::default()
+    });
+    let task = change(&core, &context, request.get_task_id(), request.get_request_id(), kind).await?;
+    let mut response = SuspendTaskResponse::new();
+    response.set_task(task);
+    Ok(response)
+}
+
+async fn resume(core: Arc<Core>, context: Context, request: ResumeTaskRequest) -> Answer<ResumeTaskResponse> {
+    let kind = Command_oneof_kind::resume_task(ResumeTask {
+        task_id: request.get_task_id().to_owned(),
+        ..ResumeTask::default()
+    });
+    let task = change(&core, &context, request.get_task_id(), request.get_request_id(), kind).await?;
+    let mut response = ResumeTaskResponse::new();
+    response.set_task(task);
+    Ok(response)
+}
+
+async fn requeue(core: Arc<Core>, context: Context, request: RequeueTaskRequest) -> Answer<RequeueTaskResponse> {
+    let kind = Command_oneof_kind::requeue_task(RequeueTask {
+        task_id: request.get_task_id().to_owned(),
+        reason: "requeued by request".to_owned(),
+        ..RequeueTask::default()
+    });
+    let task = change(&core, &context, request.get_task_id(), request.get_request_id(), kind).await?;
+    let mut response = RequeueTaskResponse::new();
+    response.set_task(task);
+    Ok(response)
+}
+
+async fn set_priority(
+    core: Arc<Core>,
+    context: Context,
+    request: SetTaskPriorityRequest,
+) -> Answer<SetTaskPriorityResponse> {
+    let kind = Command_oneof_kind::set_priority(SetPriority {
+        task_id: request.get_task_id().to_owned(),
+        priority: request.get_priority(),
+        ..SetPriority::default()
+    });
+    let task = change(&core, &context, request.get_task_id(), request.get_request_id(), kind).await?;
+    let mut response = SetTaskPriorityResponse::new();
     response.set_task(task);
     Ok(response)
 }

@@ -2,7 +2,10 @@
 
 use protobuf::Message;
 use raftgrid_proto::v1::*;
-use raftgrid_rpc::methods::{CANCEL_TASK, DRAIN_NODE, EXPLAIN_TASK, GET_TASK, LIST_NODES, LIST_TASKS, SUBMIT_TASK};
+use raftgrid_rpc::methods::{
+    CANCEL_TASK, DRAIN_NODE, EXPLAIN_TASK, GET_TASK, LIST_NODES, LIST_TASKS, REQUEUE_TASK, RESUME_TASK, SET_TASK_PRIORITY,
+    SUBMIT_TASK, SUSPEND_TASK,
+};
 
 use crate::call::{request_id, Client};
 use crate::error::ClientError;
@@ -44,6 +47,39 @@ impl Client {
         request.set_task_id(task_id.to_owned());
         request.set_request_id(request_id());
         Ok(self.call(&CANCEL_TASK, &request, self.config().timeout)?.take_task())
+    }
+
+    /// Takes a task off its node, or out of the queue, until it is resumed; it may still be stopping when this returns.
+    pub fn suspend_task(&self, task_id: &str) -> Result<Task, ClientError> {
+        let mut request = SuspendTaskRequest::new();
+        request.set_task_id(task_id.to_owned());
+        request.set_request_id(request_id());
+        Ok(self.call(&SUSPEND_TASK, &request, self.config().timeout)?.take_task())
+    }
+
+    /// Queues a suspended task.
+    pub fn resume_task(&self, task_id: &str) -> Result<Task, ClientError> {
+        let mut request = ResumeTaskRequest::new();
+        request.set_task_id(task_id.to_owned());
+        request.set_request_id(request_id());
+        Ok(self.call(&RESUME_TASK, &request, self.config().timeout)?.take_task())
+    }
+
+    /// Takes a task off its node and queues it again; it may still be stopping when this returns.
+    pub fn requeue_task(&self, task_id: &str) -> Result<Task, ClientError> {
+        let mut request = RequeueTaskRequest::new();
+        request.set_task_id(task_id.to_owned());
+        request.set_request_id(request_id());
+        Ok(self.call(&REQUEUE_TASK, &request, self.config().timeout)?.take_task())
+    }
+
+    /// Another priority, 0 to 100; it counts from the next placement on.
+    pub fn set_task_priority(&self, task_id: &str, priority: i32) -> Result<Task, ClientError> {
+        let mut request = SetTaskPriorityRequest::new();
+        request.set_task_id(task_id.to_owned());
+        request.set_priority(priority);
+        request.set_request_id(request_id());
+        Ok(self.call(&SET_TASK_PRIORITY, &request, self.config().timeout)?.take_task())
     }
 
     /// Why a pending task is pending.

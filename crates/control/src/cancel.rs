@@ -127,7 +127,8 @@ fn overdue(row: &TaskRow, cluster_ms: u64, leased_ms: u64) -> Option<End> {
         return Some(End::Cancel("deadline passed"));
     }
     match task.status {
-        TaskStatus::PENDING if passed(spec.queue_ttl_ms, queued_ms) => Some(End::Cancel("queue_ttl passed")),
+        // A suspended task does not wait for a node.
+        TaskStatus::PENDING if task.phase != Phase::PHASE_SUSPENDED && passed(spec.queue_ttl_ms, queued_ms) => Some(End::Cancel("queue_ttl passed")),
         TaskStatus::ASSIGNED if passed(spec.start_timeout_ms, leased_ms) => Some(End::Expire("start_timeout passed")),
         TaskStatus::RUNNING if passed(spec.run_timeout_ms, cluster_ms.saturating_sub(started_ms)) => {
             Some(End::Cancel("run_timeout passed"))

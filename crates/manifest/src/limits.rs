@@ -90,6 +90,9 @@ pub const PAGE_ROWS_MAX: usize = 1_000;
 /// Nodes that an explanation names.
 pub const EXPLAINED_NODES_MAX: usize = 100;
 
+/// Highest priority of a task; the lowest is 0.
+pub const PRIORITY_MAX: i32 = 100;
+
 const _: () = assert!(JOB_NAME_BYTES_MAX + "/trainer-".len() + 10 <= ID_BYTES_MAX);
 const _: () = assert!(TASK_DATA_BYTES_MAX + SPEC_BYTES_MAX + ID_BYTES_MAX < 256 << 10);
 const _: () = assert!(MEMORY_BYTES_MAX.checked_mul(SLOTS_MAX as u64).is_some());

@@ -67,8 +67,8 @@ pub(crate) fn check_resources(field: &str, resources: &Resources) -> Result<(), 
 pub(crate) fn check_spec(field: &str, spec: &TaskSpec) -> Result<(), Fault> {
     check_bytes(field, spec.compute_size() as usize, SPEC_BYTES_MAX)?;
     check_resources(&format!("{field}.resources"), spec.get_resources())?;
-    if !(0..=100).contains(&spec.priority) {
-        return Err(invalid(&format!("{field}.priority"), format!("0..100, is {}", spec.priority)));
+    if !(0..=PRIORITY_MAX).contains(&spec.priority) {
+        return Err(invalid(&format!("{field}.priority"), format!("0..{PRIORITY_MAX}, is {}", spec.priority)));
     }
     let lists = [
         ("constraints", spec.constraints.len()),

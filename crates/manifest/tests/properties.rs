@@ -17,6 +17,7 @@ enum Step {
     Expire(u8, u8),
     Cancel(u8, bool),
     Retry(u8),
+    Hold(u8, u8),
     Register(u8, u8),
     Status(u8, u8),
     Deregister(u8),
@@ -42,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (n(), n()).prop_map(|(t, e)| Step::Expire(t, e)),
         1 => (n(), any::<bool>()).prop_map(|(t, c)| Step::Cancel(t, c)),
         1 => n().prop_map(Step::Retry),
+        2 => (n(), n()).prop_map(|(t, how)| Step::Hold(t, how)),
         2 => (n(), n()).prop_map(|(a, b)| Step::Register(a, b)),
         1 => (n(), n()).prop_map(|(a, s)| Step::Status(a, s)),
         1 => n().prop_map(Step::Deregister),
@@ -128,6 +130,12 @@ impl Runner {
             Step::Expire(t, e) => vec![expire(&task(*t), self.epoch(&task(*t), *e))],
             Step::Cancel(t, confirmed) => vec![cancel(&format!("t{}", t % 3), *confirmed)],
             Step::Retry(t) => vec![retry(&task(*t))],
+            Step::Hold(t, how) => vec![match how {
+                0..=2 => suspend(&task(*t)),
+                3..=5 => resume(&task(*t)),
+                6 => requeue(&task(*t)),
+                _ => set_priority(&task(*t), i32::from(*t)),
+            }],
             Step::Register(n, boot) => {
                 let mut named = Node { node_id: node(*n), ..Node::default() };
                 named.mut_capacity().slots = 1 + u32::from(boot % 4);

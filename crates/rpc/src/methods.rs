@@ -38,6 +38,10 @@ methods! {
     LIST_TASKS: Unary "/raftgrid.v1.TaskService/ListTasks" (ListTasksRequest) -> ListTasksResponse, "/raftpb.TaskService/ListTasks";
     CANCEL_TASK: Unary "/raftgrid.v1.TaskService/CancelTask" (CancelTaskRequest) -> CancelTaskResponse;
     RETRY_TASK: Unary "/raftgrid.v1.TaskService/RetryTask" (RetryTaskRequest) -> RetryTaskResponse;
+    SUSPEND_TASK: Unary "/raftgrid.v1.TaskService/SuspendTask" (SuspendTaskRequest) -> SuspendTaskResponse;
+    RESUME_TASK: Unary "/raftgrid.v1.TaskService/ResumeTask" (ResumeTaskRequest) -> ResumeTaskResponse;
+    REQUEUE_TASK: Unary "/raftgrid.v1.TaskService/RequeueTask" (RequeueTaskRequest) -> RequeueTaskResponse;
+    SET_TASK_PRIORITY: Unary "/raftgrid.v1.TaskService/SetTaskPriority" (SetTaskPriorityRequest) -> SetTaskPriorityResponse;
     WATCH_TASK: ServerStreaming "/raftgrid.v1.TaskService/WatchTask" (WatchTaskRequest) -> WatchTaskResponse;
     EXPLAIN_TASK: Unary "/raftgrid.v1.TaskService/ExplainTask" (ExplainTaskRequest) -> ExplainTaskResponse;
     STREAM_LOGS: ServerStreaming "/raftgrid.v1.TaskService/StreamLogs" (StreamLogsRequest) -> LogChunk;

@@ -1,6 +1,6 @@
 //! The steps in which a task changes its state. Handlers decide which one; here stands what each one writes.
 
-use raftgrid_proto::v1::{JobPhase, Phase, TaskRow, TaskStatus};
+use raftgrid_proto::v1::{JobPhase, Phase, StopFor, TaskRow, TaskStatus};
 
 use crate::commands::job_end;
 use crate::error::Fault;
@@ -26,6 +26,7 @@ fn close_lease(row: &mut TaskRow) {
     row.model_given_version = 0;
     row.model_given_position = 0;
     row.stop_requested_ms = 0;
+    row.stop_for = StopFor::STOP_FOR_CANCEL;
     row.not_before_ms = 0;
 }
 
@@ -95,7 +96,7 @@ pub(crate) fn interrupt(
     reason: &str,
 ) -> Result<TaskRow, Fault> {
     if row.get_task().phase == Phase::PHASE_STOPPING {
-        return cancelled(machine, row, "");
+        return stopped(machine, row, "");
     }
     row.infrastructure_failures = row.infrastructure_failures.saturating_add(1);
     if job_over(machine, &row)? {
@@ -120,7 +121,7 @@ pub(crate) fn user_failure(
     again: bool,
 ) -> Result<TaskRow, Fault> {
     if row.get_task().phase == Phase::PHASE_STOPPING {
-        return cancelled(machine, row, "");
+        return stopped(machine, row, "");
     }
     row.user_failures = row.user_failures.saturating_add(1);
     if job_over(machine, &row)? {
@@ -140,8 +141,45 @@ pub(crate) fn user_failure(
     back_off(machine, row, backoff_ms, reason)
 }
 
-/// The process is gone, or never was. Without a reason, the one given with the stop stands.
-pub(crate) fn cancelled(machine: &mut Machine<'_>, row: TaskRow, reason: &str) -> Result<TaskRow, Fault> {
+/// The process is gone, or never was: the task becomes what it was stopped for. Without a reason, the one given with the stop stands.
+pub(crate) fn stopped(machine: &mut Machine<'_>, row: TaskRow, reason: &str) -> Result<TaskRow, Fault> {
+    let over = past_deadline(&row, machine.now_ms()) || job_over(machine, &row)?;
+    match row.stop_for {
+        StopFor::STOP_FOR_SUSPEND if !over => suspended(machine, row, reason),
+        StopFor::STOP_FOR_REQUEUE if !over => queued(machine, row),
+        StopFor::STOP_FOR_CANCEL | StopFor::STOP_FOR_SUSPEND | StopFor::STOP_FOR_REQUEUE => {
+            cancelled(machine, row, reason)
+        }
+    }
+}
+
+/// Off its node and out of the queue, until it is resumed.
+fn suspended(machine: &mut Machine<'_>, row: TaskRow, reason: &str) -> Result<TaskRow, Fault> {
+    let given = row.get_task().failure_reason.clone();
+    let reason = if reason.is_empty() { given.as_str() } else { reason };
+    let pending = if reason.is_empty() { "suspended".to_owned() } else { cut(reason) };
+    set_aside(machine, row, Phase::PHASE_SUSPENDED, pending)
+}
+
+/// In the queue again, with no failure counted.
+pub(crate) fn queued(machine: &mut Machine<'_>, row: TaskRow) -> Result<TaskRow, Fault> {
+    set_aside(machine, row, Phase::PHASE_QUEUED, String::new())
+}
+
+fn set_aside(machine: &mut Machine<'_>, mut row: TaskRow, phase: Phase, pending: String) -> Result<TaskRow, Fault> {
+    close_lease(&mut row);
+    let task = row.mut_task();
+    task.status = TaskStatus::PENDING;
+    task.phase = phase;
+    task.assigned_node_id.clear();
+    task.started_at = 0;
+    task.failure_reason.clear();
+    task.pending_reason = pending;
+    finish(machine, row)
+}
+
+/// The end of a task that is not to run any more. Without a reason, the one given with the stop stands.
+fn cancelled(machine: &mut Machine<'_>, row: TaskRow, reason: &str) -> Result<TaskRow, Fault> {
     let phase = if past_deadline(&row, machine.now_ms()) { Phase::PHASE_DEADLINE } else { Phase::PHASE_CANCELLED };
     let task = row.get_task();
     let given = if task.phase == Phase::PHASE_STOPPING { task.failure_reason.clone() } else { String::new() };
@@ -155,18 +193,40 @@ pub(crate) fn cancelled(machine: &mut Machine<'_>, row: TaskRow, reason: &str) -
 
 /// Cancels a task that is not over: at once where no process can exist; else it is STOPPING until the worker, or the end of the grace,
 /// confirms it.
-pub(crate) fn stop(machine: &mut Machine<'_>, mut row: TaskRow, reason: &str) -> Result<TaskRow, Fault> {
+pub(crate) fn stop(machine: &mut Machine<'_>, row: TaskRow, reason: &str) -> Result<TaskRow, Fault> {
+    stop_for(machine, row, StopFor::STOP_FOR_CANCEL, reason)
+}
+
+/// The same with another end. A cancel takes the place of any other; a task that is being cancelled stays so.
+pub(crate) fn stop_for(
+    machine: &mut Machine<'_>,
+    mut row: TaskRow,
+    end: StopFor,
+    reason: &str,
+) -> Result<TaskRow, Fault> {
     match row.get_task().status {
-        TaskStatus::PENDING => cancelled(machine, row, reason),
+        TaskStatus::PENDING => {
+            row.stop_for = end;
+            stopped(machine, row, reason)
+        }
         TaskStatus::ASSIGNED | TaskStatus::RUNNING => {
-            if row.get_task().phase == Phase::PHASE_STOPPING {
+            let stops = row.get_task().phase == Phase::PHASE_STOPPING;
+            if stops && (row.stop_for == end || row.stop_for == StopFor::STOP_FOR_CANCEL) {
                 return Ok(row);
             }
-            row.stop_requested_ms = machine.now_ms();
+            row.stop_for = end;
+            if !stops {
+                row.stop_requested_ms = machine.now_ms();
+            }
             let task = row.mut_task();
             task.status = TaskStatus::RUNNING;
             task.phase = Phase::PHASE_STOPPING;
-            task.failure_reason = cut(if reason.is_empty() { "cancelled" } else { reason });
+            task.failure_reason = cut(match (reason, end) {
+                ("", StopFor::STOP_FOR_CANCEL) => "cancelled",
+                ("", StopFor::STOP_FOR_SUSPEND) => "suspended",
+                ("", StopFor::STOP_FOR_REQUEUE) => "requeued",
+                (reason, _) => reason,
+            });
             TaskTable::put(machine, row)
         }
         TaskStatus::COMPLETED | TaskStatus::FAILED => Ok(row),

@@ -12,6 +12,7 @@ mod models;
 mod nodes;
 mod retention;
 mod rounds;
+mod task_holds;
 mod task_results;
 mod task_stops;
 mod tasks;
@@ -26,7 +27,7 @@ use crate::reply::refuse;
 pub use task_results::report_digest;
 
 /// The newest version of the machine that this binary knows.
-pub const MACHINE_VERSION: u64 = 1;
+pub const MACHINE_VERSION: u64 = 2;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.
 pub fn minimum_version(kind: &Kind) -> u64 {
@@ -58,6 +59,7 @@ pub fn minimum_version(kind: &Kind) -> u64 {
         | Kind::add_receipts(_)
         | Kind::set_machine_version(_)
         | Kind::put_member(_) => 1,
+        Kind::suspend_task(_) | Kind::resume_task(_) | Kind::requeue_task(_) | Kind::set_priority(_) => 2,
     }
 }
 
@@ -75,6 +77,10 @@ pub(crate) fn dispatch(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
         Kind::expire_lease(command) => task_results::expire(machine, command),
         Kind::cancel_task(command) => task_stops::cancel(machine, command),
         Kind::retry_task(command) => task_stops::retry(machine, command),
+        Kind::suspend_task(command) => task_holds::suspend(machine, command),
+        Kind::resume_task(command) => task_holds::resume(machine, command),
+        Kind::requeue_task(command) => task_holds::requeue(machine, command),
+        Kind::set_priority(command) => task_holds::set_priority(machine, command),
         Kind::register_node(command) => nodes::register(machine, command),
         Kind::node_status_change(command) => nodes::change_status(machine, command),
         Kind::set_eligibility(command) => nodes::set_eligibility(machine, command),

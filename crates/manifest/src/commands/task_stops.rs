@@ -1,8 +1,8 @@
 //! CancelTask and RetryTask: what people do to tasks.
 
-use raftgrid_proto::v1::{CancelTask, CommandReply, Outcome, Phase, RetryTask, TaskStatus};
+use raftgrid_proto::v1::{CancelTask, CommandReply, Outcome, Phase, RetryTask, StopFor, TaskStatus};
 
-use crate::commands::lifecycle::{cancelled, stop};
+use crate::commands::lifecycle::{stop, stopped};
 use crate::commands::tasks::{create, NewTask};
 use crate::error::Handled;
 use crate::limits::{ID_BYTES_MAX, RETRIES_BY_HAND_MAX};
@@ -11,7 +11,8 @@ use crate::read;
 use crate::reply::{not_found, precondition, refuse};
 use crate::tables::{is_over, TaskTable};
 
-/// STOPPING where a process may exist; FAILED(CANCELLED) when `confirmed`, or at once where there is none.
+/// STOPPING where a process may exist; FAILED(CANCELLED) when `confirmed`, or at once where there is none. A confirmed end of a stop that is not
+/// a cancel makes of the task what it was stopped for.
 pub(crate) fn cancel(machine: &mut Machine<'_>, command: &CancelTask) -> Handled {
     let task_id = &command.task_id;
     let row = read::task_by_id(&machine.rows, task_id)?.ok_or_else(|| not_found("task", task_id))?;
@@ -22,11 +23,12 @@ pub(crate) fn cancel(machine: &mut Machine<'_>, command: &CancelTask) -> Handled
         }
         return Err(precondition(format!("task {task_id} is {:?} already", task.status)));
     }
-    if task.phase == Phase::PHASE_STOPPING && !command.confirmed {
+    let cancelling = task.phase == Phase::PHASE_STOPPING && row.stop_for == StopFor::STOP_FOR_CANCEL;
+    if cancelling && !command.confirmed {
         return Ok(CommandReply { id: task_id.clone(), ..machine.existing(task.revision) });
     }
     if command.confirmed {
-        cancelled(machine, row, &command.reason)?;
+        stopped(machine, row, &command.reason)?;
     } else {
         stop(machine, row, &command.reason)?;
     }

@@ -44,6 +44,10 @@ fn failures(row: &TaskRow) -> Vec<String> {
 fn explain_waiting(rows: &dyn Rows, row: &TaskRow) -> Result<(String, Vec<String>), RowsError> {
     let task = row.get_task();
     let now = read::meta(rows)?.cluster_time_ms;
+    if task.phase == Phase::PHASE_SUSPENDED {
+        let summary = format!("suspended ({}); it waits to be resumed", task.pending_reason);
+        return Ok((summary, failures(row)));
+    }
     if task.phase == Phase::PHASE_BACKOFF && row.not_before_ms > now {
         let mut reasons = failures(row);
         reasons.push(format!("the last attempt ended: {}", task.failure_reason));

@@ -233,6 +233,22 @@ pub fn cancel(task_id: &str, confirmed: bool) -> Kind {
     })
 }
 
+pub fn suspend(task_id: &str) -> Kind {
+    Kind::suspend_task(SuspendTask { task_id: task_id.into(), ..SuspendTask::default() })
+}
+
+pub fn resume(task_id: &str) -> Kind {
+    Kind::resume_task(ResumeTask { task_id: task_id.into(), ..ResumeTask::default() })
+}
+
+pub fn requeue(task_id: &str) -> Kind {
+    Kind::requeue_task(RequeueTask { task_id: task_id.into(), ..RequeueTask::default() })
+}
+
+pub fn set_priority(task_id: &str, priority: i32) -> Kind {
+    Kind::set_priority(SetPriority { task_id: task_id.into(), priority, ..SetPriority::default() })
+}
+
 pub fn retry(task_id: &str) -> Kind {
     Kind::retry_task(RetryTask { task_id: task_id.into(), ..RetryTask::default() })
 }
