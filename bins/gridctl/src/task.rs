@@ -37,9 +37,7 @@ pub(crate) fn run(context: &Context, command: Task) -> Result<()> {
             Ok(())
         }
         Task::List { status, job, limit } => list(context, &client, status.as_deref(), job, limit),
-        Task::Cancel { id } => {
-            changed(context, &client.cancel_task(&id)?)
-        }
+        Task::Cancel { id } => changed(context, &client.cancel_task(&id)?),
         Task::Suspend { id } => changed(context, &client.suspend_task(&id)?),
         Task::Resume { id } => changed(context, &client.resume_task(&id)?),
         Task::Requeue { id } => changed(context, &client.requeue_task(&id)?),

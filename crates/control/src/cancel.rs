@@ -128,7 +128,9 @@ fn overdue(row: &TaskRow, cluster_ms: u64, leased_ms: u64) -> Option<End> {
     }
     match task.status {
         // A suspended task does not wait for a node.
-        TaskStatus::PENDING if task.phase != Phase::PHASE_SUSPENDED && passed(spec.queue_ttl_ms, queued_ms) => Some(End::Cancel("queue_ttl passed")),
+        TaskStatus::PENDING if task.phase != Phase::PHASE_SUSPENDED && passed(spec.queue_ttl_ms, queued_ms) => {
+            Some(End::Cancel("queue_ttl passed"))
+        }
         TaskStatus::ASSIGNED if passed(spec.start_timeout_ms, leased_ms) => Some(End::Expire("start_timeout passed")),
         TaskStatus::RUNNING if passed(spec.run_timeout_ms, cluster_ms.saturating_sub(started_ms)) => {
             Some(End::Cancel("run_timeout passed"))

@@ -6,7 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Fault;
 use crate::limits::{
-    CPU_MILLI_MAX, GPUS_MAX, ID_BYTES_MAX, LABELS_MAX, MEMORY_BYTES_MAX, REASON_BYTES_MAX, SLOTS_MAX, SPEC_BYTES_MAX,
+    CPU_MILLI_MAX, GPUS_MAX, ID_BYTES_MAX, LABELS_MAX, MEMORY_BYTES_MAX, PRIORITY_MAX, REASON_BYTES_MAX, SLOTS_MAX,
+    SPEC_BYTES_MAX,
 };
 use crate::reply::invalid;
 

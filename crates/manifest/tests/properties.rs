@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use proptest::prelude::*;
-use raftgrid_manifest::{command, command_for, encode_batch, views, MemRows};
+use raftgrid_manifest::{command, command_for, encode_batch, views, MemRows, MACHINE_VERSION};
 use raftgrid_proto::v1::{Command_oneof_kind as Kind, *};
 
 /// What a random step does. Small numbers, so that steps meet on the same tasks, shards and attempts.
@@ -237,6 +237,8 @@ impl Runner {
 
 fn run(steps: &[Step]) -> Runner {
     let mut runner = Runner { world: World::with_nodes(), names: 0 };
+    let newest = SetMachineVersion { version: MACHINE_VERSION, ..SetMachineVersion::default() };
+    runner.world.ok(Kind::set_machine_version(newest));
     steps.iter().for_each(|step| runner.run(step));
     runner
 }
@@ -285,8 +287,13 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let steps = prop::collection::vec(step(), 120);
     let (mut rounds, mut done, mut mismatches, mut compared, mut stale, mut rejected) = (0, 0, 0, 0, 0, 0);
+    let mut suspended = 0;
     for _ in 0..80 {
         let world = run(&steps.new_tree(&mut runner).expect("a strategy without filters").current()).world;
+        for n in 0..8 {
+            let task = views::get_task(&world.rows, &task(n)).expect("memory");
+            suspended += u64::from(task.is_some_and(|task| task.phase == Phase::PHASE_SUSPENDED));
+        }
         for name in ["one", "two"] {
             let Some(job) = views::get_job(&world.rows, name).expect("memory") else { continue };
             rounds += job.rounds_committed;
@@ -295,8 +302,14 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
             (stale, rejected) = (stale + job.stale, rejected + u64::from(job.phase == JobPhase::JOB_REJECTED));
         }
     }
-    let reached =
-        [("rounds", rounds), ("done", done), ("mismatches", mismatches), ("compared", compared), ("stale", stale)];
+    let reached = [
+        ("rounds", rounds),
+        ("done", done),
+        ("mismatches", mismatches),
+        ("compared", compared),
+        ("stale", stale),
+        ("suspended", suspended),
+    ];
     for (what, count) in reached {
         assert!(count > 0, "no {what} in {reached:?}, rejected {rejected}");
     }
