@@ -13,6 +13,7 @@ use raftgrid_store::BootMode;
 use crate::addresses::{addresses, advertised_client, items, with_port, Addresses, CLIENT_PORT, RAFT_PORT};
 use crate::http::{self, HttpPlan};
 use crate::lease;
+use crate::tls::{self, TlsPlan};
 
 /// Longest time for which one snapshot is sent.
 pub(crate) const SNAPSHOT_TIMEOUT_MS: u64 = 3_600_000;
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
     pub client_addr: String,
     /// Listens for peers here.
     pub raft_addr: String,
+    /// Certificates of the Raft port; None: it is plain.
+    pub tls: Option<TlsPlan>,
     /// Metrics and health.
     pub http: HttpPlan,
     /// Clients are told to come here.
@@ -97,6 +100,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
         data_dir,
         client_addr: addresses.client,
         raft_addr: addresses.raft,
+        tls: tls::plan(settings, node, &cluster_name)?,
         http: http::plan(settings)?,
         advertised_client,
         streams_max: streams_max(settings)?,

@@ -3,19 +3,22 @@
 //! A stream that breaks is opened again at the address that the book has by then. A frame that met a dead stream is sent once more on the
 //! new one (raft takes duplicates); after that it is dropped, and raft hears that the peer is unreachable.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures::executor::block_on;
 use futures::SinkExt;
-use grpcio::{CallOption, Client, ClientCStreamReceiver, ClientCStreamSender, Environment, RpcStatusCode, WriteFlags};
+use grpcio::{CallOption, Client, ClientCStreamReceiver, ClientCStreamSender, RpcStatusCode, WriteFlags};
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::{RaftDone, RaftFrame};
+use raftgrid_rpc::core_log::explained;
 use raftgrid_rpc::methods::PEER_RAFT;
 use slog::{info, warn, Logger};
 
 use crate::book::AddressBook;
+use crate::dialer::Dialer;
 use crate::hello::Identity;
 use crate::limits;
 use crate::metrics::LinkMetrics;
@@ -24,7 +27,7 @@ use crate::raft::RaftSeat;
 
 /// What a link is made of.
 pub(crate) struct Link {
-    pub(crate) env: Arc<Environment>,
+    pub(crate) dialer: Dialer,
     pub(crate) identity: Identity,
     pub(crate) to: NodeId,
     pub(crate) book: Arc<AddressBook>,
@@ -52,7 +55,7 @@ impl Link {
             self.metrics.waiting.set(self.outbox.len() as f64);
             let was_open = stream.is_some();
             let mut sent = self.send(&mut stream, &frame);
-            if was_open && matches!(sent, Sent::Broken) {
+            if was_open && matches!(sent, Sent::Broken(_)) {
                 sent = self.send(&mut stream, &frame);
             }
             reports.note(&self, &sent);
@@ -63,7 +66,7 @@ impl Link {
                     pause = limits::RECONNECT_PAUSE_MIN;
                     continue;
                 }
-                Sent::Broken => {}
+                Sent::Broken(_) => {}
                 Sent::Refused(_) => pause = limits::RECONNECT_PAUSE_MAX,
             }
             self.metrics.dropped.add((frame.len() + self.outbox.clear()) as u64);
@@ -77,10 +80,14 @@ impl Link {
 
     /// Sends a frame, on a new stream if there is none. On failure there is none afterwards.
     fn send(&self, stream: &mut Option<Stream>, messages: &[Bytes]) -> Sent {
-        if stream.is_none() {
-            *stream = self.open();
-        }
-        let Some(mut open) = stream.take() else { return Sent::Broken };
+        let opened = match stream.take() {
+            Some(open) => Ok(open),
+            None => self.open(),
+        };
+        let mut open = match opened {
+            Ok(open) => open,
+            Err(why) => return Sent::Broken(why),
+        };
         let mut frame = RaftFrame::new();
         if !open.greeted {
             frame.set_hello(self.identity.hello(self.to));
@@ -97,25 +104,45 @@ impl Link {
             Err(grpcio::Error::RpcFailure(status)) if status.code() == RpcStatusCode::FAILED_PRECONDITION => {
                 Sent::Refused(status.message().to_owned())
             }
-            _ => Sent::Broken,
+            // Often only that it has gone; what is in the way is known when the next stream cannot be opened.
+            _ => Sent::Broken(String::new()),
         }
     }
 
-    fn open(&self) -> Option<Stream> {
-        let address = self.book.get(self.to)?;
-        let channel = raftgrid_rpc::channel(&self.env, &address);
-        if !block_on(channel.wait_for_connected(limits::CONNECT_TIMEOUT)) {
-            return None;
-        }
+    /// Or why there is none.
+    fn open(&self) -> Result<Stream, String> {
+        let address = self.book.get(self.to).ok_or("its address is not known")?;
+        let channel = self.dialer.channel(self.to, &address);
+        let connected = block_on(channel.wait_for_connected(limits::CONNECT_TIMEOUT));
         let client = Client::new(channel);
-        let (sender, receiver) = client.client_streaming(&PEER_RAFT.method, CallOption::default()).ok()?;
-        Some(Stream { sender, receiver, _client: client, greeted: false })
+        if connected {
+            let opened = client.client_streaming(&PEER_RAFT.method, CallOption::default());
+            let (sender, receiver) = opened.map_err(|error| error.to_string())?;
+            return Ok(Stream { sender, receiver, _client: client, greeted: false });
+        }
+        Err(why_not(&client))
+    }
+}
+
+/// Why a connection did not come up: a call on it fails at once, and says. Empty: it is not known.
+fn why_not(client: &Client) -> String {
+    let option = CallOption::default().timeout(limits::REASON_TIMEOUT);
+    let Ok((mut sender, receiver)) = client.client_streaming(&PEER_RAFT.method, option) else { return String::new() };
+    let ended = block_on(receiver);
+    sender.cancel();
+    match ended {
+        Err(grpcio::Error::RpcFailure(status)) if status.code() == RpcStatusCode::UNAVAILABLE => {
+            explained(status.message())
+        }
+        // Still under way.
+        _ => String::new(),
     }
 }
 
 enum Sent {
     Done,
-    Broken,
+    /// Why, as far as it is known: the stream could not be opened, or broke.
+    Broken(String),
     /// By its word.
     Refused(String),
 }
@@ -124,6 +151,8 @@ enum Sent {
 #[derive(Default)]
 struct Reports {
     down: bool,
+    /// Why it is not reachable, as it was told.
+    reasons: BTreeSet<String>,
     refused: Option<String>,
     told: Option<Instant>,
 }
@@ -134,11 +163,14 @@ impl Reports {
             Sent::Done if self.down && self.refused.is_none() => {
                 info!(link.logger, "peer is reachable again"; "to" => link.to);
                 self.down = false;
+                self.reasons.clear();
             }
             Sent::Done => {}
-            Sent::Broken => {
-                if !self.down {
-                    info!(link.logger, "peer is not reachable"; "to" => link.to);
+            Sent::Broken(why) => {
+                let news = !why.is_empty() && self.reasons.len() < limits::REASONS_TOLD_MAX;
+                let news = news && self.reasons.insert(why.clone());
+                if !self.down || news {
+                    info!(link.logger, "peer is not reachable"; "to" => link.to, "reason" => why);
                 }
                 self.refused = None;
                 self.down = true;
