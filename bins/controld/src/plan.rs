@@ -391,4 +391,24 @@ mod tests {
         let founder = [("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS), ("cluster_id", "x")];
         assert!(planned(&founder).unwrap_err().contains("only a replica that joins"));
     }
+
+    #[test]
+    fn certificates_open_the_raft_port_and_no_other_and_are_given_whole_or_not_at_all() {
+        let tls = [("tls.peer_cert", "/c"), ("tls.peer_key", "/k"), ("tls.peer_ca", "/a")];
+        let peers = [("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS)];
+        let with = |more: &[(&'static str, &'static str)]| planned(&[&peers[..], more].concat());
+        assert!(with(&[]).unwrap().tls.is_none());
+        let open = ("raft_addr", "0.0.0.0:1");
+        assert!(with(&[open]).unwrap_err().contains("tls.peer_cert, tls.peer_key and tls.peer_ca"));
+        assert!(with(&[&tls[..], &[open]].concat()).unwrap().tls.is_some());
+        assert!(with(&[&tls[..], &[("client_addr", "0.0.0.0:1")]].concat()).unwrap_err().contains("--insecure"));
+        for missing in 0..3 {
+            let some: Vec<_> = tls.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, it)| *it).collect();
+            let error = with(&some).unwrap_err();
+            let wanted = format!("it needs `{}`, too", tls[missing].0);
+            assert!(error.contains(&wanted) && error.contains(some[0].1), "{error}");
+        }
+        let error = with(&[&tls[..], &[("cluster_name", "two words")]].concat()).unwrap_err();
+        assert!(error.contains("`cluster_name` = `two words`"), "{error}");
+    }
 }

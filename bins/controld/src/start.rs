@@ -170,7 +170,7 @@ fn open_ports(
     let (raft_server, _) = listen_mutual(env, &plan.raft_addr, raft_services, tls.as_ref())?;
     let streams_max = plan.streams_max.unwrap_or(STREAMS_PER_CONNECTION_MAX);
     let (client_server, _) = listen_with(env, &plan.client_addr, services.public(), streams_max)?;
-    let http = http::open(&plan.http, plan.driver.metrics.clone(), replica.clone(), services, logger)?;
+    let http = http::open(&plan.http, plan.driver.metrics.clone(), replica.clone(), services, tls, logger)?;
     Ok((vec![client_server, raft_server], http))
 }
 

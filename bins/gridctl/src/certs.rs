@@ -52,8 +52,8 @@ pub(crate) fn run(context: &Context, command: &Certs) -> Result<()> {
     }
     fs::create_dir_all(&dir).map_err(|error| failed(&dir, error))?;
     let (authority, made) = authority(&dir, name)?;
-    for node in &nodes {
-        let signed = sign(&authority, &node_name(name, *node), command.days)?;
+    let signed = nodes.iter().map(|node| sign(&authority, &node_name(name, *node), command.days));
+    for (node, signed) in nodes.iter().zip(signed.collect::<Result<Vec<_>>>()?) {
         write(&key(&dir, *node), &signed.key, 0o600)?;
         write(&certificate(&dir, *node), &signed.certificate, 0o644)?;
     }

@@ -21,9 +21,14 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
-    /// Whole days until it ends; 0: it has ended, or will today.
+    /// Seconds until it ends; 0: it has.
+    pub(crate) fn left_s(&self) -> u64 {
+        self.expires_unix_s.saturating_sub(UnixTime::now().as_secs())
+    }
+
+    /// Whole days until it ends.
     pub(crate) fn days_left(&self) -> u64 {
-        self.expires_unix_s.saturating_sub(UnixTime::now().as_secs()) / 86_400
+        self.left_s() / 86_400
     }
 }
 

@@ -178,9 +178,9 @@ impl Tls {
         self.current().generation
     }
 
-    /// When what is in force ends, in seconds since 1970.
-    pub fn expires_unix_s(&self) -> u64 {
-        self.current().checked.expires_unix_s
+    /// Seconds until what is in force ends; 0: it has.
+    pub fn left_s(&self) -> u64 {
+        self.current().checked.left_s()
     }
 
     /// `options` for a connection to this node: it must prove to be that node.
