@@ -9,16 +9,15 @@
 mod harness;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use futures::executor::block_on;
 use futures::{SinkExt, TryStreamExt};
-use harness::certs::{cluster_id, files, hello, prepare};
+use harness::certs::{cluster_id, files, hello, pair, prepare, secured};
 use harness::{Cluster, PATIENCE};
 use protobuf::CodedOutputStream;
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::channel::{channel_to, Proof, MESSAGE_BYTES_MAX};
-use raftgrid_rpc::grpcio::{CallOption, Client, Environment, Error, RpcStatusCode, WriteFlags};
+use raftgrid_rpc::grpcio::{CallOption, ChannelBuilder, Client, Error, RpcStatusCode, WriteFlags};
 use raftgrid_rpc::methods::{self, Rpc};
 use raftgrid_rpc::tls::Tls;
 
@@ -140,13 +139,13 @@ fn raft_message(rng: &mut Rng, to: u64) -> (Vec<u8>, bool) {
         0 => return (rng.bytes(300), true),
         1 => {
             // Well formed, then one bit or the end is lost. In the name of another, so that what is still sound is refused, too.
-            let mut bytes = any(rng, shot.with(Shot::FROM, to)).encode();
+            let mut bytes = any(rng, shot).with(Shot::FROM, 9).with(Shot::REJECT_HINT, 0).encode();
             let at = rng.below(bytes.len() as u64) as usize;
             if rng.below(2) == 0 {
                 bytes.truncate(at);
                 return (bytes, true);
             }
-            // A flipped bit may make it anything, but hardly ours: that it is taken is not forbidden.
+            // One bit makes no 3 of a 9, nor another field that comes later: it stays in the name of another, or of nobody.
             bytes[at] ^= 1 << rng.below(8);
             return (bytes, false);
         }
@@ -199,11 +198,11 @@ fn raft_message(rng: &mut Rng, to: u64) -> (Vec<u8>, bool) {
 
 /// The hostile member.
 struct Attacker {
-    env: Arc<Environment>,
-    tls: Arc<Tls>,
     cluster_id: String,
-    /// Client address of each victim's Raft port, by node.
+    /// A connection to each victim's Raft port, by node.
     victims: BTreeMap<u64, Client>,
+    /// The same without a bound on what is sent.
+    unbounded: BTreeMap<u64, Client>,
     rng: Rng,
 }
 
@@ -228,7 +227,13 @@ impl Attacker {
             (replica.node, Client::new(channel_to(&env, &replica.raft, proof)))
         });
         let victims = victims.collect();
-        Self { env, tls, cluster_id: cluster_id(cluster), victims, rng: Rng(7) }
+        let unbounded = (0..2).map(|at| {
+            let options = ChannelBuilder::new(env.clone()).use_local_subchannel_pool(true);
+            let node = cluster.replicas[at].node;
+            let options = secured(options, &dir.join("ca.pem"), pair(&files(dir, HOSTILE)), node);
+            (node, Client::new(options.connect(&cluster.replicas[at].raft)))
+        });
+        Self { cluster_id: cluster_id(cluster), victims, unbounded: unbounded.collect(), rng: Rng(7) }
     }
 
     fn hello(&self, to: u64) -> PeerHello {
@@ -267,14 +272,13 @@ impl Attacker {
 
     /// One stream whose first message is `message`: what it ends with. It must end.
     fn stream<Req: protobuf::Message, Resp: protobuf::Message>(
-        &self,
-        to: u64,
+        client: &Client,
         rpc: &Rpc<Req, Resp>,
         message: Req,
         tally: &mut Tally,
     ) -> RpcStatusCode {
         let option = CallOption::default().timeout(PATIENCE);
-        let (mut sender, receiver) = self.victims[&to].client_streaming(&rpc.method, option).expect("started");
+        let (mut sender, receiver) = client.client_streaming(&rpc.method, option).expect("started");
         let _ = block_on(sender.send((message, WriteFlags::default())));
         let _ = block_on(sender.close());
         noted(block_on(receiver).map(|_| ()), tally)
@@ -312,7 +316,7 @@ impl Attacker {
                 chunk.set_data(rng.bytes(999));
                 chunk.set_snapshot("n".repeat(rng.below(5_000) as usize));
                 chunk.set_resumed(rng.below(2) == 0);
-                self.stream(to, &methods::PEER_SNAPSHOT, chunk, tally)
+                Self::stream(&self.victims[&to], &methods::PEER_SNAPSHOT, chunk, tally)
             }
             1 => {
                 let mut request = SnapshotProgressRequest::new();
@@ -328,7 +332,7 @@ impl Attacker {
                 chunk.set_fragment(rng.next() as u32);
                 chunk.set_digest(rng.bytes(40));
                 chunk.set_data(rng.bytes(999));
-                self.stream(to, &methods::PEER_PUT_FRAGMENT, chunk, tally)
+                Self::stream(&self.victims[&to], &methods::PEER_PUT_FRAGMENT, chunk, tally)
             }
             3 => {
                 let mut request = GetFragmentRequest::new();
@@ -352,9 +356,9 @@ impl Attacker {
                 // Larger than any message may be; gRPC itself ends it. The door never sees it.
                 tally.at_the_door -= u64::from(!right);
                 let mut frame = RaftFrame::new();
-                frame.hello = Some(self.hello(to)).into();
+                frame.hello = hello.into();
                 frame.mut_messages().push(vec![7; MESSAGE_BYTES_MAX + 1]);
-                self.stream(to, &methods::PEER_RAFT, frame, tally)
+                Self::stream(&self.unbounded[&to], &methods::PEER_RAFT, frame, tally)
             }
         };
         assert!(right || code == RpcStatusCode::FAILED_PRECONDITION || code == RpcStatusCode::RESOURCE_EXHAUSTED, "{code}");

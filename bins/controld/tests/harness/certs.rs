@@ -84,7 +84,8 @@ pub fn connect(env: &Arc<Environment>, cluster: &Cluster, at: usize, authorities
     secured(options, authorities, shown, replica.node).connect(&replica.raft)
 }
 
-fn secured(options: ChannelBuilder, authorities: &Path, shown: Shown, to: u64) -> ChannelBuilder {
+/// `options` for a connection to node `to`.
+pub fn secured(options: ChannelBuilder, authorities: &Path, shown: Shown, to: u64) -> ChannelBuilder {
     let authorities = std::fs::read(authorities).expect("gridctl made it");
     let credentials = ChannelCredentialsBuilder::new().root_cert(authorities);
     let credentials = match shown {
