@@ -271,7 +271,7 @@ impl Attacker {
     }
 
     /// One stream whose first message is `message`: what it ends with. It must end.
-    fn stream<Req: protobuf::Message, Resp: protobuf::Message>(
+    fn stream<Req: protobuf::Message, Resp: protobuf::Message + Unpin>(
         client: &Client,
         rpc: &Rpc<Req, Resp>,
         message: Req,
@@ -364,7 +364,7 @@ impl Attacker {
         assert!(right || code == RpcStatusCode::FAILED_PRECONDITION || code == RpcStatusCode::RESOURCE_EXHAUSTED, "{code}");
     }
 
-    fn unary<Req: protobuf::Message, Resp: protobuf::Message>(
+    fn unary<Req: protobuf::Message, Resp: protobuf::Message + Unpin>(
         &self,
         to: u64,
         rpc: &Rpc<Req, Resp>,

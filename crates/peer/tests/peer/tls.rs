@@ -75,7 +75,7 @@ fn hello(from: NodeId, store: u8) -> PeerHello {
 }
 
 /// What a call ends with whose only message is `message`.
-fn streamed<Req: protobuf::Message, Resp: protobuf::Message>(
+fn streamed<Req: protobuf::Message, Resp: protobuf::Message + Unpin>(
     client: &Client,
     rpc: &Rpc<Req, Resp>,
     message: Req,
