@@ -99,8 +99,9 @@ sim-long: system-deps ## Whole clusters in virtual time: SEEDS seeds from FIRST 
 sim-mutants: system-deps ## Plants each known bug in turn and runs seeds until one shows it; fails if one is not found
 	cargo run --release $(LOCKED) -p raftgrid-simulator --features mutants --example mutants
 .PHONY: hostile
-hostile: system-deps ## A million hostile peer messages at a running group (50,000 are part of `make test`)
+hostile: build ## A million hostile peer messages at a running group, and a million more over mutual TLS (50,000 each are part of `make test`)
 	RAFTGRID_HOSTILE_MESSAGES=1000000 cargo test --release $(LOCKED) -p raftgrid-driver a_group_under_fire -- --nocapture
+	RAFTGRID_HOSTILE_MESSAGES=1000000 cargo test --release $(LOCKED) -p controld --test hostile -- --nocapture
 
 deny: ## Licences and advisories of dependencies; installs cargo-deny if it is missing
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny

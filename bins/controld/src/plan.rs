@@ -13,6 +13,7 @@ use raftgrid_store::BootMode;
 use crate::addresses::{addresses, advertised_client, items, with_port, Addresses, CLIENT_PORT, RAFT_PORT};
 use crate::http::{self, HttpPlan};
 use crate::lease;
+use crate::tls::{self, TlsPlan};
 
 /// Longest time for which one snapshot is sent.
 pub(crate) const SNAPSHOT_TIMEOUT_MS: u64 = 3_600_000;
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
     pub client_addr: String,
     /// Listens for peers here.
     pub raft_addr: String,
+    /// Certificates of the Raft port; None: it is plain.
+    pub tls: Option<TlsPlan>,
     /// Metrics and health.
     pub http: HttpPlan,
     /// Clients are told to come here.
@@ -95,6 +98,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
         data_dir,
         client_addr: addresses.client,
         raft_addr: addresses.raft,
+        tls: tls::plan(settings, node, &cluster_name)?,
         http: http::plan(settings)?,
         advertised_client,
         streams_max: streams_max(settings)?,
@@ -380,5 +384,25 @@ mod tests {
         assert!(planned(&joiner).unwrap_err().contains("replica 4 itself is not on the list"));
         let founder = [("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS), ("cluster_id", "x")];
         assert!(planned(&founder).unwrap_err().contains("only a replica that joins"));
+    }
+
+    #[test]
+    fn certificates_open_the_raft_port_and_no_other_and_are_given_whole_or_not_at_all() {
+        let tls = [("tls.peer_cert", "/c"), ("tls.peer_key", "/k"), ("tls.peer_ca", "/a")];
+        let peers = [("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS)];
+        let with = |more: &[(&'static str, &'static str)]| planned(&[&peers[..], more].concat());
+        assert!(with(&[]).unwrap().tls.is_none());
+        let open = ("raft_addr", "0.0.0.0:1");
+        assert!(with(&[open]).unwrap_err().contains("tls.peer_cert, tls.peer_key and tls.peer_ca"));
+        assert!(with(&[&tls[..], &[open]].concat()).unwrap().tls.is_some());
+        assert!(with(&[&tls[..], &[("client_addr", "0.0.0.0:1")]].concat()).unwrap_err().contains("--insecure"));
+        for missing in 0..3 {
+            let some: Vec<_> = tls.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, it)| *it).collect();
+            let error = with(&some).unwrap_err();
+            let wanted = format!("it needs `{}`, too", tls[missing].0);
+            assert!(error.contains(&wanted) && error.contains(some[0].1), "{error}");
+        }
+        let error = with(&[&tls[..], &[("cluster_name", "two words")]].concat()).unwrap_err();
+        assert!(error.contains("`cluster_name` = `two words`"), "{error}");
     }
 }

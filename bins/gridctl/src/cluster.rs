@@ -12,7 +12,7 @@ use crate::cli::{Change, Cluster};
 use crate::context::{exit_on_interrupt, Context};
 use crate::failure::{Failure, Result};
 use crate::output::hex;
-use crate::{backup, recover, restore};
+use crate::{backup, certs, recover, restore};
 
 pub(crate) fn run(context: &Context, command: Cluster) -> Result<()> {
     // These need no cluster, or more than one call.
@@ -20,6 +20,7 @@ pub(crate) fn run(context: &Context, command: Cluster) -> Result<()> {
         Cluster::Backup { target } => return backup::run(context, target),
         Cluster::Restore(restore) => return restore::run(context, restore),
         Cluster::Recover(recover) => return recover::run(context, recover),
+        Cluster::Certs(certs) => return certs::run(context, certs),
         _ => {}
     }
     exit_on_interrupt();
@@ -33,7 +34,7 @@ pub(crate) fn run(context: &Context, command: Cluster) -> Result<()> {
             output.show(&headers, members.iter().map(member_row).collect(), &json);
         }
         Cluster::Status => return status(context),
-        Cluster::Backup { .. } | Cluster::Restore(_) | Cluster::Recover(_) => {}
+        Cluster::Backup { .. } | Cluster::Restore(_) | Cluster::Recover(_) | Cluster::Certs(_) => {}
         Cluster::Leader => {
             let leader = client.call(&rpc::CLUSTER_LEADER, &LeaderRequest::new(), timeout)?;
             if leader.get_node_id() == 0 {

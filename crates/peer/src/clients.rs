@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::{SinkExt, TryStreamExt};
-use grpcio::{CallOption, Client, ClientCStreamSender, Environment, RpcStatusCode, WriteFlags};
+use grpcio::{CallOption, Client, ClientCStreamSender, RpcStatusCode, WriteFlags};
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::{ForwardRequest, FragmentChunk, GetFragmentRequest};
 use raftgrid_replica::ports::{Attempt, Attempted, CallError, Callback, Download, Peers};
@@ -18,6 +18,7 @@ use raftgrid_rpc::wait::within;
 use raftgrid_telemetry::Registry;
 
 use crate::book::AddressBook;
+use crate::dialer::Dialer;
 use crate::hedge::Hedge;
 use crate::hello::Identity;
 use crate::limits;
@@ -32,22 +33,24 @@ enum Use {
     Bulk,
 }
 
+/// What a connection was made for: an address, and the certificates of that moment.
+type Made = (String, u64);
+
 /// Calls other replicas.
 pub struct PeerClients {
-    env: Arc<Environment>,
+    dialer: Dialer,
     identity: Identity,
     book: Arc<AddressBook>,
-    /// With the address that each was made for.
-    clients: Mutex<BTreeMap<(NodeId, Use), (String, Client)>>,
+    clients: Mutex<BTreeMap<(NodeId, Use), (Made, Client)>>,
     hedge: Hedge,
     metrics: Metrics,
 }
 
 impl PeerClients {
     /// Connects to nobody yet.
-    pub fn new(env: Arc<Environment>, identity: Identity, book: Arc<AddressBook>) -> Self {
+    pub fn new(dialer: impl Into<Dialer>, identity: Identity, book: Arc<AddressBook>) -> Self {
         Self {
-            env,
+            dialer: dialer.into(),
             identity,
             book,
             clients: Mutex::new(BTreeMap::new()),
@@ -62,7 +65,7 @@ impl PeerClients {
         self
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Use), (String, Client)>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Use), (Made, Client)>> {
         // Each change is one statement, so a poisoned map is whole.
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,15 +74,15 @@ impl PeerClients {
     fn client(&self, node: NodeId, what: Use) -> Result<Client, CallError> {
         let unknown = || CallError::Unavailable(format!("replica {node} has no known address"));
         let address = self.book.get(node).ok_or_else(unknown)?;
-        let known =
-            self.lock().get(&(node, what)).filter(|(known, _)| *known == address).map(|(_, client)| client.clone());
+        let made = (address, self.dialer.generation());
+        let known = self.lock().get(&(node, what)).filter(|(known, _)| *known == made).map(|(_, client)| client.clone());
         let client = known.unwrap_or_else(|| {
             let channel = match what {
-                Use::Control => raftgrid_rpc::channel(&self.env, &address),
-                Use::Bulk => raftgrid_rpc::bulk_channel(&self.env, &address),
+                Use::Control => self.dialer.channel(node, &made.0),
+                Use::Bulk => self.dialer.bulk_channel(node, &made.0),
             };
             let client = Client::new(channel);
-            self.lock().insert((node, what), (address, client.clone()));
+            self.lock().insert((node, what), (made, client.clone()));
             client
         });
         Ok(client)

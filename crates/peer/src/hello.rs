@@ -1,13 +1,15 @@
 //! Who speaks: the first thing on every stream. A stream of another cluster, for another node, or from a store that took over a node's id is
-//! refused, and that is logged once.
+//! refused, and that is logged once. With mutual TLS the caller's certificate must be that of the node in whose name it speaks: one member's
+//! key is of no use for the name of another.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use grpcio::{RpcStatus, RpcStatusCode};
+use grpcio::{RpcContext, RpcStatus, RpcStatusCode};
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::PeerHello;
 use raftgrid_rpc::status::status;
+use raftgrid_rpc::tls::{proved_names, Tls};
 use raftgrid_telemetry::Counter;
 use slog::{warn, Logger};
 
@@ -58,6 +60,8 @@ const LOGGED_MAX: usize = 1_024;
 pub(crate) struct Doorkeeper {
     identity: Identity,
     stores: Arc<dyn KnownStores>,
+    /// What names certificates have; None: nobody has one.
+    tls: Option<Arc<Tls>>,
     logger: Logger,
     /// Refusals that were logged.
     logged: Mutex<BTreeSet<(NodeId, String)>>,
@@ -66,7 +70,13 @@ pub(crate) struct Doorkeeper {
 
 impl Doorkeeper {
     pub(crate) fn new(identity: Identity, stores: Arc<dyn KnownStores>, logger: Logger) -> Self {
-        Self { identity, stores, logger, logged: Mutex::default(), refused: Counter::default() }
+        Self { identity, stores, tls: None, logger, logged: Mutex::default(), refused: Counter::default() }
+    }
+
+    /// Nobody comes in without a certificate that has its name.
+    pub(crate) fn with_tls(mut self, tls: Option<Arc<Tls>>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// Counts refusals.
@@ -75,12 +85,23 @@ impl Doorkeeper {
         self
     }
 
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.identity
+    /// Whoever made this call.
+    pub(crate) fn visitor(self: &Arc<Self>, ctx: &RpcContext<'_>) -> Visitor {
+        let proved = if self.tls.is_some() { proved_names(ctx) } else { Vec::new() };
+        Visitor { door: self.clone(), proved }
+    }
+
+    /// Why the certificate with these names does not make its owner node `from`.
+    fn unproved(&self, from: NodeId, proved: &[String]) -> Option<String> {
+        let name = self.tls.as_ref()?.name_of(from);
+        if proved.iter().any(|own| own.eq_ignore_ascii_case(&name)) {
+            return None;
+        }
+        Some(format!("node {from} speaks with the certificate of {:?}, not with that of {name}", proved.join(", ")))
     }
 
     /// Who speaks, or FAILED_PRECONDITION. `None` is a stream without a hello.
-    pub(crate) fn check(&self, hello: Option<&PeerHello>) -> Result<NodeId, RpcStatus> {
+    fn check(&self, hello: Option<&PeerHello>, proved: &[String]) -> Result<NodeId, RpcStatus> {
         let Some(hello) = hello else {
             self.refused.inc();
             return Err(refused("the stream does not begin with a hello"));
@@ -92,6 +113,9 @@ impl Doorkeeper {
             format!("node {} is meant, this is node {}", hello.get_to_node(), self.identity.node_id)
         } else if from == 0 || from == self.identity.node_id {
             format!("node {from} speaks, which is no other member")
+        } else if let Some(why) = self.unproved(from, proved) {
+            // Before its store is noted, or a stranger could close the door to a node that has not spoken yet.
+            why
         } else {
             match self.stores.meet(from, hello.get_store_uuid()) {
                 Ok(()) => return Ok(from),
@@ -104,6 +128,25 @@ impl Doorkeeper {
             warn!(self.logger, "peer stream refused"; "from" => from, "reason" => &why);
         }
         Err(refused(&why))
+    }
+}
+
+/// The other end of one call.
+pub(crate) struct Visitor {
+    door: Arc<Doorkeeper>,
+    /// The names in its certificate.
+    proved: Vec<String>,
+}
+
+impl Visitor {
+    /// Who speaks, or FAILED_PRECONDITION. `None` is a stream without a hello.
+    pub(crate) fn check(&self, hello: Option<&PeerHello>) -> Result<NodeId, RpcStatus> {
+        self.door.check(hello, &self.proved)
+    }
+
+    /// Whom it visits.
+    pub(crate) fn host(&self) -> NodeId {
+        self.door.identity.node_id
     }
 }
 
@@ -143,11 +186,11 @@ mod tests {
     fn only_the_right_cluster_node_and_store_come_in() {
         let door = Doorkeeper::new(identity(1), Arc::new(OnlyTwo), Logger::root(slog::Discard, slog::o!()));
         let good = identity(2).hello(1);
-        assert_eq!(door.check(Some(&good)).ok(), Some(2));
+        assert_eq!(door.check(Some(&good), &[]).ok(), Some(2));
         let refused = |change: fn(&mut PeerHello)| {
             let mut hello = good.clone();
             change(&mut hello);
-            let status = door.check(Some(&hello)).expect_err("refused");
+            let status = door.check(Some(&hello), &[]).expect_err("refused");
             assert_eq!(status.code(), RpcStatusCode::FAILED_PRECONDITION);
             status.message().to_owned()
         };
@@ -155,7 +198,7 @@ mod tests {
         assert!(refused(|hello| hello.set_to_node(3)).contains("node 3 is meant"));
         assert!(refused(|hello| hello.set_from_node(0)).contains("node 0"));
         assert!(refused(|hello| hello.set_store_uuid(vec![9; 16])).contains("another store"));
-        assert!(door.check(None).is_err());
-        assert_eq!(door.check(Some(&good)).ok(), Some(2), "the right one still comes in");
+        assert!(door.check(None, &[]).is_err());
+        assert_eq!(door.check(Some(&good), &[]).ok(), Some(2), "the right one still comes in");
     }
 }

@@ -19,10 +19,11 @@ use raftgrid_replica::{PROPOSE_PATH, READ_INDEX_PATH};
 use raftgrid_rpc::methods;
 use raftgrid_rpc::serve::Handlers;
 use raftgrid_rpc::status::status;
+use raftgrid_rpc::tls::Tls;
 use raftgrid_telemetry::Registry;
 use slog::{debug, info, warn, Logger};
 
-use crate::hello::{Doorkeeper, Identity, KnownStores};
+use crate::hello::{Doorkeeper, Identity, KnownStores, Visitor};
 use crate::metrics::Metrics;
 use crate::raft::RaftSeat;
 use crate::snapshot_receive::{receive, Parked};
@@ -49,6 +50,7 @@ struct Parts {
     snapshots: Arc<dyn SnapshotFiles>,
     bytes: Arc<dyn Bytes>,
     forwarding: Arc<dyn Forwarding>,
+    tls: Option<Arc<Tls>>,
     logger: Logger,
     metrics: Metrics,
 }
@@ -79,7 +81,7 @@ impl PeerService {
         logger: Logger,
     ) -> Self {
         let (forwarding, metrics) = (Arc::new(forwarding), Metrics::default());
-        Self { parts: Parts { identity, stores, seat, snapshots, bytes, forwarding, logger, metrics } }
+        Self { parts: Parts { identity, stores, seat, snapshots, bytes, forwarding, tls: None, logger, metrics } }
     }
 
     /// Counts in `registry`.
@@ -88,25 +90,29 @@ impl PeerService {
         self
     }
 
+    /// Every call must come with the certificate of the node in whose name it is made; for a port that asks for certificates.
+    pub fn with_tls(mut self, tls: Option<Arc<Tls>>) -> Self {
+        self.parts.tls = tls;
+        self
+    }
+
     /// The service, for a server.
     pub fn build(self) -> grpcio::Service {
         let parts = self.parts;
         let door = Doorkeeper::new(parts.identity.clone(), parts.stores.clone(), parts.logger.clone());
-        let door = Arc::new(door.with_metrics(&parts.metrics));
+        let door = Arc::new(door.with_metrics(&parts.metrics).with_tls(parts.tls.clone()));
         let served =
             Served { parts, door, snapshots: Arc::default(), parked: Arc::default(), fragments: Arc::default() };
         let (raft, snapshot, put) = (served.clone(), served.clone(), served.clone());
         let (get, forward, progress) = (served.clone(), served.clone(), served);
         Handlers::new()
             .client_streaming(&methods::PEER_RAFT, move |ctx, stream, sink| raft.raft(&ctx, stream, sink))
-            .client_streaming(&methods::PEER_SNAPSHOT, move |_: RpcContext<'_>, stream, sink| {
-                snapshot.snapshot(stream, sink)
+            .client_streaming(&methods::PEER_SNAPSHOT, move |ctx, stream, sink| {
+                snapshot.snapshot(&ctx, stream, sink)
             })
             .unary(&methods::PEER_SNAPSHOT_PROGRESS, move |ctx, request, sink| progress.progress(&ctx, &request, sink))
-            .client_streaming(&methods::PEER_PUT_FRAGMENT, move |_: RpcContext<'_>, stream, sink| put.put(stream, sink))
-            .server_streaming(&methods::PEER_GET_FRAGMENT, move |_: RpcContext<'_>, request, sink| {
-                get.get(request, sink)
-            })
+            .client_streaming(&methods::PEER_PUT_FRAGMENT, move |ctx, stream, sink| put.put(&ctx, stream, sink))
+            .server_streaming(&methods::PEER_GET_FRAGMENT, move |ctx, request, sink| get.get(&ctx, request, sink))
             .unary(&methods::PEER_FORWARD, move |ctx, request, sink| forward.forward(&ctx, request, sink))
             .build()
     }
@@ -134,9 +140,9 @@ impl Drop for Slot {
 
 impl Served {
     fn raft(&self, ctx: &RpcContext<'_>, mut stream: RequestStream<RaftFrame>, sink: ClientStreamingSink<RaftDone>) {
-        let served = self.clone();
+        let (served, visitor) = (self.clone(), self.door.visitor(ctx));
         ctx.spawn(async move {
-            let outcome = served.messages(&mut stream).await;
+            let outcome = served.messages(&visitor, &mut stream).await;
             let ended = match outcome {
                 Ok(()) => sink.success(RaftDone::new()).await,
                 Err(status) => sink.fail(status).await,
@@ -147,13 +153,13 @@ impl Served {
         });
     }
 
-    async fn messages(&self, stream: &mut RequestStream<RaftFrame>) -> Result<(), RpcStatus> {
+    async fn messages(&self, visitor: &Visitor, stream: &mut RequestStream<RaftFrame>) -> Result<(), RpcStatus> {
         let mut from = None;
         while let Some(mut frame) = stream.try_next().await.map_err(|error| broken("raft messages", &error))? {
             let sender = match from {
                 Some(sender) => sender,
                 None => {
-                    let sender = self.door.check(frame.hello.as_ref())?;
+                    let sender = visitor.check(frame.hello.as_ref())?;
                     info!(self.parts.logger, "peer connected"; "from" => sender);
                     sender
                 }
@@ -181,14 +187,19 @@ impl Served {
         }
     }
 
-    fn snapshot(&self, mut stream: RequestStream<SnapshotChunk>, sink: ClientStreamingSink<SnapshotDone>) {
-        let served = self.clone();
+    fn snapshot(
+        &self,
+        ctx: &RpcContext<'_>,
+        mut stream: RequestStream<SnapshotChunk>,
+        sink: ClientStreamingSink<SnapshotDone>,
+    ) {
+        let (served, visitor) = (self.clone(), self.door.visitor(ctx));
         let slot = Slot::take(&self.snapshots, limits::SNAPSHOTS_RECEIVED_MAX);
         self.on_thread("peer-snap-in", slot, move |slot| {
             let parts = &served.parts;
             // The slot is free again before the caller hears the answer: it may try again at once.
             let received = slot.and_then(|_slot| {
-                receive(&served.door, &*parts.snapshots, &parts.metrics, &served.parked, &mut stream)
+                receive(&visitor, &*parts.snapshots, &parts.metrics, &served.parked, &mut stream)
             });
             let ended = match received {
                 Ok((message, index)) => {
@@ -215,7 +226,7 @@ impl Served {
         request: &SnapshotProgressRequest,
         sink: UnarySink<SnapshotProgressResponse>,
     ) {
-        let answer = self.door.check(request.hello.as_ref()).map(|from| self.parked.progress(from, request));
+        let answer = self.door.visitor(ctx).check(request.hello.as_ref()).map(|from| self.parked.progress(from, request));
         ctx.spawn(async move {
             // A peer that has gone asks again.
             let _ = match answer {
@@ -225,12 +236,17 @@ impl Served {
         });
     }
 
-    fn put(&self, mut stream: RequestStream<FragmentChunk>, sink: ClientStreamingSink<FragmentReceipt>) {
-        let served = self.clone();
+    fn put(
+        &self,
+        ctx: &RpcContext<'_>,
+        mut stream: RequestStream<FragmentChunk>,
+        sink: ClientStreamingSink<FragmentReceipt>,
+    ) {
+        let (served, visitor) = (self.clone(), self.door.visitor(ctx));
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
         self.on_thread("peer-put", slot, move |slot| {
             let ended = match slot.and_then(|_slot| {
-                fragments::put(&served.door, &*served.parts.bytes, &served.parts.metrics, &mut stream)
+                fragments::put(&visitor, &*served.parts.bytes, &served.parts.metrics, &mut stream)
             }) {
                 Ok(receipt) => block_on(sink.success(receipt)),
                 Err(status) => block_on(sink.fail(status)),
@@ -241,12 +257,17 @@ impl Served {
         });
     }
 
-    fn get(&self, request: GetFragmentRequest, mut sink: ServerStreamingSink<FragmentChunk>) {
-        let served = self.clone();
+    fn get(
+        &self,
+        ctx: &RpcContext<'_>,
+        request: GetFragmentRequest,
+        mut sink: ServerStreamingSink<FragmentChunk>,
+    ) {
+        let (served, visitor) = (self.clone(), self.door.visitor(ctx));
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
         self.on_thread("peer-get", slot, move |slot| {
             let sent = slot.and_then(|_slot| {
-                fragments::get(&served.door, &*served.parts.bytes, &served.parts.metrics, &request, &mut sink)
+                fragments::get(&visitor, &*served.parts.bytes, &served.parts.metrics, &request, &mut sink)
             });
             let ended = match sent {
                 Ok(()) => block_on(sink.close()),
@@ -259,7 +280,7 @@ impl Served {
     }
 
     fn forward(&self, ctx: &RpcContext<'_>, mut request: ForwardRequest, sink: UnarySink<ForwardResponse>) {
-        if let Err(status) = self.door.check(request.hello.as_ref()) {
+        if let Err(status) = self.door.visitor(ctx).check(request.hello.as_ref()) {
             ctx.spawn(async move {
                 // A peer that has gone needs no answer.
                 let _ = sink.fail(status).await;
