@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use raftgrid_driver::NodeId;
+use raftgrid_manifest::MACHINE_VERSION;
 use raftgrid_peer::limits::SNAPSHOT_BYTES_PER_SECOND_MIN;
 use raftgrid_proto::v1::MemberRow;
 use raftgrid_settings::{founding, Settings, SettingsError};
@@ -44,6 +45,8 @@ pub(crate) struct Plan {
     pub members: Vec<MemberRow>,
     /// Bytes per second of one snapshot on its way to another replica; 0: no limit.
     pub snapshot_bytes_per_second: u64,
+    /// Newest version of the state machine that this replica says it can run.
+    pub machine_version: u64,
     /// Below so many free bytes this replica takes nothing new.
     pub low_water_bytes: u64,
     /// Of the raft group.
@@ -91,6 +94,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
     let snapshot_bytes_per_second = snapshot_rate(settings)?;
     Ok(Plan {
         snapshot_bytes_per_second,
+        machine_version: machine_version(settings)?,
         low_water_bytes: settings.parse("disk.low_water_bytes")?.unwrap_or(LOW_WATER_BYTES),
         node,
         boot,
@@ -114,6 +118,15 @@ fn snapshot_rate(settings: &Settings) -> Result<u64, SettingsError> {
         return Err(settings.bad("raft.snapshot_bytes_per_second", cause));
     }
     Ok(rate)
+}
+
+/// One that is held back keeps the whole group where it is, so that the older program can still be started again.
+fn machine_version(settings: &Settings) -> Result<u64, SettingsError> {
+    match settings.parse("raft.machine_version_max")? {
+        None => Ok(MACHINE_VERSION),
+        Some(version) if (1..=MACHINE_VERSION).contains(&version) => Ok(version),
+        Some(_) => Err(settings.bad("raft.machine_version_max", format!("this program knows 1 to {MACHINE_VERSION}"))),
+    }
 }
 
 /// Whether this replica founds its cluster or joins one, and that cluster's id.

@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use crossbeam::channel::Sender;
 use raftgrid_api::{ApiConfig, Ports, Services};
 use raftgrid_gateway::Gateway;
-use raftgrid_manifest::MACHINE_VERSION;
 use raftgrid_peer::{
     AddressBook, DurableStores, Identity, KnownStores, PeerClients, PeerService, PeerTransport, RaftSeat,
     ShelfSnapshots, TransportConfig,
@@ -74,7 +73,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         node_id: plan.node,
         store_uuid: booted.identity.store_uuid.as_bytes().to_vec(),
         client_address: plan.advertised_client.clone(),
-        machine_version: MACHINE_VERSION,
+        machine_version: plan.machine_version,
     };
     let addresses = plan.members.iter().map(|row| (row.node_id, row.raft_address.clone()));
     let book = Arc::new(AddressBook::new(addresses));
@@ -159,7 +158,8 @@ fn open_ports(
         ForwardedHere { api: services.forwarded(), proposals: replica.proposals().clone(), replica: replica.clone() };
     let service = PeerService::new(identity, known, seat, snapshots, replica.clone(), forwarding, logger.clone());
     let mut raft_services = services.agents();
-    raft_services.push(service.with_metrics(&plan.driver.metrics).build());
+    let service = service.with_metrics(&plan.driver.metrics).with_versions(replica.versions().clone());
+    raft_services.push(service.build());
     let (raft_server, _) = listen(env, &plan.raft_addr, raft_services)?;
     let streams_max = plan.streams_max.unwrap_or(STREAMS_PER_CONNECTION_MAX);
     let (client_server, _) = listen_with(env, &plan.client_addr, services.public(), streams_max)?;
@@ -192,6 +192,7 @@ fn run(
         members: plan.members.clone(),
         client_address: plan.advertised_client.clone(),
         room: gauge(plan)?,
+        machine_version: plan.machine_version,
     };
     Ok(Replica::start(config, booted, transport, peers, Arc::new(SystemClock::default()), logger)?)
 }

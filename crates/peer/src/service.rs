@@ -15,7 +15,7 @@ use grpcio::{
 use raftgrid_driver::Message;
 use raftgrid_proto::v1::*;
 use raftgrid_replica::ports::{Bytes, CallError, Callback};
-use raftgrid_replica::{PROPOSE_PATH, READ_INDEX_PATH};
+use raftgrid_replica::{Versions, PROPOSE_PATH, READ_INDEX_PATH};
 use raftgrid_rpc::methods;
 use raftgrid_rpc::serve::Handlers;
 use raftgrid_rpc::status::status;
@@ -51,6 +51,8 @@ struct Parts {
     forwarding: Arc<dyn Forwarding>,
     logger: Logger,
     metrics: Metrics,
+    /// None: nobody asks.
+    versions: Option<Versions>,
 }
 
 /// The service of a replica for the others.
@@ -79,7 +81,13 @@ impl PeerService {
         logger: Logger,
     ) -> Self {
         let (forwarding, metrics) = (Arc::new(forwarding), Metrics::default());
-        Self { parts: Parts { identity, stores, seat, snapshots, bytes, forwarding, logger, metrics } }
+        Self { parts: Parts { identity, stores, seat, snapshots, bytes, forwarding, logger, metrics, versions: None } }
+    }
+
+    /// Tells `versions` what each raft stream says of its sender's machine version.
+    pub fn with_versions(mut self, versions: Versions) -> Self {
+        self.parts.versions = Some(versions);
+        self
     }
 
     /// Counts in `registry`.
@@ -149,12 +157,16 @@ impl Served {
 
     async fn messages(&self, stream: &mut RequestStream<RaftFrame>) -> Result<(), RpcStatus> {
         let mut from = None;
+        // What it says of itself counts as long as its stream is open.
+        let mut said = None;
         while let Some(mut frame) = stream.try_next().await.map_err(|error| broken("raft messages", &error))? {
             let sender = match from {
                 Some(sender) => sender,
                 None => {
                     let sender = self.door.check(frame.hello.as_ref())?;
-                    info!(self.parts.logger, "peer connected"; "from" => sender);
+                    let version = frame.get_hello().machine_version;
+                    info!(self.parts.logger, "peer connected"; "from" => sender, "machine_version" => version);
+                    said = self.parts.versions.as_ref().map(|versions| versions.heard(sender, version));
                     sender
                 }
             };
@@ -165,6 +177,7 @@ impl Served {
                 self.parts.seat.step(Message { to, from: sender, data: data.into(), snapshot: None });
             }
         }
+        drop(said);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use protobuf::Message as _;
 use raftgrid_driver::{Committed, ConfState, Index, Snapshot, StateMachine, Term};
-use raftgrid_manifest::{apply, Change, Rows, Table};
+use raftgrid_manifest::{apply, views, Change, Rows, Table, MACHINE_VERSION};
 use raftgrid_proto::v1::MetaRow;
 use raftgrid_store::{Checkpointer, Disk, StateTables, TablesReader};
 use slog::{crit, Logger};
@@ -115,6 +115,11 @@ impl<D: Disk> StateMachine for Machine<D> {
     fn restore(&mut self, snapshot: &Snapshot) {
         if let Err(error) = self.tables.restore(snapshot) {
             self.die("change over to an installed snapshot", &error);
+        }
+        let found = views::meta(&self.tables).map_or(0, |meta| meta.machine_version);
+        if found > MACHINE_VERSION {
+            let cause = format!("it is at machine version {found}, this program knows {MACHINE_VERSION} at most; upgrade this replica");
+            self.die("use an installed snapshot", &cause);
         }
         self.ring.reset(end_of_entry(snapshot.meta.index));
     }
