@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub http: HttpPlan,
     /// Clients are told to come here.
     pub advertised_client: String,
+    /// Peers are told to come here.
+    pub advertised_raft: String,
     /// Streams that one client's connection may have open; None: the server's default.
     pub streams_max: Option<i32>,
     /// Settings that were given, are right, and have no effect: (key, why). To be told, not to be refused.
@@ -89,6 +91,8 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
             return Err(settings.bad("bootstrap_expect", format!("the list of peers has {}", members.len())));
         }
     }
+    let own = members.iter().find(|row| row.node_id == node).map(|row| row.raft_address.clone());
+    let advertised_raft = own.unwrap_or_else(|| addresses.advertised_raft.clone());
     let boot = boot(settings, node, join, &cluster_name, &members)?;
     let (driver, control) = patience(settings, node)?;
     let snapshot_bytes_per_second = snapshot_rate(settings)?;
@@ -103,6 +107,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
         raft_addr: addresses.raft,
         http: http::plan(settings)?,
         advertised_client,
+        advertised_raft,
         streams_max: streams_max(settings)?,
         without_effect: without_effect(settings)?,
         members,

@@ -73,6 +73,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         node_id: plan.node,
         store_uuid: booted.identity.store_uuid.as_bytes().to_vec(),
         client_address: plan.advertised_client.clone(),
+        raft_address: plan.advertised_raft.clone(),
         machine_version: plan.machine_version,
     };
     let addresses = plan.members.iter().map(|row| (row.node_id, row.raft_address.clone()));
@@ -91,6 +92,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     let peers = Arc::new(PeerClients::new(env.clone(), identity.clone(), book.clone()).with_metrics(metrics));
     let known: Arc<dyn KnownStores> = Arc::new(DurableStores::new(booted.peer_stores.clone()));
     let replica = run(&plan, booted, transport, peers.clone(), logger)?;
+    let met_here = book.clone();
     let (own, store, met) = (Arc::downgrade(&replica), identity.store_uuid.clone(), known.clone());
     replica.follow_members(Arc::new(move |members| {
         for row in members {
@@ -103,7 +105,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     }));
     seat.fill(Arc::new(replica.handle().clone()));
     let cluster_id = identity.cluster_id.clone();
-    let opened = open_ports(&plan, &env, identity, known, seat, snapshots, peers, &replica, shutdown, logger);
+    let opened = open_ports(&plan, &env, identity, known, met_here, seat, snapshots, peers, &replica, shutdown, logger);
     match opened {
         Ok((servers, http)) => {
             info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr,
@@ -125,6 +127,7 @@ fn open_ports(
     env: &Arc<Environment>,
     identity: Identity,
     known: Arc<dyn KnownStores>,
+    book: Arc<AddressBook>,
     seat: RaftSeat,
     snapshots: Arc<ShelfSnapshots<RocksDisk>>,
     peers: Arc<PeerClients>,
@@ -158,7 +161,7 @@ fn open_ports(
         ForwardedHere { api: services.forwarded(), proposals: replica.proposals().clone(), replica: replica.clone() };
     let service = PeerService::new(identity, known, seat, snapshots, replica.clone(), forwarding, logger.clone());
     let mut raft_services = services.agents();
-    let service = service.with_metrics(&plan.driver.metrics).with_versions(replica.versions().clone());
+    let service = service.with_metrics(&plan.driver.metrics).with_versions(replica.versions().clone()).with_book(book);
     raft_services.push(service.build());
     let (raft_server, _) = listen(env, &plan.raft_addr, raft_services)?;
     let streams_max = plan.streams_max.unwrap_or(STREAMS_PER_CONNECTION_MAX);

@@ -28,6 +28,14 @@ impl AddressBook {
         self.lock().insert(node, address);
     }
 
+    /// Takes the word of `node` itself for where it is, if nothing else is known: a replica that joins knows some of the others only, and must
+    /// answer whoever leads. "" says nothing.
+    pub fn learn(&self, node: NodeId, address: &str) {
+        if !address.is_empty() {
+            self.lock().entry(node).or_insert_with(|| address.to_owned());
+        }
+    }
+
     /// Forgets a replica that was taken out.
     pub fn remove(&self, node: NodeId) {
         self.lock().remove(&node);

@@ -24,6 +24,8 @@ pub struct Identity {
     pub store_uuid: Vec<u8>,
     /// host:port of its client API.
     pub client_address: String,
+    /// host:port of its Raft port, as others reach it.
+    pub raft_address: String,
     /// The newest machine version that it can run.
     pub machine_version: u64,
 }
@@ -37,6 +39,7 @@ impl Identity {
         hello.set_to_node(to);
         hello.set_store_uuid(self.store_uuid.clone());
         hello.set_client_address(self.client_address.clone());
+        hello.set_raft_address(self.raft_address.clone());
         hello.set_machine_version(self.machine_version);
         hello
     }
@@ -121,6 +124,7 @@ mod tests {
             node_id,
             store_uuid: vec![node_id as u8; 16],
             client_address: String::new(),
+            raft_address: String::new(),
             machine_version: 1,
         }
     }

@@ -22,6 +22,7 @@ use raftgrid_rpc::status::status;
 use raftgrid_telemetry::Registry;
 use slog::{debug, info, warn, Logger};
 
+use crate::book::AddressBook;
 use crate::hello::{Doorkeeper, Identity, KnownStores};
 use crate::metrics::Metrics;
 use crate::raft::RaftSeat;
@@ -53,6 +54,8 @@ struct Parts {
     metrics: Metrics,
     /// None: nobody asks.
     versions: Option<Versions>,
+    /// None: who speaks is not asked where he is.
+    book: Option<Arc<AddressBook>>,
 }
 
 /// The service of a replica for the others.
@@ -81,7 +84,7 @@ impl PeerService {
         logger: Logger,
     ) -> Self {
         let (forwarding, metrics) = (Arc::new(forwarding), Metrics::default());
-        Self { parts: Parts { identity, stores, seat, snapshots, bytes, forwarding, logger, metrics, versions: None } }
+        Self { parts: Parts { identity, stores, seat, snapshots, bytes, forwarding, logger, metrics, versions: None, book: None } }
     }
 
     /// Tells `versions` what each raft stream says of its sender's machine version.
@@ -93,6 +96,12 @@ impl PeerService {
     /// Counts in `registry`.
     pub fn with_metrics(mut self, registry: &Registry) -> Self {
         self.parts.metrics = Metrics::new(registry);
+        self
+    }
+
+    /// Whoever opens a stream here is found in `book` from then on, if he was not before.
+    pub fn with_book(mut self, book: Arc<AddressBook>) -> Self {
+        self.parts.book = Some(book);
         self
     }
 
@@ -165,6 +174,9 @@ impl Served {
                 None => {
                     let sender = self.door.check(frame.hello.as_ref())?;
                     let version = frame.get_hello().machine_version;
+                    if let Some(book) = &self.parts.book {
+                        book.learn(sender, frame.get_hello().get_raft_address());
+                    }
                     info!(self.parts.logger, "peer connected"; "from" => sender, "machine_version" => version);
                     said = self.parts.versions.as_ref().map(|versions| versions.heard(sender, version));
                     sender
