@@ -148,8 +148,7 @@ impl Cluster {
         }
         let seat = &self.seats[at];
         let founders = self.seats.iter().filter(|it| !it.joins);
-        let peers: Vec<String> =
-            founders.map(|it| format!("{}={}/{}", it.node, it.raft_public, it.client)).collect();
+        let peers: Vec<String> = founders.map(|it| format!("{}={}/{}", it.node, it.raft_public, it.client)).collect();
         let mut words = seat.wrap.clone();
         words.push(program.file.display().to_string());
         let mut command = Command::new(&words[0]);

@@ -214,7 +214,8 @@ impl<'a> Suite<'a> {
     /// From the present program, held at version 1, to itself; and, in the long form, from a kept older binary.
     fn upgrades(&mut self) -> Result<()> {
         let held = self.dir.join("held.toml");
-        std::fs::write(&held, format!("{SETTINGS}machine_version_max = 1\n")).context("failed to write the settings")?;
+        std::fs::write(&held, format!("{SETTINGS}machine_version_max = 1\n"))
+            .context("failed to write the settings")?;
         let (newer, held) = (self.program(&self.config), self.program(&held));
         let mut plan = Upgrade {
             name: "upgrade, held".to_owned(),
@@ -222,6 +223,7 @@ impl<'a> Suite<'a> {
             older: held.clone(),
             newer: newer.clone(),
             refuses: held,
+            fenced: None,
             train: None,
             slower: self.slower(),
         };
@@ -240,6 +242,7 @@ impl<'a> Suite<'a> {
         println!("the older program: {}", kept.display());
         plan.name = "upgrade, kept binary".to_owned();
         plan.older = Program { file: kept, flags: newer.flags };
+        plan.fenced = Some(plan.older.clone());
         plan.train = self.train()?;
         self.outcomes.push(upgrade(&plan, &self.dir.join("upgrade-kept"))?);
         Ok(())

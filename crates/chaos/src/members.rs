@@ -92,7 +92,8 @@ pub fn members(plan: &Members, dir: &Path) -> Result<Outcome> {
     let done = run.all(plan.changes);
     let mut outcome = run.outcome;
     outcome.time = started.elapsed();
-    let outcome = outcome.conclude(plan.seed, dir, &cluster, load, done.map(|()| Judged { whole: true, proxies: None }));
+    let outcome =
+        outcome.conclude(plan.seed, dir, &cluster, load, done.map(|()| Judged { whole: true, proxies: None }));
     for at in 0..cluster.len() {
         cluster.kill(at);
     }
@@ -147,7 +148,8 @@ impl Run<'_> {
     }
 
     fn client(&self) -> Result<Client> {
-        let config = ClientConfig { timeout: PATIENCE, stream_timeout: PATIENCE, ..ClientConfig::new(self.cluster.endpoints()) };
+        let config =
+            ClientConfig { timeout: PATIENCE, stream_timeout: PATIENCE, ..ClientConfig::new(self.cluster.endpoints()) };
         Client::new(config).context("failed to make a client")
     }
 

@@ -32,6 +32,8 @@ pub struct Upgrade {
     pub newer: Program,
     /// What must refuse to start on a directory once the version was raised, and say so.
     pub refuses: Program,
+    /// What knows nothing of versions: started on such a directory it must be let in nowhere.
+    pub fenced: Option<Program>,
     /// A job that runs meanwhile.
     pub train: Option<Train>,
     /// Longer pauses of clients.
@@ -67,7 +69,8 @@ pub fn upgrade(plan: &Upgrade, dir: &Path) -> Result<Outcome> {
     let done = run.all(dir);
     let mut outcome = run.outcome;
     outcome.time = started.elapsed();
-    let outcome = outcome.conclude(plan.seed, dir, &cluster, load, done.map(|()| Judged { whole: true, proxies: None }));
+    let outcome =
+        outcome.conclude(plan.seed, dir, &cluster, load, done.map(|()| Judged { whole: true, proxies: None }));
     for at in 0..REPLICAS {
         cluster.kill(at);
     }
@@ -113,6 +116,7 @@ impl Run<'_> {
         self.kill_leader()?;
         self.refused(last)?;
         self.goes_on("a replica that refused was started with the right program")?;
+        self.fenced(last)?;
         job.map_or(Ok(()), |job| job.finish().with_context(|| self.cluster.last_words()))
     }
 
@@ -212,5 +216,35 @@ impl Run<'_> {
         }
         self.cluster.set_program(at, self.plan.newer.clone());
         self.cluster.start(at)
+    }
+}
+
+impl Run<'_> {
+    /// A program of before there was a check: the others do not let it in, and say so; without it they go on.
+    fn fenced(&mut self, at: usize) -> Result<()> {
+        let Some(program) = self.plan.fenced.clone() else { return Ok(()) };
+        self.cluster.terminate(at)?;
+        self.cluster.set_program(at, program);
+        self.cluster.start(at)?;
+        let others: Vec<_> = (0..REPLICAS).filter(|other| *other != at).collect();
+        let said = format!("it runs machine version {OLDER_VERSION}, this group is at {MACHINE_VERSION}");
+        wait_for("the refusal of a program that is too old", || {
+            let log = |other: &usize| std::fs::read_to_string(&self.cluster.seats()[*other].log).unwrap_or_default();
+            others.iter().any(|other| log(other).contains(&said)).then_some(())
+        })
+        .with_context(|| self.cluster.last_words())?;
+        let applied = |at: usize| wait_for("a replica's state", || self.cluster.state(at)).map(|it| it.applied_index);
+        let (before, ahead) = (applied(at)?, applied(others[0])?);
+        self.goes_on("a program that is too old was started")?;
+        pause_ms(u64::try_from(MIXED_FOR.as_millis()).unwrap_or(u64::MAX));
+        // What it had acknowledged before it may still learn to be committed; nothing that came later reaches it.
+        let after = applied(at)?;
+        if after > ahead.max(before) {
+            bail!("a program that is too old went on from {before} to {after}\n{}", self.cluster.last_words());
+        }
+        self.cluster.terminate(at)?;
+        self.cluster.set_program(at, self.plan.newer.clone());
+        self.cluster.start(at)?;
+        self.goes_on("it was upgraded again")
     }
 }

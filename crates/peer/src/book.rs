@@ -51,3 +51,21 @@ impl AddressBook {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_believed_where_it_is_as_long_as_nobody_else_has_said() {
+        let book = AddressBook::new([(1, "recorded:1".to_owned())]);
+        book.learn(1, "elsewhere:1");
+        book.learn(2, "");
+        assert_eq!((book.get(1).as_deref(), book.get(2)), (Some("recorded:1"), None));
+        book.learn(2, "itself:2");
+        assert_eq!(book.get(2).as_deref(), Some("itself:2"));
+        book.set(2, "recorded:2".to_owned());
+        book.learn(2, "itself:2");
+        assert_eq!(book.get(2).as_deref(), Some("recorded:2"), "what is replicated wins");
+    }
+}

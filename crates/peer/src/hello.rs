@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use grpcio::{RpcStatus, RpcStatusCode};
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::PeerHello;
+use raftgrid_replica::Versions;
 use raftgrid_rpc::status::status;
 use raftgrid_telemetry::Counter;
 use slog::{warn, Logger};
@@ -65,11 +66,13 @@ pub(crate) struct Doorkeeper {
     /// Refusals that were logged.
     logged: Mutex<BTreeSet<(NodeId, String)>>,
     refused: Counter,
+    /// None: whoever it is may run what he wants.
+    versions: Option<Versions>,
 }
 
 impl Doorkeeper {
     pub(crate) fn new(identity: Identity, stores: Arc<dyn KnownStores>, logger: Logger) -> Self {
-        Self { identity, stores, logger, logged: Mutex::default(), refused: Counter::default() }
+        Self { identity, stores, logger, logged: Mutex::default(), refused: Counter::default(), versions: None }
     }
 
     /// Counts refusals.
@@ -78,8 +81,19 @@ impl Doorkeeper {
         self
     }
 
+    /// Lets nobody in who runs a program too old for the state here.
+    pub(crate) fn with_versions(mut self, versions: Option<Versions>) -> Self {
+        self.versions = versions;
+        self
+    }
+
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The version of the state here, if a program that runs `version` cannot follow it.
+    fn too_old(&self, version: u64) -> Option<u64> {
+        self.versions.as_ref().map(Versions::current).filter(|current| version < *current)
     }
 
     /// Who speaks, or FAILED_PRECONDITION. `None` is a stream without a hello.
@@ -95,6 +109,9 @@ impl Doorkeeper {
             format!("node {} is meant, this is node {}", hello.get_to_node(), self.identity.node_id)
         } else if from == 0 || from == self.identity.node_id {
             format!("node {from} speaks, which is no other member")
+        } else if let Some(current) = self.too_old(hello.machine_version) {
+            let runs = hello.machine_version;
+            format!("it runs machine version {runs}, this group is at {current}; upgrade replica {from}")
         } else {
             match self.stores.meet(from, hello.get_store_uuid()) {
                 Ok(()) => return Ok(from),
@@ -161,5 +178,22 @@ mod tests {
         assert!(refused(|hello| hello.set_store_uuid(vec![9; 16])).contains("another store"));
         assert!(door.check(None).is_err());
         assert_eq!(door.check(Some(&good)).ok(), Some(2), "the right one still comes in");
+    }
+
+    #[test]
+    fn who_runs_an_older_version_than_the_state_does_not_come_in() {
+        let versions = Versions::new(|| ());
+        let door = Doorkeeper::new(identity(1), Arc::new(OnlyTwo), Logger::root(slog::Discard, slog::o!()));
+        let door = door.with_versions(Some(versions.clone()));
+        let mut hello = identity(2).hello(1);
+        hello.set_machine_version(1);
+        for (current, comes_in) in [(0, true), (1, true), (2, false)] {
+            versions.reached(current);
+            assert_eq!(door.check(Some(&hello)).is_ok(), comes_in, "the state is at {current}");
+        }
+        let why = door.check(Some(&hello)).expect_err("refused").message().to_owned();
+        assert!(why.contains("it runs machine version 1, this group is at 2; upgrade replica 2"), "{why}");
+        hello.set_machine_version(3);
+        assert!(door.check(Some(&hello)).is_ok(), "a newer one");
     }
 }

@@ -84,7 +84,20 @@ impl PeerService {
         logger: Logger,
     ) -> Self {
         let (forwarding, metrics) = (Arc::new(forwarding), Metrics::default());
-        Self { parts: Parts { identity, stores, seat, snapshots, bytes, forwarding, logger, metrics, versions: None, book: None } }
+        Self {
+            parts: Parts {
+                identity,
+                stores,
+                seat,
+                snapshots,
+                bytes,
+                forwarding,
+                logger,
+                metrics,
+                versions: None,
+                book: None,
+            },
+        }
     }
 
     /// Tells `versions` what each raft stream says of its sender's machine version.
@@ -109,7 +122,7 @@ impl PeerService {
     pub fn build(self) -> grpcio::Service {
         let parts = self.parts;
         let door = Doorkeeper::new(parts.identity.clone(), parts.stores.clone(), parts.logger.clone());
-        let door = Arc::new(door.with_metrics(&parts.metrics));
+        let door = Arc::new(door.with_metrics(&parts.metrics).with_versions(parts.versions.clone()));
         let served =
             Served { parts, door, snapshots: Arc::default(), parked: Arc::default(), fragments: Arc::default() };
         let (raft, snapshot, put) = (served.clone(), served.clone(), served.clone());

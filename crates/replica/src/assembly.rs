@@ -112,10 +112,19 @@ pub(crate) fn assemble<D: Disk, R>(
         return Err(StartError::TooNew { found, newest: config.machine_version });
     }
     let snapshots = hands.pool("snapshot", 1, SNAPSHOTS_WAITING_MAX);
-    let machine = Machine::new(tables, ring.clone(), clock.clone(), snapshots, late_proposals.clone(), logger.clone());
     let (leader, queue) = leader::inbox();
     let told = leader.clone();
     let versions = Versions::new(move || told.look());
+    versions.reached(found);
+    let machine = Machine::new(
+        tables,
+        ring.clone(),
+        clock.clone(),
+        snapshots,
+        late_proposals.clone(),
+        versions.clone(),
+        logger.clone(),
+    );
     let metrics = Metrics::new(&config.driver.metrics);
     let lease_ms = config.driver.lease_ms;
     let away_ms = if cluster_time_ms == 0 { 0 } else { clock.wall_ms().saturating_sub(cluster_time_ms) };

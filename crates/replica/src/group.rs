@@ -110,7 +110,8 @@ impl Cluster for ReplicaCluster {
                 member.set_match_index(*matched);
                 member.set_recently_active(*active);
             }
-            let said = if node == status.node { Some(self.replica.machine_version) } else { self.replica.versions.of(node) };
+            let said =
+                if node == status.node { Some(self.replica.machine_version) } else { self.replica.versions.of(node) };
             member.set_machine_version(said.unwrap_or(0));
             response.members.push(member);
         }

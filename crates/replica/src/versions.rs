@@ -2,9 +2,11 @@
 //!
 //! A replica says on every stream that it opens which version it can run (`PeerHello`); it counts as long as that stream is open. A leader
 //! proposes `SetMachineVersion(v)` once every member, learners too, has said v or more and is connected: a replica that met a version that
-//! it does not know would have to stop. Who is away is waited for. Nothing here is durable: the version itself is, in the state.
+//! it does not know would have to stop. Who is away is waited for. Afterwards a
+//! replica that says less is refused at the door, whatever its program knows of this. Nothing here is durable: the version itself is, in the state.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raftgrid_driver::{ConfState, NodeId};
@@ -15,9 +17,18 @@ const RAISE_AGAIN_MS: u64 = 1_000;
 /// Called after every change of what was said.
 type Told = Box<dyn Fn() + Send + Sync>;
 
-struct Said {
+#[derive(Default)]
+struct Streams {
+    /// Number of the last one.
+    last: u64,
     /// (node, number of the stream) → version.
-    streams: Mutex<(u64, BTreeMap<(NodeId, u64), u64>)>,
+    said: BTreeMap<(NodeId, u64), u64>,
+}
+
+struct Said {
+    streams: Mutex<Streams>,
+    /// Of the state here.
+    current: AtomicU64,
     told: Told,
 }
 
@@ -36,10 +47,10 @@ pub struct Heard {
 impl Versions {
     /// Nobody has said anything. `told` is called after every change, on the thread that brings it; it must not block.
     pub fn new(told: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { said: Arc::new(Said { streams: Mutex::default(), told: Box::new(told) }) }
+        Self { said: Arc::new(Said { streams: Mutex::default(), current: AtomicU64::new(0), told: Box::new(told) }) }
     }
 
-    fn streams(&self) -> MutexGuard<'_, (u64, BTreeMap<(NodeId, u64), u64>)> {
+    fn streams(&self) -> MutexGuard<'_, Streams> {
         self.said.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -47,24 +58,34 @@ impl Versions {
     pub fn heard(&self, node: NodeId, version: u64) -> Heard {
         let key = {
             let mut streams = self.streams();
-            streams.0 += 1;
-            let key = (node, streams.0);
-            streams.1.insert(key, version);
+            streams.last += 1;
+            let key = (node, streams.last);
+            streams.said.insert(key, version);
             key
         };
         (self.said.told)();
         Heard { versions: self.clone(), key }
     }
 
+    /// The version of the state here, as applied. Who runs less cannot follow it, and must not be let in.
+    pub fn current(&self) -> u64 {
+        self.said.current.load(Ordering::Relaxed)
+    }
+
+    /// The state here is at this version; told by the apply thread.
+    pub fn reached(&self, version: u64) {
+        self.said.current.store(version, Ordering::Relaxed);
+    }
+
     /// What `node` says; None: it has no stream open to here. Of several the lowest: one of them may be that of its last life.
     pub fn of(&self, node: NodeId) -> Option<u64> {
-        self.streams().1.range((node, 0)..=(node, u64::MAX)).map(|(_, version)| *version).min()
+        self.streams().said.range((node, 0)..=(node, u64::MAX)).map(|(_, version)| *version).min()
     }
 }
 
 impl Drop for Heard {
     fn drop(&mut self) {
-        self.versions.streams().1.remove(&self.key);
+        self.versions.streams().said.remove(&self.key);
         (self.versions.said.told)();
     }
 }

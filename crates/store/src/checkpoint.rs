@@ -48,12 +48,8 @@ impl<D: Disk> Checkpointer<D> {
 
     fn fill(&self, db: &Arc<D::State>, making: &Path, nonce: u128) -> Result<Snapshot, StoreError> {
         let Shared { disk, shelf, .. } = &*self.shared;
-        let t0 = std::time::Instant::now();
         db.checkpoint(making)?;
-        let t1 = t0.elapsed();
-        let peeked = peek_standing(disk, making)?;
-        eprintln!("TIMING checkpoint {t1:?} peek {:?}", t0.elapsed() - t1);
-        let Some(standing) = peeked else {
+        let Some(standing) = peek_standing(disk, making)? else {
             return Err(corrupted(making, "the applied position or the configuration does not decode"));
         };
         let Some(conf) = standing.conf else {
