@@ -79,8 +79,12 @@ test: check venv ## Everything that must hold: check, unit tests, Python tests, 
 # Fixes what the harness does; give another one to do something else: make chaos SEED=7
 SEED ?= 1
 .PHONY: chaos
-chaos: build ## 200 kills, partitions, full and failing disks, 1,200 power cuts on real processes (docs/chaos.md; half an hour)
-	'$(BIN)/raftgrid-chaos' --seed '$(SEED)'
+chaos: older build venv ## 200 kills, partitions, membership, upgrade, full and failing disks, 1,200 power cuts on real processes (docs/chaos.md; half an hour)
+	'$(BIN)/raftgrid-chaos' --seed '$(SEED)' --python '$(PYTHON)' --python-path '$(CURDIR)/ml-code/src' --train '$(CURDIR)/bins/controld/tests/scripts/line.py'
+
+.PHONY: older
+older: system-deps ## The kept older controld that `make chaos` upgrades from, built once from the git history
+	@sh scripts/older-controld.sh '$(CARGO_TARGET_DIR)'
 
 demo: build venv ## Train a model three times while replicas and workers are killed; the results must be equal
 	@'$(BIN)/gridctl' demo --python '$(PYTHON)'

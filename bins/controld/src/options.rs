@@ -131,6 +131,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("raft.lease_reads", "false", &[]),
     key("raft.leader_lease", "500ms", &["raft.leader_lease_timeout"]),
     key("raft.snapshot_bytes_per_second", "0", &[]),
+    key("raft.machine_version_max", "", &[]),
     key("disk.low_water_bytes", "", &[]),
     key("grpc.port", "", &[]),
     key("grpc.max_concurrent_streams", "", &[]),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use raftgrid_driver::NodeId;
+use raftgrid_manifest::MACHINE_VERSION;
 use raftgrid_peer::limits::SNAPSHOT_BYTES_PER_SECOND_MIN;
 use raftgrid_proto::v1::MemberRow;
 use raftgrid_settings::{founding, Settings, SettingsError};
@@ -39,12 +40,16 @@ pub(crate) struct Plan {
     pub http: HttpPlan,
     /// Clients are told to come here.
     pub advertised_client: String,
+    /// Peers are told to come here.
+    pub advertised_raft: String,
     /// Streams that one client's connection may have open; None: the server's default.
     pub streams_max: Option<i32>,
     /// Members whose addresses are known at the start.
     pub members: Vec<MemberRow>,
     /// Bytes per second of one snapshot on its way to another replica; 0: no limit.
     pub snapshot_bytes_per_second: u64,
+    /// Newest version of the state machine that this replica says it can run.
+    pub machine_version: u64,
     /// Below so many free bytes this replica takes nothing new.
     pub low_water_bytes: u64,
     /// Of the raft group.
@@ -87,11 +92,14 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
             return Err(settings.bad("bootstrap_expect", format!("the list of peers has {}", members.len())));
         }
     }
+    let own = members.iter().find(|row| row.node_id == node).map(|row| row.raft_address.clone());
+    let advertised_raft = own.unwrap_or_else(|| addresses.advertised_raft.clone());
     let boot = boot(settings, node, join, &cluster_name, &members)?;
     let (driver, control) = patience(settings, node)?;
     let snapshot_bytes_per_second = snapshot_rate(settings)?;
     Ok(Plan {
         snapshot_bytes_per_second,
+        machine_version: machine_version(settings)?,
         low_water_bytes: settings.parse("disk.low_water_bytes")?.unwrap_or(LOW_WATER_BYTES),
         node,
         boot,
@@ -101,6 +109,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
         tls: tls::plan(settings, node, &cluster_name)?,
         http: http::plan(settings)?,
         advertised_client,
+        advertised_raft,
         streams_max: streams_max(settings)?,
         members,
         driver,
@@ -115,6 +124,15 @@ fn snapshot_rate(settings: &Settings) -> Result<u64, SettingsError> {
         return Err(settings.bad("raft.snapshot_bytes_per_second", cause));
     }
     Ok(rate)
+}
+
+/// One that is held back keeps the whole group where it is, so that the older program can still be started again.
+fn machine_version(settings: &Settings) -> Result<u64, SettingsError> {
+    match settings.parse("raft.machine_version_max")? {
+        None => Ok(MACHINE_VERSION),
+        Some(version) if (1..=MACHINE_VERSION).contains(&version) => Ok(version),
+        Some(_) => Err(settings.bad("raft.machine_version_max", format!("this program knows 1 to {MACHINE_VERSION}"))),
+    }
 }
 
 /// Whether this replica founds its cluster or joins one, and that cluster's id.

@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use crossbeam::channel::Sender;
 use raftgrid_api::{ApiConfig, Ports, Services};
 use raftgrid_gateway::Gateway;
-use raftgrid_manifest::MACHINE_VERSION;
 use raftgrid_peer::{
     handshakes_failed, AddressBook, Dialer, DurableStores, Identity, KnownStores, PeerClients, PeerService,
     PeerTransport, RaftSeat, ShelfSnapshots, TransportConfig,
@@ -80,7 +79,8 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         node_id: plan.node,
         store_uuid: booted.identity.store_uuid.as_bytes().to_vec(),
         client_address: plan.advertised_client.clone(),
-        machine_version: MACHINE_VERSION,
+        raft_address: plan.advertised_raft.clone(),
+        machine_version: plan.machine_version,
     };
     let addresses = plan.members.iter().map(|row| (row.node_id, row.raft_address.clone()));
     let book = Arc::new(AddressBook::new(addresses));
@@ -97,6 +97,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     let peers = Arc::new(PeerClients::new(dialer, identity.clone(), book.clone()).with_metrics(metrics));
     let known: Arc<dyn KnownStores> = Arc::new(DurableStores::new(booted.peer_stores.clone()));
     let replica = run(&plan, booted, transport, peers.clone(), logger)?;
+    let met_here = book.clone();
     let (own, store, met) = (Arc::downgrade(&replica), identity.store_uuid.clone(), known.clone());
     replica.follow_members(Arc::new(move |members| {
         for row in members {
@@ -109,8 +110,20 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     }));
     seat.fill(Arc::new(replica.handle().clone()));
     let cluster_id = identity.cluster_id.clone();
-    let opened =
-        open_ports(&plan, (&raft_env, &env), tls, identity, known, seat, snapshots, peers, &replica, shutdown, logger);
+    let opened = open_ports(
+        &plan,
+        (&raft_env, &env),
+        tls,
+        identity,
+        known,
+        met_here,
+        seat,
+        snapshots,
+        peers,
+        &replica,
+        shutdown,
+        logger,
+    );
     match opened {
         Ok((servers, http)) => {
             info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr,
@@ -133,6 +146,7 @@ fn open_ports(
     tls: Option<Arc<Tls>>,
     identity: Identity,
     known: Arc<dyn KnownStores>,
+    book: Arc<AddressBook>,
     seat: RaftSeat,
     snapshots: Arc<ShelfSnapshots<RocksDisk>>,
     peers: Arc<PeerClients>,
@@ -167,7 +181,8 @@ fn open_ports(
     let service = PeerService::new(identity, known, seat, snapshots, replica.clone(), forwarding, logger.clone());
     // Agents have no certificate. Where certificates are asked for, they use the client port.
     let mut raft_services = if tls.is_none() { services.agents() } else { Vec::new() };
-    raft_services.push(service.with_tls(tls.clone()).with_metrics(&plan.driver.metrics).build());
+    let service = service.with_metrics(&plan.driver.metrics).with_versions(replica.versions().clone()).with_book(book);
+    raft_services.push(service.with_tls(tls.clone()).build());
     let (raft_server, _) = listen_mutual(raft_env, &plan.raft_addr, raft_services, tls.as_ref())?;
     let streams_max = plan.streams_max.unwrap_or(STREAMS_PER_CONNECTION_MAX);
     let (client_server, _) = listen_with(env, &plan.client_addr, services.public(), streams_max)?;
@@ -200,6 +215,7 @@ fn run(
         members: plan.members.clone(),
         client_address: plan.advertised_client.clone(),
         room: gauge(plan)?,
+        machine_version: plan.machine_version,
     };
     Ok(Replica::start(config, booted, transport, peers, Arc::new(SystemClock::default()), logger)?)
 }

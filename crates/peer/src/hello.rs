@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use grpcio::{RpcContext, RpcStatus, RpcStatusCode};
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::PeerHello;
+use raftgrid_replica::Versions;
 use raftgrid_rpc::status::status;
 use raftgrid_rpc::tls::{proved_names, Tls};
 use raftgrid_telemetry::Counter;
@@ -26,6 +27,8 @@ pub struct Identity {
     pub store_uuid: Vec<u8>,
     /// host:port of its client API.
     pub client_address: String,
+    /// host:port of its Raft port, as others reach it.
+    pub raft_address: String,
     /// The newest machine version that it can run.
     pub machine_version: u64,
 }
@@ -39,6 +42,7 @@ impl Identity {
         hello.set_to_node(to);
         hello.set_store_uuid(self.store_uuid.clone());
         hello.set_client_address(self.client_address.clone());
+        hello.set_raft_address(self.raft_address.clone());
         hello.set_machine_version(self.machine_version);
         hello
     }
@@ -66,11 +70,14 @@ pub(crate) struct Doorkeeper {
     /// Refusals that were logged.
     logged: Mutex<BTreeSet<(NodeId, String)>>,
     refused: Counter,
+    /// None: whoever it is may run what he wants.
+    versions: Option<Versions>,
 }
 
 impl Doorkeeper {
     pub(crate) fn new(identity: Identity, stores: Arc<dyn KnownStores>, logger: Logger) -> Self {
-        Self { identity, stores, tls: None, logger, logged: Mutex::default(), refused: Counter::default() }
+        let refused = Counter::default();
+        Self { identity, stores, tls: None, versions: None, logger, logged: Mutex::default(), refused }
     }
 
     /// Nobody comes in without a certificate that has its name.
@@ -100,6 +107,17 @@ impl Doorkeeper {
         Some(format!("node {from} speaks with the certificate of {:?}, not with that of {name}", proved.join(", ")))
     }
 
+    /// Lets nobody in who runs a program too old for the state here.
+    pub(crate) fn with_versions(mut self, versions: Option<Versions>) -> Self {
+        self.versions = versions;
+        self
+    }
+
+    /// The version of the state here, if a program that runs `version` cannot follow it.
+    fn too_old(&self, version: u64) -> Option<u64> {
+        self.versions.as_ref().map(Versions::current).filter(|current| version < *current)
+    }
+
     /// Who speaks, or FAILED_PRECONDITION. `None` is a stream without a hello.
     fn check(&self, hello: Option<&PeerHello>, proved: &[String]) -> Result<NodeId, RpcStatus> {
         let Some(hello) = hello else {
@@ -116,6 +134,9 @@ impl Doorkeeper {
         } else if let Some(why) = self.unproved(from, proved) {
             // Before its store is noted, or a stranger could close the door to a node that has not spoken yet.
             why
+        } else if let Some(current) = self.too_old(hello.machine_version) {
+            let runs = hello.machine_version;
+            format!("it runs machine version {runs}, this group is at {current}; upgrade replica {from}")
         } else {
             match self.stores.meet(from, hello.get_store_uuid()) {
                 Ok(()) => return Ok(from),
@@ -164,6 +185,7 @@ mod tests {
             node_id,
             store_uuid: vec![node_id as u8; 16],
             client_address: String::new(),
+            raft_address: String::new(),
             machine_version: 1,
         }
     }
@@ -200,5 +222,22 @@ mod tests {
         assert!(refused(|hello| hello.set_store_uuid(vec![9; 16])).contains("another store"));
         assert!(door.check(None, &[]).is_err());
         assert_eq!(door.check(Some(&good), &[]).ok(), Some(2), "the right one still comes in");
+    }
+
+    #[test]
+    fn who_runs_an_older_version_than_the_state_does_not_come_in() {
+        let versions = Versions::new(|| ());
+        let door = Doorkeeper::new(identity(1), Arc::new(OnlyTwo), Logger::root(slog::Discard, slog::o!()));
+        let door = door.with_versions(Some(versions.clone()));
+        let mut hello = identity(2).hello(1);
+        hello.set_machine_version(1);
+        for (current, comes_in) in [(0, true), (1, true), (2, false)] {
+            versions.reached(current);
+            assert_eq!(door.check(Some(&hello), &[]).is_ok(), comes_in, "the state is at {current}");
+        }
+        let why = door.check(Some(&hello), &[]).expect_err("refused").message().to_owned();
+        assert!(why.contains("it runs machine version 1, this group is at 2; upgrade replica 2"), "{why}");
+        hello.set_machine_version(3);
+        assert!(door.check(Some(&hello), &[]).is_ok(), "a newer one");
     }
 }

@@ -15,7 +15,7 @@ use grpcio::{
 use raftgrid_driver::Message;
 use raftgrid_proto::v1::*;
 use raftgrid_replica::ports::{Bytes, CallError, Callback};
-use raftgrid_replica::{PROPOSE_PATH, READ_INDEX_PATH};
+use raftgrid_replica::{Versions, PROPOSE_PATH, READ_INDEX_PATH};
 use raftgrid_rpc::methods;
 use raftgrid_rpc::serve::Handlers;
 use raftgrid_rpc::status::status;
@@ -23,6 +23,7 @@ use raftgrid_rpc::tls::Tls;
 use raftgrid_telemetry::Registry;
 use slog::{debug, info, warn, Logger};
 
+use crate::book::AddressBook;
 use crate::hello::{Doorkeeper, Identity, KnownStores, Visitor};
 use crate::metrics::Metrics;
 use crate::raft::RaftSeat;
@@ -53,6 +54,10 @@ struct Parts {
     tls: Option<Arc<Tls>>,
     logger: Logger,
     metrics: Metrics,
+    /// None: nobody asks.
+    versions: Option<Versions>,
+    /// None: who speaks is not asked where he is.
+    book: Option<Arc<AddressBook>>,
 }
 
 /// The service of a replica for the others.
@@ -81,7 +86,27 @@ impl PeerService {
         logger: Logger,
     ) -> Self {
         let (forwarding, metrics) = (Arc::new(forwarding), Metrics::default());
-        Self { parts: Parts { identity, stores, seat, snapshots, bytes, forwarding, tls: None, logger, metrics } }
+        Self {
+            parts: Parts {
+                identity,
+                stores,
+                seat,
+                snapshots,
+                bytes,
+                forwarding,
+                tls: None,
+                logger,
+                metrics,
+                versions: None,
+                book: None,
+            },
+        }
+    }
+
+    /// Tells `versions` what each raft stream says of its sender's machine version.
+    pub fn with_versions(mut self, versions: Versions) -> Self {
+        self.parts.versions = Some(versions);
+        self
     }
 
     /// Counts in `registry`.
@@ -96,11 +121,18 @@ impl PeerService {
         self
     }
 
+    /// Whoever opens a stream here is found in `book` from then on, if he was not before.
+    pub fn with_book(mut self, book: Arc<AddressBook>) -> Self {
+        self.parts.book = Some(book);
+        self
+    }
+
     /// The service, for a server.
     pub fn build(self) -> grpcio::Service {
         let parts = self.parts;
         let door = Doorkeeper::new(parts.identity.clone(), parts.stores.clone(), parts.logger.clone());
-        let door = Arc::new(door.with_metrics(&parts.metrics).with_tls(parts.tls.clone()));
+        let door = door.with_metrics(&parts.metrics).with_versions(parts.versions.clone());
+        let door = Arc::new(door.with_tls(parts.tls.clone()));
         let served =
             Served { parts, door, snapshots: Arc::default(), parked: Arc::default(), fragments: Arc::default() };
         let (raft, snapshot, put) = (served.clone(), served.clone(), served.clone());
@@ -155,12 +187,19 @@ impl Served {
 
     async fn messages(&self, visitor: &Visitor, stream: &mut RequestStream<RaftFrame>) -> Result<(), RpcStatus> {
         let mut from = None;
+        // What it says of itself counts as long as its stream is open.
+        let mut said = None;
         while let Some(mut frame) = stream.try_next().await.map_err(|error| broken("raft messages", &error))? {
             let sender = match from {
                 Some(sender) => sender,
                 None => {
                     let sender = visitor.check(frame.hello.as_ref())?;
-                    info!(self.parts.logger, "peer connected"; "from" => sender);
+                    let version = frame.get_hello().machine_version;
+                    if let Some(book) = &self.parts.book {
+                        book.learn(sender, frame.get_hello().get_raft_address());
+                    }
+                    info!(self.parts.logger, "peer connected"; "from" => sender, "machine_version" => version);
+                    said = self.parts.versions.as_ref().map(|versions| versions.heard(sender, version));
                     sender
                 }
             };
@@ -171,6 +210,7 @@ impl Served {
                 self.parts.seat.step(Message { to, from: sender, data: data.into(), snapshot: None });
             }
         }
+        drop(said);
         Ok(())
     }
 

@@ -62,6 +62,7 @@ pub fn identity(cluster: &str, node: NodeId) -> Identity {
         node_id: node,
         store_uuid: vec![node as u8; 16],
         client_address: String::new(),
+        raft_address: String::new(),
         machine_version: 1,
     }
 }
