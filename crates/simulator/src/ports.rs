@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use raftgrid_driver::{Message, Transport};
-use raftgrid_replica::ports::{CallError, Download, Peers};
+use raftgrid_replica::ports::{CallError, Callback, Download, Peers};
 
 /// Things that left a node's process, in order.
 pub struct Outbox<T>(Arc<Mutex<Vec<T>>>);
@@ -43,10 +43,25 @@ impl Transport for SimTransport {
     }
 }
 
+/// A read index is asked of a node.
+pub struct Question {
+    /// Of whom.
+    pub node: u64,
+    /// How long the answer is waited for.
+    pub timeout: Duration,
+    /// Gets it.
+    pub done: Callback<u64>,
+}
+
 /// Calls to other nodes. A forwarded batch travels on its own: whoever forwarded it is told that the outcome is unknown, which is always
 /// true as long as no answer has come.
 #[derive(Clone, Default)]
-pub struct SimPeers(pub Outbox<(u64, Vec<u8>)>);
+pub struct SimPeers {
+    /// Batches, and for whom.
+    pub forwards: Outbox<(u64, Vec<u8>)>,
+    /// Read indexes that are wanted.
+    pub questions: Outbox<Question>,
+}
 
 impl Peers for SimPeers {
     fn put_fragment(
@@ -71,7 +86,11 @@ impl Peers for SimPeers {
     }
 
     fn forward(&self, node: u64, _method: &str, request: Vec<u8>, _timeout: Duration) -> Result<Vec<u8>, CallError> {
-        self.0.push([(node, request)]);
+        self.forwards.push([(node, request)]);
         Err(CallError::Unknown)
+    }
+
+    fn read_index(&self, node: u64, timeout: Duration, done: Callback<u64>) {
+        self.questions.push([Question { node, timeout, done }]);
     }
 }

@@ -3,21 +3,26 @@
 use raftgrid_driver::Message;
 use raftgrid_manifest::views;
 use raftgrid_proto::v1::{HeartbeatRequest, HeartbeatResponse, Lease};
+use raftgrid_replica::ports::CallError;
 use raftgrid_store::{Acquaintance, SnapshotReader, SnapshotShelf};
 
-use super::event::{Event, Transfer};
+use super::event::{Event, Transfer, Turn};
 use super::World;
 use crate::ask::Ask;
+use crate::check::wire::{self, Kind};
 use crate::calls::{serve, Caller, Request, Response};
 use crate::client::Around;
 use crate::disk::SimDisk;
 use crate::network::OUTSIDE;
+use crate::ports::Question;
 use crate::rng::hash_bytes;
 
 /// Bytes of one piece of a snapshot on its way.
 const PIECE_BYTES: usize = 8 << 10;
 /// Mean time that a snapshot takes, in microseconds.
 const SNAPSHOT_US: u64 = 200_000;
+/// Mean time that a late report takes, in microseconds.
+const LATE_REPORT_US: u64 = 4_000_000;
 /// How long a caller waits to hear that nobody listens, in microseconds.
 const REFUSED_US: u64 = 2_000;
 
@@ -27,8 +32,9 @@ impl World {
         let Some(live) = self.nodes.get(&node).and_then(|machine| machine.live.as_ref()) else { return };
         let store = live.store_uuid;
         let messages = live.messages.take();
-        let forwards = live.forwards.take();
+        let forwards = live.peers.forwards.take();
         let answers = std::mem::take(&mut *live.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        self.judge_messages(node, &messages);
         for message in messages {
             if message.snapshot.is_some() {
                 self.send_snapshot(node, store, message);
@@ -41,6 +47,7 @@ impl World {
                 self.order(at, Event::Forward { to, batch: batch.clone() });
             }
         }
+        self.carry_questions(node);
         for (caller, number, response) in answers {
             for at in self.network.arrivals(self.now_us, node, OUTSIDE).into_iter().take(1) {
                 self.order(at, Event::Answer { caller, number, response: response.clone() });
@@ -148,9 +155,24 @@ impl World {
             let over = self.leases_that_are_over(beat);
             self.over_when_asked.insert((caller, number), over);
         }
+        let late = self.reports_late(caller, &request);
         for at in self.network.arrivals(self.now_us, OUTSIDE, node) {
-            self.order(at, Event::Call { node, caller, number, request: request.clone() });
+            self.order(at + late, Event::Call { node, caller, number, request: request.clone() });
         }
+    }
+
+    /// How much longer than others a report takes; its worker may be gone by then.
+    fn reports_late(&mut self, caller: Caller, request: &Request) -> u64 {
+        let Caller::Worker(number) = caller else { return 0 };
+        if self.healing || !is_report(request) || !self.rng.chance(self.plan.late_reports) {
+            return 0;
+        }
+        self.count("late report");
+        if self.rng.chance(500) {
+            let away = 10_000 + self.rng.around(500_000);
+            self.after(1, Event::Gone { worker: number, until_us: self.now_us + away });
+        }
+        self.rng.around(LATE_REPORT_US)
     }
 
     pub(super) fn deliver_call(&mut self, node: u64, caller: Caller, number: u64, request: Request) {
@@ -197,6 +219,84 @@ impl World {
 }
 
 impl World {
+    /// Holds what leaves a node against what is durable there.
+    fn judge_messages(&mut self, node: u64, messages: &[Message]) {
+        let mut promised = false;
+        for message in messages {
+            let Some(said) = wire::read(&message.data) else {
+                self.checks.violated(format!("node {node} sends what is no message"));
+                continue;
+            };
+            let Some(machine) = self.nodes.get(&node) else { return };
+            let found = self.checks.promises.saw_message(node, message.to, &said, &machine.disk);
+            if let Err(violation) = found {
+                self.checks.violated(violation);
+            }
+            promised |= match said.kind {
+                Kind::RequestVote | Kind::RequestVoteResponse => true,
+                Kind::AppendResponse | Kind::PreVote | Kind::Other => false,
+            };
+        }
+        if promised && !self.healing && self.rng.chance(self.plan.crash_voters) {
+            // It votes, and its machine loses power at once.
+            let delay = self.rng.below(3_000);
+            self.order_turn(node, delay, Turn::PowerLoss);
+        }
+    }
+
+    /// Read indexes that a node asks for, and those that it found for others.
+    fn carry_questions(&mut self, node: u64) {
+        let Some(machine) = self.nodes.get_mut(&node) else { return };
+        let life = machine.life;
+        let Some(live) = machine.live.as_mut() else { return };
+        let indexes = live.indexes.take();
+        let mut asked = Vec::new();
+        for Question { node: to, timeout, done } in live.peers.questions.take() {
+            live.questions += 1;
+            live.asked.insert(live.questions, done);
+            asked.push((to, live.questions, timeout));
+        }
+        for (to, number, timeout) in asked {
+            self.count("read index asked");
+            for at in self.network.arrivals(self.now_us, node, to) {
+                self.order(at, Event::Question { to, from: node, life, number });
+            }
+            let late = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
+            self.after(late, Event::Index { to: node, life, number, index: Err(CallError::Unknown) });
+        }
+        for (to, life, number, index) in indexes {
+            for at in self.network.arrivals(self.now_us, node, to).into_iter().take(1) {
+                self.order(at, Event::Index { to, life, number, index: index.clone() });
+            }
+        }
+    }
+
+    pub(super) fn deliver_question(&mut self, to: u64, from: u64, life: u64, number: u64) {
+        self.note("question", [to, from, number, 0]);
+        if self.nodes.get(&to).is_none_or(|machine| machine.live.is_none()) {
+            let index = Err(CallError::Unavailable("nobody listens".to_owned()));
+            return self.after(REFUSED_US, Event::Index { to: from, life, number, index });
+        }
+        self.within(to, |live| {
+            let indexes = live.indexes.clone();
+            live.hand.replica.read_index(Box::new(move |index| indexes.push([(from, life, number, index)])));
+            Ok(())
+        });
+    }
+
+    pub(super) fn deliver_index(&mut self, to: u64, number: u64, index: Result<u64, CallError>) {
+        let Some(live) = self.nodes.get_mut(&to).and_then(|machine| machine.live.as_mut()) else { return };
+        let Some(done) = live.asked.remove(&number) else { return };
+        self.note("index", [to, number, *index.as_ref().unwrap_or(&0), 0]);
+        if index.is_ok() {
+            self.count("read index found");
+        }
+        self.within(to, |_| {
+            done(index);
+            Ok(())
+        });
+    }
+
     /// Of the leases that a beat wants to renew, those that are over already, as the node that is furthest knows.
     fn leases_that_are_over(&self, beat: &HeartbeatRequest) -> Vec<Lease> {
         let up = self.nodes.values().filter_map(|machine| machine.live.as_ref());
@@ -221,13 +321,16 @@ fn renewed(answer: &HeartbeatResponse, lease: &Lease) -> Option<String> {
     (answer.acknowledged && !refused).then(|| format!("1: the lease {epoch} of {task} was renewed after it was over"))
 }
 
+fn is_report(request: &Request) -> bool {
+    matches!(request, Request::Command(command) if command.has_report_result())
+}
+
 /// Whether the node is known by this store, as the doorkeeper of the peer port asks.
 fn knows(live: &crate::node::Live, from: u64, store: [u8; 16]) -> bool {
     matches!(live.peer_stores.meet(from, store), Ok(Acquaintance::Known))
 }
 
 fn refused(request: &Request) -> Response {
-    use raftgrid_replica::ports::CallError;
     let gone = || CallError::Unavailable("nobody listens".to_owned());
     match request {
         Request::Command(_) => Response::Command(Err(gone())),

@@ -19,7 +19,7 @@ impl World {
         }
     }
 
-    fn order_turn(&mut self, node: u64, delay_us: u64, turn: Turn) {
+    pub(super) fn order_turn(&mut self, node: u64, delay_us: u64, turn: Turn) {
         if let Some(machine) = self.nodes.get(&node) {
             let life = machine.life;
             self.after(delay_us, Event::Turn { node, life, turn });
@@ -85,8 +85,10 @@ impl World {
             }),
             Turn::SyncBegin => {
                 let takes = self.fsync();
-                let Some(live) = self.nodes.get_mut(&node).and_then(|machine| machine.live.as_mut()) else { return };
+                let Some(machine) = self.nodes.get_mut(&node) else { return };
+                let Some(live) = machine.live.as_mut() else { return };
                 if live.hand.group.begin_sync() {
+                    machine.disk.begin_log_sync();
                     let doomed = std::mem::take(&mut live.doomed);
                     self.order_turn(node, takes, Turn::SyncEnd);
                     if doomed {
