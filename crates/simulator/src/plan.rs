@@ -66,6 +66,8 @@ pub struct Plan {
     pub rotten_snapshot: Every,
     /// The membership changes.
     pub change: Every,
+    /// New machines that stay without a vote, of a thousand.
+    pub standbys: u64,
     /// Leadership is handed over.
     pub transfer: Every,
     /// Somebody asks for a snapshot.
@@ -201,6 +203,7 @@ impl Plan {
             lost_disk: 0,
             rotten_snapshot: 0,
             change: 0,
+            standbys: if rng.chance(200) { 1_000 } else { 300 },
             transfer: 0,
             snapshot: 0,
             broken_snapshots: 0,
@@ -268,9 +271,9 @@ impl Plan {
             Focus::Snapshots => {
                 self.partition = rng.between(1_000, 4_000);
                 self.cut_ms = rng.between(500, 2_500);
-                self.stall = rng.between(500, 3_000);
+                self.stall = rng.between(1_000, 5_000);
                 self.stall_threads = 1;
-                self.stall_ms = rng.between(500, 3_000);
+                self.stall_ms = rng.between(1_000, 8_000);
                 self.change = rng.between(500, 3_000);
                 self.snapshot = rng.between(500, 3_000);
                 self.log_tail_entries = rng.between(1, 6);
@@ -279,7 +282,7 @@ impl Plan {
                 self.election_ticks = rng.between(5, 12);
             }
             Focus::Reads => {
-                self.think_us = rng.between(3_000, 40_000);
+                self.think_us = rng.between(2_000, 20_000);
                 self.clients = 4;
                 self.reads = rng.between(400, 800);
                 self.scattered_reads = rng.between(300, 1_000);
@@ -287,6 +290,10 @@ impl Plan {
                 self.cut_ms = rng.between(200, 2_000);
                 self.pause = rng.between(1_000, 5_000);
                 self.transfer = rng.between(500, 4_000);
+                self.loss = rng.between(50, 300);
+                self.stall = rng.between(500, 2_000);
+                self.stall_threads = 1;
+                self.stall_ms = rng.between(200, 1_000);
                 self.election_ticks = rng.between(5, 12);
                 self.faults_ms = FAULTS_MS.0;
             }

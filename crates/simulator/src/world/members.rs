@@ -23,6 +23,7 @@ impl World {
         let others: Vec<u64> = conf.voters.iter().copied().filter(|node| *node != leader.node).collect();
         let learner = self.rng.pick(&conf.learners).copied();
         let voter = self.rng.pick(&others).copied();
+        let standby = self.rng.chance(self.plan.standbys);
         let change = match (lost, self.rng.below(5)) {
             (Some(node), 0..=1) => MembershipChange::Remove { node },
             (Some(old), 4) if learner.is_some() && conf.voters.contains(&old) => {
@@ -31,8 +32,10 @@ impl World {
             (None, 4) if learner.is_some() && voter.is_some() => {
                 MembershipChange::Replace { old: voter.unwrap_or(0), new: learner.unwrap_or(0) }
             }
-            (_, 3) if members.len() < MEMBERS_MAX => MembershipChange::AddStandby { node: self.new_machine() },
-            (_, 0..=1) if members.len() < MEMBERS_MAX => MembershipChange::AddLearner { node: self.new_machine() },
+            (_, 0 | 1 | 3) if members.len() < MEMBERS_MAX && standby => {
+                MembershipChange::AddStandby { node: self.new_machine() }
+            }
+            (_, 0 | 1 | 3) if members.len() < MEMBERS_MAX => MembershipChange::AddLearner { node: self.new_machine() },
             (_, draw) => match (draw, voter, learner) {
                 (2, Some(node), _) if conf.voters.len() > 3 => MembershipChange::Demote { node },
                 (_, Some(node), _) if conf.voters.len() > 3 => MembershipChange::Remove { node },
