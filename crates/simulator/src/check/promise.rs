@@ -26,6 +26,11 @@ fn number(record: &[u8], place: usize) -> Option<u64> {
     Some(u64::from_le_bytes(record.get(place * 8..place * 8 + 8)?.try_into().ok()?))
 }
 
+/// The term that would be left after a loss of power.
+pub fn durable_term(disk: &SimDisk) -> Term {
+    disk.durable_log_row(HARD_STATE).and_then(|state| number(&state, 0)).unwrap_or(0)
+}
+
 impl Promises {
     /// A message leaves `from`, whose log is on `disk`. Gives what cannot be.
     pub fn saw_message(&mut self, from: NodeId, to: NodeId, said: &Said, disk: &SimDisk) -> Result<(), String> {
