@@ -10,6 +10,8 @@ use crate::node::SimNode;
 
 /// Most members that a group is given.
 const MEMBERS_MAX: usize = 6;
+/// How often it is looked whether a machine may be switched off, in microseconds.
+const RETIRE_LOOK_US: u64 = 300_000;
 
 impl World {
     /// One change, through the leader.
@@ -72,8 +74,12 @@ impl World {
         }
     }
 
-    /// A machine that was taken out of the group is switched off.
+    /// A machine that was taken out of the group is switched off, when the group has left the joint configuration, in which it still counts:
+    /// as `gridctl cluster` waits, too.
     pub(super) fn retire(&mut self, node: u64) {
+        if self.leader().is_none_or(|leader| leader.conf.contains(node)) {
+            return self.after(RETIRE_LOOK_US, Event::Retire { node });
+        }
         if self.nodes.get(&node).is_some_and(|machine| !machine.gone) {
             self.lose(node);
         }
