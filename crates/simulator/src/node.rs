@@ -16,14 +16,14 @@ use crate::check::log::LogWatch;
 use crate::clock::SimClock;
 use crate::disk::{Damage, SimDisk};
 use crate::plan::Plan;
-use crate::ports::{Outbox, SimPeers, SimTransport};
+use crate::ports::{Outbox, Question, SimPeers, SimTransport};
 use crate::rng::Rng;
 
 /// Where a node's data is on its disk.
 const DATA: &str = "/data";
 
-/// The answer to a question: of whom, in which of his lives, its number, and the index.
-pub type Index = (u64, u64, u64, Result<u64, CallError>);
+/// The answer to a question: of whom, in which of his lives, its number, and what he is told.
+pub type Told = (u64, u64, u64, Result<Vec<u8>, CallError>);
 
 /// Threads of a process, each of which may stand still on its own.
 pub const THREADS: usize = 6;
@@ -55,14 +55,14 @@ pub struct Live {
     pub hand: ReplicaByHand,
     /// Raft messages that it sent.
     pub messages: Outbox<Message>,
-    /// Batches that it forwarded, and read indexes that it wants.
-    pub peers: SimPeers,
-    /// Who waits for a read index, by number.
-    pub asked: BTreeMap<u64, Callback<u64>>,
+    /// Calls that it made to other nodes.
+    pub questions: Outbox<Question>,
+    /// Who waits for the answer to one, by number.
+    pub asked: BTreeMap<u64, Callback<Vec<u8>>>,
     /// Questions so far.
-    pub questions: u64,
-    /// Read indexes that it found, or not, for others.
-    pub indexes: Outbox<Index>,
+    pub questions_asked: u64,
+    /// Its answers to those of others.
+    pub told: Outbox<Told>,
     /// Calls that it answered.
     pub answers: Answers,
     /// Its snapshots.
@@ -186,10 +186,10 @@ impl SimNode {
         Ok(Live {
             hand,
             messages: transport.0,
-            peers,
+            questions: peers.0,
             asked: BTreeMap::new(),
-            questions: 0,
-            indexes: Outbox::default(),
+            questions_asked: 0,
+            told: Outbox::default(),
             answers: Answers::default(),
             shelf,
             peer_stores,

@@ -43,25 +43,30 @@ impl Transport for SimTransport {
     }
 }
 
-/// A read index is asked of a node.
+/// What a node asks of another.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// A read index; the answer is eight bytes, little-endian.
+    Index,
+    /// That it proposes a batch.
+    Proposal(Vec<u8>),
+}
+
+/// A call to another node.
 pub struct Question {
-    /// Of whom.
+    /// To whom.
     pub node: u64,
+    /// What is asked.
+    pub wanted: Wanted,
     /// How long the answer is waited for.
     pub timeout: Duration,
     /// Gets it.
-    pub done: Callback<u64>,
+    pub done: Callback<Vec<u8>>,
 }
 
-/// Calls to other nodes. A forwarded batch travels on its own: whoever forwarded it is told that the outcome is unknown, which is always
-/// true as long as no answer has come.
+/// Calls to other nodes: the world carries them, and their answers.
 #[derive(Clone, Default)]
-pub struct SimPeers {
-    /// Batches, and for whom.
-    pub forwards: Outbox<(u64, Vec<u8>)>,
-    /// Read indexes that are wanted.
-    pub questions: Outbox<Question>,
-}
+pub struct SimPeers(pub Outbox<Question>);
 
 impl Peers for SimPeers {
     fn put_fragment(
@@ -85,12 +90,26 @@ impl Peers for SimPeers {
         Err(CallError::Unavailable("the simulator carries no bytes".to_owned()))
     }
 
-    fn forward(&self, node: u64, _method: &str, request: Vec<u8>, _timeout: Duration) -> Result<Vec<u8>, CallError> {
-        self.forwards.push([(node, request)]);
-        Err(CallError::Unknown)
+    fn forward(&self, _node: u64, _method: &str, _request: Vec<u8>, _timeout: Duration) -> Result<Vec<u8>, CallError> {
+        Err(CallError::Unavailable("in the simulator nobody blocks".to_owned()))
+    }
+
+    fn forward_then(
+        &self,
+        node: u64,
+        _method: &str,
+        request: Vec<u8>,
+        timeout: Duration,
+        done: Callback<Vec<u8>>,
+    ) {
+        self.0.push([Question { node, wanted: Wanted::Proposal(request), timeout, done }]);
     }
 
     fn read_index(&self, node: u64, timeout: Duration, done: Callback<u64>) {
-        self.questions.push([Question { node, timeout, done }]);
+        let done = Box::new(move |answer: Result<Vec<u8>, CallError>| {
+            let index = |bytes: Vec<u8>| <[u8; 8]>::try_from(bytes).map(u64::from_le_bytes);
+            done(answer.and_then(|bytes| index(bytes).map_err(|_| CallError::Internal("no index".to_owned()))));
+        });
+        self.0.push([Question { node, wanted: Wanted::Index, timeout, done }]);
     }
 }

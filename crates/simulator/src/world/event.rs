@@ -7,6 +7,7 @@ use raftgrid_store::SnapshotReader;
 use crate::calls::{Caller, Request, Response};
 use crate::disk::SimDisk;
 use crate::plan::{Every, Plan};
+use crate::ports::Wanted;
 
 /// A turn of one of a node's loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,9 +144,8 @@ pub(super) enum Event {
     Message { to: u64, from: u64, store: [u8; 16], message: Message },
     Snapshot(Box<Transfer>),
     SnapshotReport { node: u64, life: u64, to: u64, ok: bool },
-    Forward { to: u64, batch: Vec<u8> },
-    Question { to: u64, from: u64, life: u64, number: u64 },
-    Index { to: u64, life: u64, number: u64, index: Result<u64, CallError> },
+    Question { to: u64, from: u64, life: u64, number: u64, wanted: Wanted },
+    Told { to: u64, life: u64, number: u64, answer: Result<Vec<u8>, CallError> },
     Call { node: u64, caller: Caller, number: u64, request: Request },
     Answer { caller: Caller, number: u64, response: Response },
     Wake(Caller),
@@ -163,8 +163,8 @@ impl Event {
     pub(super) fn node(&self) -> Option<(u64, Option<u64>)> {
         match self {
             Self::Turn { node, life, .. } | Self::SnapshotReport { node, life, .. } => Some((*node, Some(*life))),
-            Self::Index { to, life, .. } => Some((*to, Some(*life))),
-            Self::Message { to, .. } | Self::Forward { to, .. } | Self::Question { to, .. } => Some((*to, None)),
+            Self::Told { to, life, .. } => Some((*to, Some(*life))),
+            Self::Message { to, .. } | Self::Question { to, .. } => Some((*to, None)),
             Self::Snapshot(transfer) => Some((transfer.to, None)),
             Self::Start { node } | Self::Call { node, .. } => Some((*node, None)),
             Self::Answer { .. }

@@ -8,6 +8,7 @@ mod event;
 mod faults;
 mod healing;
 mod members;
+mod questions;
 mod traffic;
 mod turns;
 
@@ -253,9 +254,8 @@ impl World {
             Event::Message { to, from, store, message } => self.deliver(to, from, store, message),
             Event::Snapshot(transfer) => self.deliver_snapshot(*transfer),
             Event::SnapshotReport { node, to, ok, .. } => self.report_snapshot(node, to, ok),
-            Event::Forward { to, batch } => self.deliver_forward(to, &batch),
-            Event::Question { to, from, life, number } => self.deliver_question(to, from, life, number),
-            Event::Index { to, number, index, .. } => self.deliver_index(to, number, index),
+            Event::Question { to, from, life, number, wanted } => self.deliver_question(to, (from, life, number), wanted),
+            Event::Told { to, number, answer, .. } => self.deliver_told(to, number, answer),
             Event::Call { node, caller, number, request } => self.deliver_call(node, caller, number, request),
             Event::Answer { caller, number, response } => self.deliver_answer(caller, number, response),
             Event::Wake(caller) => self.wake(caller),

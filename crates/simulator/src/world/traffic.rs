@@ -14,7 +14,6 @@ use crate::calls::{serve, Caller, Request, Response};
 use crate::client::Around;
 use crate::disk::SimDisk;
 use crate::network::OUTSIDE;
-use crate::ports::Question;
 use crate::rng::hash_bytes;
 
 /// Bytes of one piece of a snapshot on its way.
@@ -24,7 +23,7 @@ const SNAPSHOT_US: u64 = 200_000;
 /// Mean time that a late report takes, in microseconds.
 const LATE_REPORT_US: u64 = 4_000_000;
 /// How long a caller waits to hear that nobody listens, in microseconds.
-const REFUSED_US: u64 = 2_000;
+pub(super) const REFUSED_US: u64 = 2_000;
 
 impl World {
     /// Carries away what a node's process has left in its outboxes.
@@ -32,7 +31,6 @@ impl World {
         let Some(live) = self.nodes.get(&node).and_then(|machine| machine.live.as_ref()) else { return };
         let store = live.store_uuid;
         let messages = live.messages.take();
-        let forwards = live.peers.forwards.take();
         let answers = std::mem::take(&mut *live.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         self.judge_messages(node, &messages);
         for message in messages {
@@ -40,11 +38,6 @@ impl World {
                 self.send_snapshot(node, store, message);
             } else {
                 self.send(node, store, &message);
-            }
-        }
-        for (to, batch) in forwards {
-            for at in self.network.arrivals(self.now_us, node, to) {
-                self.order(at, Event::Forward { to, batch: batch.clone() });
             }
         }
         self.carry_questions(node);
@@ -136,14 +129,6 @@ impl World {
         self.note("reported", [node, to, u64::from(ok), 0]);
         self.within(node, |live| {
             live.hand.replica.handle().snapshot_sent(to, ok);
-            Ok(())
-        });
-    }
-
-    pub(super) fn deliver_forward(&mut self, to: u64, batch: &[u8]) {
-        self.note("forward", [to, batch.len() as u64, 0, 0]);
-        self.within(to, |live| {
-            live.hand.replica.proposals().propose_forwarded(batch, Box::new(|_| ()));
             Ok(())
         });
     }
@@ -242,59 +227,6 @@ impl World {
             let delay = self.rng.below(3_000);
             self.order_turn(node, delay, Turn::PowerLoss);
         }
-    }
-
-    /// Read indexes that a node asks for, and those that it found for others.
-    fn carry_questions(&mut self, node: u64) {
-        let Some(machine) = self.nodes.get_mut(&node) else { return };
-        let life = machine.life;
-        let Some(live) = machine.live.as_mut() else { return };
-        let indexes = live.indexes.take();
-        let mut asked = Vec::new();
-        for Question { node: to, timeout, done } in live.peers.questions.take() {
-            live.questions += 1;
-            live.asked.insert(live.questions, done);
-            asked.push((to, live.questions, timeout));
-        }
-        for (to, number, timeout) in asked {
-            self.count("read index asked");
-            for at in self.network.arrivals(self.now_us, node, to) {
-                self.order(at, Event::Question { to, from: node, life, number });
-            }
-            let late = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
-            self.after(late, Event::Index { to: node, life, number, index: Err(CallError::Unknown) });
-        }
-        for (to, life, number, index) in indexes {
-            for at in self.network.arrivals(self.now_us, node, to).into_iter().take(1) {
-                self.order(at, Event::Index { to, life, number, index: index.clone() });
-            }
-        }
-    }
-
-    pub(super) fn deliver_question(&mut self, to: u64, from: u64, life: u64, number: u64) {
-        self.note("question", [to, from, number, 0]);
-        if self.nodes.get(&to).is_none_or(|machine| machine.live.is_none()) {
-            let index = Err(CallError::Unavailable("nobody listens".to_owned()));
-            return self.after(REFUSED_US, Event::Index { to: from, life, number, index });
-        }
-        self.within(to, |live| {
-            let indexes = live.indexes.clone();
-            live.hand.replica.read_index(Box::new(move |index| indexes.push([(from, life, number, index)])));
-            Ok(())
-        });
-    }
-
-    pub(super) fn deliver_index(&mut self, to: u64, number: u64, index: Result<u64, CallError>) {
-        let Some(live) = self.nodes.get_mut(&to).and_then(|machine| machine.live.as_mut()) else { return };
-        let Some(done) = live.asked.remove(&number) else { return };
-        self.note("index", [to, number, *index.as_ref().unwrap_or(&0), 0]);
-        if index.is_ok() {
-            self.count("read index found");
-        }
-        self.within(to, |_| {
-            done(index);
-            Ok(())
-        });
     }
 
     /// Of the leases that a beat wants to renew, those that are over already, as the node that is furthest knows.
