@@ -15,8 +15,6 @@ use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::tasks;
 
-/// How long an attempt waits for its answer.
-const ATTEMPT_US: u64 = 1_500_000;
 /// How long a client goes on trying.
 const GIVE_UP_US: u64 = 30_000_000;
 /// Pause after an attempt that failed.
@@ -44,6 +42,7 @@ struct Flight {
 #[derive(Clone, Copy, Debug)]
 pub struct Habits {
     think_us: u64,
+    attempt_us: u64,
     reads: u64,
     scattered: u64,
 }
@@ -51,7 +50,8 @@ pub struct Habits {
 impl Habits {
     /// As planned.
     pub fn of(plan: &Plan) -> Self {
-        Self { think_us: plan.think_us, reads: plan.reads, scattered: plan.scattered_reads }
+        let attempt_us = plan.attempt_ms * 1_000;
+        Self { think_us: plan.think_us, attempt_us, reads: plan.reads, scattered: plan.scattered_reads }
     }
 }
 
@@ -144,7 +144,7 @@ impl Client {
         }
         flight.last_call = self.next_call;
         self.next_call += 1;
-        flight.retry_us = now + ATTEMPT_US;
+        flight.retry_us = now + self.habits.attempt_us;
         let request = match &flight.what {
             What::Submit(command, ..) | What::Cancel(command) => Request::Command(command.clone()),
             What::Read(task) => {

@@ -86,6 +86,8 @@ pub struct Plan {
     pub clients: u32,
     /// Mean pause of a client between two operations.
     pub think_us: u64,
+    /// How long a client waits for an answer before it tries again, in milliseconds.
+    pub attempt_ms: u64,
     /// What clients do that is a read, of a thousand.
     pub reads: u64,
     /// Reads that go to any node, of a thousand; the others go to the leader as far as it is known.
@@ -213,6 +215,7 @@ impl Plan {
             drift_ppm: 0,
             clients: u32::try_from(rng.between(1, 4)).unwrap_or(1),
             think_us: rng.between(20_000, 600_000),
+            attempt_ms: 1_500,
             reads: 400,
             scattered_reads: if rng.chance(500) { rng.between(0, 800) } else { 0 },
             workers: u32::try_from(rng.between(1, 3)).unwrap_or(1),
@@ -269,29 +272,31 @@ impl Plan {
                 self.election_ticks = rng.between(5, 12);
             }
             Focus::Snapshots => {
-                self.partition = rng.between(1_000, 4_000);
-                self.cut_ms = rng.between(500, 2_500);
+                self.partition = rng.between(1_000, 2_500);
+                self.cut_ms = rng.between(800, 2_000);
                 self.stall = rng.between(1_000, 5_000);
                 self.stall_threads = 1;
-                self.stall_ms = rng.between(1_000, 8_000);
-                self.change = rng.between(500, 3_000);
+                self.stall_ms = rng.between(2_000, 8_000);
+                self.change = rng.between(500, 1_500);
                 self.snapshot = rng.between(500, 3_000);
-                self.log_tail_entries = rng.between(1, 6);
+                self.log_tail_entries = rng.between(1, 4);
                 self.flush_after_entries = rng.between(1, 8);
                 self.think_us = rng.between(10_000, 60_000);
                 self.election_ticks = rng.between(5, 12);
             }
             Focus::Reads => {
                 self.think_us = rng.between(2_000, 20_000);
-                self.clients = 4;
+                self.delay_us = (50, rng.between(200, 5_000));
+                self.fsync_us = rng.between(200, 2_000);
+                self.clients = u32::try_from(rng.between(4, 12)).unwrap_or(4);
+                self.attempt_ms = rng.between(150, 600);
                 self.reads = rng.between(400, 800);
                 self.scattered_reads = rng.between(300, 1_000);
-                self.partition = rng.between(500, 4_000);
-                self.cut_ms = rng.between(200, 2_000);
-                self.pause = rng.between(1_000, 5_000);
-                self.transfer = rng.between(500, 4_000);
-                self.loss = rng.between(50, 300);
-                self.stall = rng.between(500, 2_000);
+                self.partition = rng.between(1_000, 8_000);
+                self.cut_ms = rng.between(200, 1_000);
+                self.transfer = rng.between(1_000, 8_000);
+                self.loss = rng.between(30, 150);
+                self.stall = rng.between(300, 2_000);
                 self.stall_threads = 1;
                 self.stall_ms = rng.between(200, 1_000);
                 self.election_ticks = rng.between(5, 12);

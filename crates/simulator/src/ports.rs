@@ -94,14 +94,7 @@ impl Peers for SimPeers {
         Err(CallError::Unavailable("in the simulator nobody blocks".to_owned()))
     }
 
-    fn forward_then(
-        &self,
-        node: u64,
-        _method: &str,
-        request: Vec<u8>,
-        timeout: Duration,
-        done: Callback<Vec<u8>>,
-    ) {
+    fn forward_then(&self, node: u64, _method: &str, request: Vec<u8>, timeout: Duration, done: Callback<Vec<u8>>) {
         self.0.push([Question { node, wanted: Wanted::Proposal(request), timeout, done }]);
     }
 

@@ -49,7 +49,8 @@ fn by_other_leases(rows: &dyn Rows) -> Result<Vec<String>, RowsError> {
     views::task_rows(rows, TaskStatus::COMPLETED, |row| {
         let (task, epoch) = (row.get_task(), row.get_last_report().epoch);
         if epoch != task.lease_epoch {
-            broken.push(format!("1: {} was ended by lease {epoch}, and had {} by then", task.task_id, task.lease_epoch));
+            broken
+                .push(format!("1: {} was ended by lease {epoch}, and had {} by then", task.task_id, task.lease_epoch));
         }
         true
     })?;

@@ -254,7 +254,9 @@ impl World {
             Event::Message { to, from, store, message } => self.deliver(to, from, store, message),
             Event::Snapshot(transfer) => self.deliver_snapshot(*transfer),
             Event::SnapshotReport { node, to, ok, .. } => self.report_snapshot(node, to, ok),
-            Event::Question { to, from, life, number, wanted } => self.deliver_question(to, (from, life, number), wanted),
+            Event::Question { to, from, life, number, wanted } => {
+                self.deliver_question(to, (from, life, number), wanted)
+            }
             Event::Told { to, number, answer, .. } => self.deliver_told(to, number, answer),
             Event::Call { node, caller, number, request } => self.deliver_call(node, caller, number, request),
             Event::Answer { caller, number, response } => self.deliver_answer(caller, number, response),
