@@ -8,7 +8,7 @@ use super::raft_turn::RaftTurn;
 use super::sync_thread::SyncTurn;
 use super::{Config, Fatal, Parts, RaftHandle};
 use crate::error::StartError;
-use crate::traits::{LogStore, Observer, StateMachine, SyncMark, Transport};
+use crate::traits::{LogStore, Observer, StateMachine, SyncMark, Syncer, Transport};
 
 /// A replica that is run by hand. Dropping it is a crash: what was not made durable is up to the store.
 pub struct ManualRunner<L: LogStore, M, T, O> {
@@ -60,7 +60,11 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> ManualRunner<L, M,
             return false;
         }
         self.syncing = self.sync.take();
-        self.syncing.is_some()
+        let begins = self.syncing.is_some();
+        if begins {
+            self.sync.syncer.begin();
+        }
+        begins
     }
 
     /// The fsync that is under way ends. An error ends the process.

@@ -29,6 +29,7 @@ impl World {
                 machine.disk.set_fuse(None);
             }
             machine.paused_until_us = machine.paused_until_us.min(now);
+            machine.stalled_until_us = machine.stalled_until_us.map(|until| until.min(now));
         }
         let down: Vec<u64> =
             self.nodes.iter().filter(|(_, machine)| !machine.gone && machine.live.is_none()).map(|it| *it.0).collect();
