@@ -8,7 +8,7 @@ use super::raft_turn::RaftTurn;
 use super::sync_thread::SyncTurn;
 use super::{Config, Fatal, Parts, RaftHandle};
 use crate::error::StartError;
-use crate::traits::{LogStore, Observer, StateMachine, SyncMark, Syncer, Transport};
+use crate::traits::{LogStore, Observer, StateMachine, SyncMark, Transport};
 
 /// A replica that is run by hand. Dropping it is a crash: what was not made durable is up to the store.
 pub struct ManualRunner<L: LogStore, M, T, O> {
@@ -62,7 +62,7 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> ManualRunner<L, M,
         self.syncing = self.sync.take();
         let begins = self.syncing.is_some();
         if begins {
-            self.sync.syncer.begin();
+            self.sync.begin();
         }
         begins
     }
