@@ -47,6 +47,9 @@ impl Log for Watcher {
     }
 
     fn log(&self, record: &Record<'_>) {
+        if !record.module_path().is_some_and(|path| path.starts_with("grpcio")) {
+            return;
+        }
         let line = record.args().to_string();
         if let Some(why) = line.strip_prefix(HANDSHAKE_FAILED).filter(|_| of(record, SERVER_FILE)) {
             (self.handshake_failed)();
