@@ -2,6 +2,7 @@
 //!
 //! Owned here: how a channel and a server are set up, the size of a chunk, how our errors become gRPC statuses. Never here: what a call means.
 
+pub mod answer;
 pub mod channel;
 pub mod chunk;
 pub mod methods;
