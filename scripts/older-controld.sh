@@ -15,7 +15,10 @@ printf '\n== The older controld (%s), from the git history\n' "$commit"
 source=$target/older/$commit
 mkdir -p "$source"
 git archive "$commit" | tar -x -C "$source"
-(cd "$source" && CARGO_TARGET_DIR=$target cargo build --release --locked -p controld)
+# Another version: cargo would take what is compiled from this checkout, at the same path below its own root, for the older crates.
+sed -i '/^\[workspace.package\]/,/^\[/ s/^version = "\([^"]*\)"/version = "\1+older"/' "$source/Cargo.toml"
+grep -q '+older"' "$source/Cargo.toml" || { echo "failed to mark the older crates in $source/Cargo.toml" >&2; exit 1; }
+(cd "$source" && CARGO_TARGET_DIR=$target cargo build --release -p controld)
 cp "$target/release/controld" "$kept.new"
 mv "$kept.new" "$kept"
 # The binary of this checkout is put back by the build that follows.

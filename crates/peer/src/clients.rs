@@ -12,6 +12,7 @@ use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::{ForwardRequest, FragmentChunk, GetFragmentRequest};
 use raftgrid_replica::ports::{Attempt, Attempted, CallError, Callback, Download, Peers};
 use raftgrid_replica::READ_INDEX_PATH;
+use raftgrid_rpc::answer::{ask, ask_now};
 use raftgrid_rpc::chunk::{Verifier, CHUNK_BYTES_MAX};
 use raftgrid_rpc::methods::{PEER_FORWARD, PEER_GET_FRAGMENT, PEER_PUT_FRAGMENT};
 use raftgrid_rpc::wait::within;
@@ -192,7 +193,7 @@ impl Peers for PeerClients {
         forward.set_hello(self.identity.hello(node));
         forward.set_method(READ_INDEX_PATH.to_owned());
         let option = CallOption::default().timeout(timeout);
-        let answer = match client.unary_call_async(&PEER_FORWARD.method, &forward, option) {
+        let answer = match ask(&client, &PEER_FORWARD.method, &forward, option) {
             Ok(answer) => answer,
             Err(error) => return done(Err(of(error, false))),
         };
@@ -213,8 +214,7 @@ impl Peers for PeerClients {
         forward.set_request(request);
         let option = CallOption::default().timeout(timeout);
         // From here on the peer may have served the call, whatever comes back.
-        let mut response =
-            client.unary_call(&PEER_FORWARD.method, &forward, option).map_err(|error| of(error, true))?;
+        let mut response = ask_now(&client, &PEER_FORWARD.method, &forward, option).map_err(|error| of(error, true))?;
         match response.get_status() {
             0 => Ok(response.take_response()),
             code => Err(decode(RpcStatusCode::from(code), response.take_message())),

@@ -12,6 +12,7 @@ use futures::SinkExt;
 use grpcio::{CallOption, Client, ClientCStreamSender, RpcStatusCode, WriteFlags};
 use raftgrid_driver::{Message, NodeId, Snapshot};
 use raftgrid_proto::v1::{SnapshotChunk, SnapshotProgressRequest, SnapshotProgressResponse};
+use raftgrid_rpc::answer::ask_now;
 use raftgrid_rpc::chunk::CHUNK_BYTES_MAX;
 use raftgrid_rpc::methods::{PEER_SNAPSHOT, PEER_SNAPSHOT_PROGRESS};
 use raftgrid_rpc::wait::within;
@@ -156,7 +157,7 @@ impl Attempt<'_> {
         request.set_term(self.snapshot.meta.term);
         request.set_snapshot(self.snapshot.name.clone());
         let option = CallOption::default().timeout(limits::SNAPSHOT_PROGRESS_TIMEOUT.min(self.left));
-        match client.unary_call(&PEER_SNAPSHOT_PROGRESS.method, &request, option) {
+        match ask_now(client, &PEER_SNAPSHOT_PROGRESS.method, &request, option) {
             Ok(answer) => Ok(start_of(&answer, self.files)),
             // An older peer takes snapshots from their start only.
             Err(grpcio::Error::RpcFailure(status)) if status.code() == RpcStatusCode::UNIMPLEMENTED => Ok(None),

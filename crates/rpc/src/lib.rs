@@ -3,6 +3,7 @@
 //! Owned here: how a channel and a server are set up, the certificates that replicas show each other, the size of a chunk, how our errors
 //! become gRPC statuses. Never here: what a call means.
 
+pub mod answer;
 mod certificate;
 pub mod channel;
 pub mod chunk;

@@ -16,6 +16,8 @@ pub const STATE_YOUNG_FILES_SLOW: i32 = 64;
 pub const STATE_YOUNG_FILES_MAX: i32 = 80;
 /// Blocks of both databases kept in memory.
 pub const BLOCK_CACHE_BYTES: usize = 24 << 20;
+/// Blocks kept in memory while a state is verified: index and filter of the file under way.
+pub const VERIFY_CACHE_BYTES: usize = 2 << 20;
 /// Flush and compaction threads of a process: one each, so that the raft thread keeps its core.
 pub const BACKGROUND_JOBS_MAX: i32 = 2;
 /// Size of a table file.
