@@ -75,8 +75,12 @@ const DIRECTED: [Directed; 9] = [
     Directed {
         holds: "a replica that waits for its snapshot to be taken over does not campaign",
         mutant: "election_during_install",
-        nodes: 3,
-        trouble: far_behind,
+        nodes: 5,
+        trouble: |plan, rng| {
+            far_behind(plan, rng);
+            (plan.change, plan.election_ticks) = (0, 5);
+            (plan.partition, plan.stall, plan.stall_ms) = (1_000, 1_000, 5_000);
+        },
     },
     Directed {
         holds: "a snapshot that rots on its way is refused",
