@@ -135,8 +135,9 @@ fn what_each_plan_is_about_holds() {
     for directed in &DIRECTED {
         for seed in 1..=SEEDS {
             let report = run(directed, seed);
-            assert_eq!(report.violations, Vec::<String>::new(), "{}, seed {seed}\n{}", directed.holds, report.tail);
-            assert!(report.entries > 5, "{}, seed {seed}: something happens", directed.holds);
+            let what = format!("{} (as {} would break it), seed {seed}", directed.holds, directed.mutant);
+            assert_eq!(report.violations, Vec::<String>::new(), "{what}\n{}", report.tail);
+            assert!(report.entries > 5, "{what}: something happens");
         }
     }
 }
