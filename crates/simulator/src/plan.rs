@@ -281,14 +281,15 @@ impl Plan {
                 self.snapshot = rng.between(500, 3_000);
                 self.log_tail_entries = rng.between(1, 4);
                 self.flush_after_entries = rng.between(1, 8);
-                self.think_us = rng.between(10_000, 60_000);
+                self.think_us = rng.between(30_000, 100_000);
+                self.faults_ms = self.faults_ms.min(40_000);
                 self.election_ticks = rng.between(5, 12);
             }
             Focus::Reads => {
-                self.think_us = rng.between(2_000, 20_000);
+                self.think_us = rng.between(5_000, 20_000);
                 self.delay_us = (50, rng.between(200, 5_000));
                 self.fsync_us = rng.between(200, 2_000);
-                self.clients = u32::try_from(rng.between(4, 12)).unwrap_or(4);
+                self.clients = u32::try_from(rng.between(4, 8)).unwrap_or(4);
                 self.attempt_ms = rng.between(150, 600);
                 self.reads = rng.between(400, 800);
                 self.scattered_reads = rng.between(300, 1_000);

@@ -162,12 +162,13 @@ impl World {
         }
     }
 
-    /// A disk is lost, or its log damaged, if the group can bear it: no voter is missing yet, and there are three at least.
+    /// A disk is lost, or its log damaged, if the group can bear it: no member is missing yet (a learner may be on its way to a vote), and there
+    /// are three voters at least.
     fn lose_somehow(&mut self) {
         let Some(leader) = self.leader() else { return };
         let lost = |node: &u64| self.nodes.get(node).is_none_or(|machine| machine.gone || machine.suspect);
         let voters = &leader.conf.voters;
-        if leader.conf.is_joint() || voters.len() < 3 || voters.iter().any(lost) {
+        if leader.conf.is_joint() || voters.len() < 3 || voters.iter().chain(&leader.conf.learners).any(lost) {
             return;
         }
         let Some(node) = self.victim() else { return };
