@@ -156,7 +156,8 @@ fn raft_message(rng: &mut Rng, to: u64) -> (Vec<u8>, bool) {
         }
         4 => {
             let other = if to == 1 { 2 } else { 1 };
-            any(rng, shot.with(Shot::TO, [0, other, HOSTILE, 9][rng.below(4) as usize]))
+            let whom = [0, other, HOSTILE, 9][rng.below(4) as usize];
+            any(rng, shot.with(Shot::TO, whom))
         }
         5 => shot.with(Shot::TERM, [0, TERM_MAX + 1 + rng.below(9), u64::MAX][rng.below(3) as usize]),
         // Indexes that no log reaches, a commit beyond reach among them.
@@ -169,7 +170,8 @@ fn raft_message(rng: &mut Rng, to: u64) -> (Vec<u8>, bool) {
             // Appends that are no one piece: without an anchor, with a gap, with falling or future terms, too large.
             let anchored = Shot::new(APPEND, to).with(Shot::INDEX, 5).with(Shot::LOG_TERM, 1);
             let entry = |index, term| (index, term, b"x".to_vec());
-            let (mut shot, entries) = match rng.below(if rng.below(200) == 0 { 5 } else { 4 }) {
+            let kinds = if rng.below(200) == 0 { 5 } else { 4 };
+            let (mut shot, entries) = match rng.below(kinds) {
                 0 => (Shot::new(APPEND, to).with(Shot::INDEX, 1 + rng.below(99)), vec![entry(6, 1)]),
                 1 => (anchored, vec![entry(7 + rng.below(9), 1)]),
                 2 => (anchored, vec![entry(6, 1), entry(6, 1)]),

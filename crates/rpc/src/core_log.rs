@@ -15,6 +15,8 @@ const TOLD_MAX: usize = 256;
 /// Where a server gives up a connection that did not get past the handshake.
 const SERVER_FILE: &str = "chttp2_server.cc";
 const HANDSHAKE_FAILED: &str = "Handshaking failed: ";
+/// How TLS begins what both ends of a failed handshake say in any case.
+const TLS_FAILED: &str = "Handshake failed with fatal error ";
 
 struct Watcher {
     logger: Logger,
@@ -57,6 +59,8 @@ impl Log for Watcher {
             if self.is_new(&why) {
                 warn!(self.logger, "connection refused at the handshake"; "reason" => why);
             }
+        } else if line.starts_with(TLS_FAILED) {
+            // The same once more; who called, or was called, tells it with its meaning.
         } else if record.level() <= Level::Warn && self.is_new(plain(&line)) {
             warn!(self.logger, "grpc failed"; "reason" => plain(&line));
         }
@@ -85,6 +89,7 @@ pub fn explained(why: &str) -> String {
         ("UNKNOWN_CA", "the other end does not believe the authority of this replica's certificate"),
         ("ALERT_CERTIFICATE_EXPIRED", "this replica's certificate has expired, as the other end sees it"),
         ("CERTIFICATE_REQUIRED", "the other end asks for a certificate"),
+        ("Socket closed", "the other end closes new connections; has one of the two tls.peer_cert, and the other not?"),
         ("Peer name", "the other end's certificate is that of another node"),
         ("Hostname Verification", "the other end's certificate is that of another node"),
     ];
