@@ -133,8 +133,7 @@ pub(crate) fn assemble<D: Disk, R>(
     let away_ms = if cluster_time_ms == 0 { 0 } else { clock.wall_ms().saturating_sub(cluster_time_ms) };
     let contact = Contact::new(clock.boottime_ms(), away_ms);
     let leads = Arc::new(AtomicBool::new(false));
-    let wakes =
-        Wakes { leader: leader.clone(), contact: contact.clone(), clock: clock.clone(), leads: leads.clone() };
+    let wakes = Wakes { leader: leader.clone(), contact: contact.clone(), clock: clock.clone(), leads: leads.clone() };
     let (handle, runner) = start(config.driver, booted.log, machine, wakes)?;
     let proposals = Arc::new(Proposals {
         handle: handle.clone(),
