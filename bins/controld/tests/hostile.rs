@@ -193,7 +193,7 @@ fn raft_message(rng: &mut Rng, to: u64) -> (Vec<u8>, bool) {
             let shot = shot.with(Shot::COMMIT, rng.below(1 << 40)).with(Shot::REJECT, rng.below(2));
             return (shot.encode(), false);
         }
-        _ => any(rng, shot.with(Shot::TERM, 0)),
+        _ => any(rng, shot).with(Shot::TERM, 0),
     };
     (shot.encode(), true)
 }
