@@ -10,10 +10,12 @@ pub const STATE_WRITE_BUFFER_BYTES: usize = 16 << 20;
 /// be one too many: of three, one may be on its way to the disk meanwhile.
 pub const STATE_WRITE_BUFFERS_MAX: i32 = 3;
 /// Young files of the tables from which on RocksDB slows writers down. It also puts every flush that is asked for off, and so every snapshot,
-/// until one more file would be below this. A compaction of young files takes seconds behind a bulk load; until it ends so many may pile up.
-pub const STATE_YOUNG_FILES_SLOW: i32 = 64;
+/// until one more file would be below this. A compaction of young files takes tens of seconds behind a bulk load, and until it ends all that
+/// is flushed piles up: two gigabytes of rows in a minute, with a snapshot each half second, got to 62. Index and filter of a full one take
+/// about 200 KiB of memory.
+pub const STATE_YOUNG_FILES_SLOW: i32 = 192;
 /// Young files of the tables from which on writers wait.
-pub const STATE_YOUNG_FILES_MAX: i32 = 80;
+pub const STATE_YOUNG_FILES_MAX: i32 = 224;
 /// Blocks of both databases kept in memory.
 pub const BLOCK_CACHE_BYTES: usize = 24 << 20;
 /// Blocks kept in memory while a state is verified: index and filter of the file under way.
