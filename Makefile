@@ -45,7 +45,7 @@ proto: system-deps venv ## Generate code from proto/ (Rust: by the build of raft
 	PYTHON='$(PYTHON)' sh ml-code/generate.sh
 
 build: system-deps ## Compile controld, workerd and gridctl
-	$(call say,Compiling into $(CARGO_TARGET_DIR) (the first time takes about 17 minutes on two cores: gRPC and RocksDB))
+	$(call say,Compiling into $(CARGO_TARGET_DIR) (the first time takes about 21 minutes on two cores: gRPC and BoringSSL and RocksDB))
 	cargo build --release $(LOCKED) --bins
 
 fmt: ## Format the Rust code
@@ -79,8 +79,12 @@ test: check venv ## Everything that must hold: check, unit tests, Python tests, 
 # Fixes what the harness does; give another one to do something else: make chaos SEED=7
 SEED ?= 1
 .PHONY: chaos
-chaos: build ## 200 kills, partitions, full and failing disks, 1,200 power cuts on real processes (docs/chaos.md; half an hour)
-	'$(BIN)/raftgrid-chaos' --seed '$(SEED)'
+chaos: older build venv ## 200 kills, partitions, membership, upgrade, full and failing disks, 1,200 power cuts on real processes (docs/chaos.md; half an hour)
+	'$(BIN)/raftgrid-chaos' --seed '$(SEED)' --python '$(PYTHON)' --python-path '$(CURDIR)/ml-code/src' --train '$(CURDIR)/bins/controld/tests/scripts/line.py'
+
+.PHONY: older
+older: system-deps ## The kept older controld that `make chaos` upgrades from, built once from the git history
+	@sh scripts/older-controld.sh '$(CARGO_TARGET_DIR)'
 
 demo: build venv ## Train a model three times while replicas and workers are killed; the results must be equal
 	@'$(BIN)/gridctl' demo --python '$(PYTHON)'
@@ -99,8 +103,9 @@ sim-long: system-deps ## Whole clusters in virtual time: SEEDS seeds from FIRST 
 sim-mutants: system-deps ## Plants each known bug in turn and runs seeds until one shows it; fails if one is not found
 	cargo run --release $(LOCKED) -p raftgrid-simulator --features mutants --example mutants
 .PHONY: hostile
-hostile: system-deps ## A million hostile peer messages at a running group (50,000 are part of `make test`)
+hostile: build ## A million hostile peer messages at a running group, and a million more over mutual TLS (50,000 each are part of `make test`)
 	RAFTGRID_HOSTILE_MESSAGES=1000000 cargo test --release $(LOCKED) -p raftgrid-driver a_group_under_fire -- --nocapture
+	RAFTGRID_HOSTILE_MESSAGES=1000000 cargo test --release $(LOCKED) -p controld --test hostile -- --nocapture
 
 deny: ## Licences and advisories of dependencies; installs cargo-deny if it is missing
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use raftgrid_proto::v1::MemberRow;
 use raftgrid_settings::{Settings, SettingsError};
 
+use crate::tls;
+
 /// Default port of the client API.
 pub(crate) const CLIENT_PORT: u16 = 40_051;
 /// Default port of Raft.
@@ -29,10 +31,15 @@ pub(crate) fn addresses(settings: &Settings) -> Result<Addresses, SettingsError>
         client = format!("{}:{port}", host(bound));
     }
     let insecure: bool = settings.parse("insecure")?.unwrap_or(false);
-    for (key, address) in [("client_addr", &client), ("raft_addr", &raft)] {
+    let client_rule = (insecure, "only loopback may be listened on without TLS and tokens; --insecure allows it");
+    let raft_rule = (
+        insecure || tls::given(settings),
+        "only loopback may be listened on without certificates; give tls.peer_cert, tls.peer_key and tls.peer_ca \
+         (gridctl cluster certs makes them), or --insecure",
+    );
+    for (key, address, (open, cause)) in [("client_addr", &client, client_rule), ("raft_addr", &raft, raft_rule)] {
         check_address(settings, key, address)?;
-        if !insecure && !is_loopback(host(address)) {
-            let cause = "only loopback may be listened on without TLS and tokens; --insecure allows it";
+        if !open && !is_loopback(host(address)) {
             return Err(settings.bad(key, cause));
         }
     }

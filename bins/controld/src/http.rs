@@ -8,6 +8,7 @@ use anyhow::Result;
 use raftgrid_api::Services;
 use raftgrid_gateway::{Gateway, GatewayError, Site};
 use raftgrid_replica::Replica;
+use raftgrid_rpc::tls::Tls;
 use raftgrid_settings::{Settings, SettingsError};
 use raftgrid_telemetry::{sample_process, Registry};
 use slog::{info, warn, Logger};
@@ -51,10 +52,11 @@ pub(crate) fn open(
     registry: Registry,
     replica: Arc<Replica>,
     services: Services,
+    tls: Option<Arc<Tls>>,
     logger: &Logger,
 ) -> Result<Option<Gateway>> {
     let Some(address) = &plan.address else { return Ok(None) };
-    let site = Shown { registry: registry.clone(), replica, services, turns: Mutex::new((0, Instant::now())) };
+    let site = Shown { registry: registry.clone(), replica, services, tls, turns: Mutex::new((0, Instant::now())) };
     match Gateway::start(address, Arc::new(site), &registry) {
         Ok(gateway) => {
             info!(logger, "metrics and health are served"; "http_addr" => %gateway.address());
@@ -72,6 +74,7 @@ struct Shown {
     registry: Registry,
     replica: Arc<Replica>,
     services: Services,
+    tls: Option<Arc<Tls>>,
     /// Turns of the raft thread, and when they were seen to move.
     turns: Mutex<(u64, Instant)>,
 }
@@ -81,6 +84,10 @@ impl Site for Shown {
         self.replica.sample(&self.registry);
         self.services.sample();
         sample_process(&self.registry);
+        if let Some(tls) = &self.tls {
+            let help = "until the certificate of the Raft port, or one above it, ends";
+            self.registry.gauge("raftgrid_peer_certificate_left_seconds", help, &[]).set(tls.left_s() as f64);
+        }
         self.registry.exposition()
     }
 

@@ -7,6 +7,7 @@ mod lease;
 mod options;
 mod plan;
 mod start;
+mod tls;
 mod worker;
 
 use std::path::PathBuf;

@@ -55,6 +55,15 @@ pub(crate) struct Options {
     /// trace, debug, info, warn or error.
     #[structopt(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+    /// This replica's certificate on the Raft port, PEM: replicas prove themselves to each other (gridctl cluster certs makes all three files).
+    #[structopt(long, value_name = "FILE")]
+    pub tls_peer_cert: Option<String>,
+    /// The certificate's private key, PEM.
+    #[structopt(long, value_name = "FILE")]
+    pub tls_peer_key: Option<String>,
+    /// The authorities whose certificates are believed on the Raft port, PEM.
+    #[structopt(long, value_name = "FILE")]
+    pub tls_peer_ca: Option<String>,
     /// Listens on other addresses than loopback without security.
     #[structopt(long)]
     pub insecure: bool,
@@ -103,6 +112,9 @@ pub(crate) const KEYS: &[Key] = &[
     key("log", "", &[]),
     key("log_level", "info", &[]),
     key("insecure", "false", &[]),
+    key("tls.peer_cert", "", &[]),
+    key("tls.peer_key", "", &[]),
+    key("tls.peer_ca", "", &[]),
     key("with_worker", "false", &[]),
     key("worker_shim", "", &[]),
     key("worker_python", "python3", &[]),
@@ -119,6 +131,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("raft.lease_reads", "false", &[]),
     key("raft.leader_lease", "500ms", &["raft.leader_lease_timeout"]),
     key("raft.snapshot_bytes_per_second", "0", &[]),
+    key("raft.machine_version_max", "", &[]),
     key("disk.low_water_bytes", "", &[]),
     key("grpc.port", "", &[]),
     key("grpc.max_concurrent_streams", "", &[]),
@@ -153,6 +166,9 @@ impl Program for Options {
             ("log", self.log.clone()),
             ("log_level", self.log_level.clone()),
             ("insecure", switch(self.insecure)),
+            ("tls.peer_cert", self.tls_peer_cert.clone()),
+            ("tls.peer_key", self.tls_peer_key.clone()),
+            ("tls.peer_ca", self.tls_peer_ca.clone()),
             ("with_worker", switch(self.with_worker)),
             ("worker_shim", self.worker_shim.clone()),
             ("worker_python", self.worker_python.clone()),

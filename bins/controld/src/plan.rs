@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use raftgrid_driver::NodeId;
+use raftgrid_manifest::MACHINE_VERSION;
 use raftgrid_peer::limits::SNAPSHOT_BYTES_PER_SECOND_MIN;
 use raftgrid_proto::v1::MemberRow;
 use raftgrid_settings::{founding, Settings, SettingsError};
@@ -13,6 +14,7 @@ use raftgrid_store::BootMode;
 use crate::addresses::{addresses, advertised_client, items, with_port, Addresses, CLIENT_PORT, RAFT_PORT};
 use crate::http::{self, HttpPlan};
 use crate::lease;
+use crate::tls::{self, TlsPlan};
 
 /// Longest time for which one snapshot is sent.
 pub(crate) const SNAPSHOT_TIMEOUT_MS: u64 = 3_600_000;
@@ -32,16 +34,22 @@ pub(crate) struct Plan {
     pub client_addr: String,
     /// Listens for peers here.
     pub raft_addr: String,
+    /// Certificates of the Raft port; None: it is plain.
+    pub tls: Option<TlsPlan>,
     /// Metrics and health.
     pub http: HttpPlan,
     /// Clients are told to come here.
     pub advertised_client: String,
+    /// Peers are told to come here.
+    pub advertised_raft: String,
     /// Streams that one client's connection may have open; None: the server's default.
     pub streams_max: Option<i32>,
     /// Members whose addresses are known at the start.
     pub members: Vec<MemberRow>,
     /// Bytes per second of one snapshot on its way to another replica; 0: no limit.
     pub snapshot_bytes_per_second: u64,
+    /// Newest version of the state machine that this replica says it can run.
+    pub machine_version: u64,
     /// Below so many free bytes this replica takes nothing new.
     pub low_water_bytes: u64,
     /// Of the raft group.
@@ -84,19 +92,24 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
             return Err(settings.bad("bootstrap_expect", format!("the list of peers has {}", members.len())));
         }
     }
+    let own = members.iter().find(|row| row.node_id == node).map(|row| row.raft_address.clone());
+    let advertised_raft = own.unwrap_or_else(|| addresses.advertised_raft.clone());
     let boot = boot(settings, node, join, &cluster_name, &members)?;
     let (driver, control) = patience(settings, node)?;
     let snapshot_bytes_per_second = snapshot_rate(settings)?;
     Ok(Plan {
         snapshot_bytes_per_second,
+        machine_version: machine_version(settings)?,
         low_water_bytes: settings.parse("disk.low_water_bytes")?.unwrap_or(LOW_WATER_BYTES),
         node,
         boot,
         data_dir,
         client_addr: addresses.client,
         raft_addr: addresses.raft,
+        tls: tls::plan(settings, node, &cluster_name)?,
         http: http::plan(settings)?,
         advertised_client,
+        advertised_raft,
         streams_max: streams_max(settings)?,
         members,
         driver,
@@ -111,6 +124,15 @@ fn snapshot_rate(settings: &Settings) -> Result<u64, SettingsError> {
         return Err(settings.bad("raft.snapshot_bytes_per_second", cause));
     }
     Ok(rate)
+}
+
+/// One that is held back keeps the whole group where it is, so that the older program can still be started again.
+fn machine_version(settings: &Settings) -> Result<u64, SettingsError> {
+    match settings.parse("raft.machine_version_max")? {
+        None => Ok(MACHINE_VERSION),
+        Some(version) if (1..=MACHINE_VERSION).contains(&version) => Ok(version),
+        Some(_) => Err(settings.bad("raft.machine_version_max", format!("this program knows 1 to {MACHINE_VERSION}"))),
+    }
 }
 
 /// Whether this replica founds its cluster or joins one, and that cluster's id.
@@ -380,5 +402,25 @@ mod tests {
         assert!(planned(&joiner).unwrap_err().contains("replica 4 itself is not on the list"));
         let founder = [("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS), ("cluster_id", "x")];
         assert!(planned(&founder).unwrap_err().contains("only a replica that joins"));
+    }
+
+    #[test]
+    fn certificates_open_the_raft_port_and_no_other_and_are_given_whole_or_not_at_all() {
+        let tls = [("tls.peer_cert", "/c"), ("tls.peer_key", "/k"), ("tls.peer_ca", "/a")];
+        let peers = [("node_id", "1"), ("data_dir", "/d"), ("peers", PEERS)];
+        let with = |more: &[(&'static str, &'static str)]| planned(&[&peers[..], more].concat());
+        assert!(with(&[]).unwrap().tls.is_none());
+        let open = ("raft_addr", "0.0.0.0:1");
+        assert!(with(&[open]).unwrap_err().contains("tls.peer_cert, tls.peer_key and tls.peer_ca"));
+        assert!(with(&[&tls[..], &[open]].concat()).unwrap().tls.is_some());
+        assert!(with(&[&tls[..], &[("client_addr", "0.0.0.0:1")]].concat()).unwrap_err().contains("--insecure"));
+        for missing in 0..3 {
+            let some: Vec<_> = tls.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, it)| *it).collect();
+            let error = with(&some).unwrap_err();
+            let wanted = format!("it needs `{}`, too", tls[missing].0);
+            assert!(error.contains(&wanted) && error.contains(some[0].1), "{error}");
+        }
+        let error = with(&[&tls[..], &[("cluster_name", "two words")]].concat()).unwrap_err();
+        assert!(error.contains("`cluster_name` = `two words`"), "{error}");
     }
 }

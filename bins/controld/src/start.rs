@@ -8,15 +8,15 @@ use anyhow::{Context, Result};
 use crossbeam::channel::Sender;
 use raftgrid_api::{ApiConfig, Ports, Services};
 use raftgrid_gateway::Gateway;
-use raftgrid_manifest::MACHINE_VERSION;
 use raftgrid_peer::{
-    AddressBook, DurableStores, Identity, KnownStores, PeerClients, PeerService, PeerTransport, RaftSeat,
-    ShelfSnapshots, TransportConfig,
+    handshakes_failed, AddressBook, Dialer, DurableStores, Identity, KnownStores, PeerClients, PeerService,
+    PeerTransport, RaftSeat, ShelfSnapshots, TransportConfig,
 };
 use raftgrid_replica::clock::SystemClock;
 use raftgrid_replica::{Replica, ReplicaCluster, ReplicaConfig, RoomGauge};
 use raftgrid_rpc::grpcio::{Environment, Server};
-use raftgrid_rpc::serve::{listen, listen_with, STREAMS_PER_CONNECTION_MAX};
+use raftgrid_rpc::serve::{listen_mutual, listen_with, STREAMS_PER_CONNECTION_MAX};
+use raftgrid_rpc::tls::Tls;
 use raftgrid_store::limits::BALLAST_BYTES;
 use raftgrid_store::{Booted, RoomWatch, Store};
 use raftgrid_store_rocks::RocksDisk;
@@ -58,6 +58,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
             );
         }
     }
+    let tls = plan.tls.as_ref().map(|tls| tls.load(logger)).transpose()?;
     std::fs::create_dir_all(&plan.data_dir).with_context(|| {
         format!("failed to create {}; give --data-dir a place that can be written", plan.data_dir.display())
     })?;
@@ -67,13 +68,19 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     }
     // Raft has a thread to itself: clients and bulk bytes are read by others.
     let raft_env = raftgrid_rpc::environment_of("raft-io", 1);
+    let metrics = &plan.driver.metrics;
+    let refused = handshakes_failed(metrics);
+    raftgrid_rpc::core_log::watch(logger.clone(), move || refused.inc());
     let env = raftgrid_rpc::environment("controld");
+    let raft_dialer = Dialer::new(raft_env.clone(), tls.clone());
+    let dialer = Dialer::new(env.clone(), tls.clone());
     let identity = Identity {
         cluster_id: booted.identity.cluster_id.clone(),
         node_id: plan.node,
         store_uuid: booted.identity.store_uuid.as_bytes().to_vec(),
         client_address: plan.advertised_client.clone(),
-        machine_version: MACHINE_VERSION,
+        raft_address: plan.advertised_raft.clone(),
+        machine_version: plan.machine_version,
     };
     let addresses = plan.members.iter().map(|row| (row.node_id, row.raft_address.clone()));
     let book = Arc::new(AddressBook::new(addresses));
@@ -85,12 +92,12 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         snapshot_timeout: Duration::from_millis(SNAPSHOT_TIMEOUT_MS),
         logger: logger.clone(),
     };
-    let metrics = &plan.driver.metrics;
-    let transport = PeerTransport::new(raft_env.clone(), config, book.clone(), seat.clone(), snapshots.clone());
+    let transport = PeerTransport::new(raft_dialer, config, book.clone(), seat.clone(), snapshots.clone());
     let transport = transport.with_metrics(metrics);
-    let peers = Arc::new(PeerClients::new(env.clone(), identity.clone(), book.clone()).with_metrics(metrics));
+    let peers = Arc::new(PeerClients::new(dialer, identity.clone(), book.clone()).with_metrics(metrics));
     let known: Arc<dyn KnownStores> = Arc::new(DurableStores::new(booted.peer_stores.clone()));
     let replica = run(&plan, booted, transport, peers.clone(), logger)?;
+    let met_here = book.clone();
     let (own, store, met) = (Arc::downgrade(&replica), identity.store_uuid.clone(), known.clone());
     replica.follow_members(Arc::new(move |members| {
         for row in members {
@@ -103,7 +110,20 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     }));
     seat.fill(Arc::new(replica.handle().clone()));
     let cluster_id = identity.cluster_id.clone();
-    let opened = open_ports(&plan, (&raft_env, &env), identity, known, seat, snapshots, peers, &replica, shutdown, logger);
+    let opened = open_ports(
+        &plan,
+        (&raft_env, &env),
+        tls,
+        identity,
+        known,
+        met_here,
+        seat,
+        snapshots,
+        peers,
+        &replica,
+        shutdown,
+        logger,
+    );
     match opened {
         Ok((servers, http)) => {
             info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr,
@@ -123,8 +143,10 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
 fn open_ports(
     plan: &Plan,
     (raft_env, env): (&Arc<Environment>, &Arc<Environment>),
+    tls: Option<Arc<Tls>>,
     identity: Identity,
     known: Arc<dyn KnownStores>,
+    book: Arc<AddressBook>,
     seat: RaftSeat,
     snapshots: Arc<ShelfSnapshots<RocksDisk>>,
     peers: Arc<PeerClients>,
@@ -157,12 +179,14 @@ fn open_ports(
     let forwarding =
         ForwardedHere { api: services.forwarded(), proposals: replica.proposals().clone(), replica: replica.clone() };
     let service = PeerService::new(identity, known, seat, snapshots, replica.clone(), forwarding, logger.clone());
-    let mut raft_services = services.agents();
-    raft_services.push(service.with_metrics(&plan.driver.metrics).build());
-    let (raft_server, _) = listen(raft_env, &plan.raft_addr, raft_services)?;
+    // Agents have no certificate. Where certificates are asked for, they use the client port.
+    let mut raft_services = if tls.is_none() { services.agents() } else { Vec::new() };
+    let service = service.with_metrics(&plan.driver.metrics).with_versions(replica.versions().clone()).with_book(book);
+    raft_services.push(service.with_tls(tls.clone()).build());
+    let (raft_server, _) = listen_mutual(raft_env, &plan.raft_addr, raft_services, tls.as_ref())?;
     let streams_max = plan.streams_max.unwrap_or(STREAMS_PER_CONNECTION_MAX);
     let (client_server, _) = listen_with(env, &plan.client_addr, services.public(), streams_max)?;
-    let http = http::open(&plan.http, plan.driver.metrics.clone(), replica.clone(), services, logger)?;
+    let http = http::open(&plan.http, plan.driver.metrics.clone(), replica.clone(), services, tls, logger)?;
     Ok((vec![client_server, raft_server], http))
 }
 
@@ -191,6 +215,7 @@ fn run(
         members: plan.members.clone(),
         client_address: plan.advertised_client.clone(),
         room: gauge(plan)?,
+        machine_version: plan.machine_version,
     };
     Ok(Replica::start(config, booted, transport, peers, Arc::new(SystemClock::default()), logger)?)
 }

@@ -34,6 +34,16 @@ fn each_mistake_is_one_line_with_the_status_of_wrong_usage() {
             "`worker_slots` = `many`",
         ),
         ("controld", "--node-id 1 --data-dir d --bootstrap --client-addr 10.0.0.1:4", "--insecure"),
+        (
+            "controld",
+            "--node-id 1 --data-dir d --bootstrap --raft-addr 10.0.0.1:4",
+            "give tls.peer_cert, tls.peer_key and tls.peer_ca",
+        ),
+        (
+            "controld",
+            "--node-id 1 --data-dir d --bootstrap --tls-peer-key k.pem",
+            "`tls.peer_key` = `k.pem` (flag): it needs `tls.peer_cert`, too",
+        ),
         ("workerd", "--dri d", "workerd: unknown flag `--dri`; try: --dir (see workerd --help)"),
         ("workerd", "--slots 1", "give --dir"),
         ("workerd", "--dir d --slots many", "`slots` = `many`"),
@@ -54,4 +64,35 @@ fn each_mistake_is_one_line_with_the_status_of_wrong_usage() {
             );
         }
     }
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_one_line_with_the_setting_and_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certs = folder.path().join("certs");
+    harness::certs::make(&certs, "1,2");
+    std::fs::write(folder.path().join("n.toml"), "[tls]\npeer_cert = 'certs/node-1.pem'\npeer_ca = 'certs/ca.pem'\n")
+        .expect("writable");
+    let start = |key: &str, more: &str| {
+        let line = format!("--config n.toml --cluster-name test --bootstrap --data-dir d --tls-peer-key {key} {more}");
+        run("controld", folder.path(), &line)
+    };
+    for (key, more, words) in [
+        ("none.pem", "--node-id 1", "failed to use `tls.peer_key` = `none.pem`: No such file"),
+        ("certs/node-2-key.pem", "--node-id 1", "`tls.peer_key` = `certs/node-2-key.pem`: it is not the key"),
+        ("certs/node-1-key.pem", "--node-id 2", "`tls.peer_cert` = `certs/node-1.pem`: this replica is node-2.test"),
+        // Off the loopback the certificates are enough for the Raft port, so it is they that are looked at.
+        ("none.pem", "--node-id 1 --raft-addr 10.0.0.1:4", "failed to use `tls.peer_key`"),
+    ] {
+        let output = start(key, more);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("controld: ")).collect();
+        assert!(lines.len() == 1 && lines[0].contains(words), "{more}: {text}");
+        assert_eq!(output.status.code(), Some(1), "{text}");
+    }
+    assert!(!folder.path().join("d").exists(), "nothing was touched");
+    let printed = start("certs/node-1-key.pem", "--node-id 1 --print-config");
+    let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+    assert!(printed.contains("tls.peer_key = \"certs/node-1-key.pem\"  # flag"), "{printed}");
+    assert!(printed.contains("tls.peer_cert = \"certs/node-1.pem\"  # file n.toml"), "{printed}");
 }

@@ -136,6 +136,23 @@ fn a_new_replica_takes_the_place_of_a_voter_with_all_that_it_held() {
 }
 
 #[test]
+fn a_newcomer_that_was_told_of_the_founders_only_answers_a_leader_that_is_none() {
+    let mut cluster = Cluster::start(3, &[]);
+    let fourth = joined(&mut cluster);
+    cluster.add_learner(fourth);
+    cluster.voters_become(&[1, 2, 3, 4]);
+    let to = cluster.replicas[fourth].node.to_string();
+    wait_for("the fourth to lead", || {
+        // It may not be caught up at once.
+        cluster.gridctl(&["cluster", "leadership-transfer", &to]);
+        (cluster.leader() == fourth).then_some(())
+    });
+    let fifth = joined(&mut cluster);
+    cluster.add_learner(fifth);
+    cluster.voters_become(&[1, 2, 3, 4, 5]);
+}
+
+#[test]
 fn a_leader_that_is_asked_to_end_hands_leadership_over_first() {
     let mut cluster = Cluster::start(3, &[]);
     let leader = cluster.leader();

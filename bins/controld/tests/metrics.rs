@@ -126,7 +126,10 @@ fn names(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_table_of_metrics_in_the_manual_is_the_table_of_metrics() {
-    let cluster = Cluster::start(3, &[]);
+    // With certificates there is one more.
+    let (mut cluster, _) = harness::certs::prepare(3);
+    (0..3).for_each(|at| cluster.start_replica(at));
+    cluster.leader();
     submit(&cluster, 1);
     let mut served = BTreeSet::new();
     for at in 0..3 {

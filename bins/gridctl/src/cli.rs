@@ -31,7 +31,7 @@ pub(crate) struct Global {
     /// How long one call may take, with retries (10s, 500ms); an upload or download too, if it is given [default: 30s]
     #[structopt(long, global = true, parse(try_from_str = duration), value_name = "TIME")]
     pub(crate) timeout: Option<Duration>,
-    /// Directory of the dev cluster [default: .raftgrid-dev, for demo .demo]
+    /// Directory of the dev cluster [default: .raftgrid-dev, for demo .demo]; for cluster certs that of the files
     #[structopt(long, global = true, parse(from_os_str), value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 }
@@ -360,6 +360,8 @@ pub(crate) enum Cluster {
     Restore(Restore),
     /// Let one replica go on alone after a majority was lost for good (offline)
     Recover(Recover),
+    /// Make certificates with which replicas prove themselves to each other, into --dir (offline)
+    Certs(Certs),
     /// Let a new replica take the place of a voter
     #[structopt(aliases = &["replace", "replace_server"])]
     ReplaceServer {
@@ -387,6 +389,19 @@ pub(crate) struct Restore {
     /// Where to make the directories controld-ID
     #[structopt(long, parse(from_os_str), value_name = "DIR")]
     pub(crate) into: PathBuf,
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) struct Certs {
+    /// Ids of the replicas that get one, separated by commas
+    #[structopt(long, value_name = "LIST")]
+    pub(crate) nodes: String,
+    /// The cluster's name, as controld's --cluster-name has it
+    #[structopt(long, default_value = "raftgrid", value_name = "NAME")]
+    pub(crate) cluster_name: String,
+    /// How long they are good for; the authority is for ten years
+    #[structopt(long, default_value = "365", value_name = "N")]
+    pub(crate) days: u32,
 }
 
 #[derive(Debug, StructOpt)]

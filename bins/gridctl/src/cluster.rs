@@ -12,7 +12,7 @@ use crate::cli::{Change, Cluster};
 use crate::context::{exit_on_interrupt, Context};
 use crate::failure::{Failure, Result};
 use crate::output::hex;
-use crate::{backup, recover, restore};
+use crate::{backup, certs, recover, restore};
 
 pub(crate) fn run(context: &Context, command: Cluster) -> Result<()> {
     // These need no cluster, or more than one call.
@@ -20,6 +20,7 @@ pub(crate) fn run(context: &Context, command: Cluster) -> Result<()> {
         Cluster::Backup { target } => return backup::run(context, target),
         Cluster::Restore(restore) => return restore::run(context, restore),
         Cluster::Recover(recover) => return recover::run(context, recover),
+        Cluster::Certs(certs) => return certs::run(context, certs),
         _ => {}
     }
     exit_on_interrupt();
@@ -29,11 +30,11 @@ pub(crate) fn run(context: &Context, command: Cluster) -> Result<()> {
         Cluster::Members => {
             let members = client.members()?;
             let json = Value::Array(members.iter().map(member_json).collect());
-            let headers = ["id", "role", "leader", "client", "raft", "match index", "active"];
+            let headers = ["id", "role", "leader", "client", "raft", "match index", "active", "machine"];
             output.show(&headers, members.iter().map(member_row).collect(), &json);
         }
         Cluster::Status => return status(context),
-        Cluster::Backup { .. } | Cluster::Restore(_) | Cluster::Recover(_) => {}
+        Cluster::Backup { .. } | Cluster::Restore(_) | Cluster::Recover(_) | Cluster::Certs(_) => {}
         Cluster::Leader => {
             let leader = client.call(&rpc::CLUSTER_LEADER, &LeaderRequest::new(), timeout)?;
             if leader.get_node_id() == 0 {
@@ -125,6 +126,7 @@ fn member_row(member: &Member) -> Vec<String> {
         member.get_raft_address().to_owned(),
         member.get_match_index().to_string(),
         yes(member.get_recently_active()),
+        Some(member.machine_version).filter(|it| *it != 0).map_or_else(String::new, |it| it.to_string()),
     ]
 }
 
@@ -133,6 +135,7 @@ fn member_json(member: &Member) -> Value {
         "node_id": member.get_node_id(), "role": member.get_role(), "leader": member.get_leader(),
         "client_address": member.get_client_address(), "raft_address": member.get_raft_address(),
         "match_index": member.get_match_index(), "recently_active": member.get_recently_active(),
+        "machine_version": member.get_machine_version(),
     })
 }
 
@@ -187,6 +190,8 @@ fn state_json(address: &str, state: &StateResponse) -> Value {
         "last_index": state.get_last_index(), "first_index": state.get_first_index(),
         "snapshot_index": state.get_snapshot_index(), "flushed_index": state.get_flushed_index(),
         "state_digest": hex(state.get_state_digest()), "machine_version": state.get_machine_version(),
+        "machine_version_since": state.get_machine_version_since(),
+        "machine_version_since_ms": state.get_machine_version_since_ms(),
         "version": state.get_version(),
     })
 }

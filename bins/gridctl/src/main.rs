@@ -12,6 +12,7 @@ mod bench_failover;
 mod bench_load;
 mod bench_side;
 mod bundle;
+mod certs;
 mod cli;
 mod cluster;
 mod context;

@@ -56,6 +56,10 @@ fn each_mistake_ends_with_its_status_and_one_line_that_names_cause_and_next_step
             "--timeout",
         ),
         ("cluster add_leaner 4", 2, "unknown command `add_leaner`", "add-learner"),
+        ("cluster certs --nodes 1,2", 2, "--dir is not given", "--dir DIR"),
+        ("cluster certs --nodes 1,x --dir c", 2, "`x` is no number", "--nodes 1,2,3"),
+        ("cluster certs --nodes 1 --cluster-name a.b --dir c", 2, "\"a.b\"", "letters, digits"),
+        ("cluster certs --nodes 1 --days 0 --dir c", 2, "0 days", "--days 1 to"),
         ("demo --script none.py", 1, "script none.py does not exist", "path"),
     ] {
         let output = run(folder.path(), line);
@@ -131,4 +135,46 @@ fn an_interrupt_ends_a_waiting_command_with_130() {
     drop(stream);
     let errors = BufReader::new(child.0.stderr.take().expect("piped"));
     assert_eq!(status.code(), Some(130), "{:?}", errors.lines().collect::<Vec<_>>());
+}
+
+#[test]
+fn certificates_are_made_for_each_node_with_keys_that_nobody_else_reads_and_nothing_is_overwritten() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let made = run(folder.path(), "cluster certs --nodes 1,2,3 --cluster-name blue --dir c --output json");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    assert_eq!((&json["nodes"], &json["authority_made"]), (&serde_json::json!([1, 2, 3]), &true.into()));
+    let read = |name: &str| std::fs::read_to_string(folder.path().join("c").join(name)).expect("it was made");
+    let ca = read("ca.pem");
+    let keys = ["ca-key.pem", "node-1-key.pem", "node-2-key.pem", "node-3-key.pem"];
+    for name in keys {
+        let mode = std::fs::metadata(folder.path().join("c").join(name)).expect("it was made").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let verify =
+        |certificate: &str, key: &str, name: &str| raftgrid_rpc::tls::verify(&read(certificate), &read(key), &ca, name);
+    for node in 1..=3 {
+        let (certificate, key) = (format!("node-{node}.pem"), format!("node-{node}-key.pem"));
+        assert_eq!(verify(&certificate, &key, &format!("node-{node}.blue")), Ok(()));
+        assert!(verify(&certificate, &key, &format!("node-{}.blue", node + 1)).is_err(), "for itself only");
+        assert!(verify(&certificate, &key, &format!("node-{node}.red")).is_err(), "in its cluster only");
+    }
+
+    let before: Vec<String> = keys.map(read).into();
+    let again = one_line(&run(folder.path(), "cluster certs --nodes 4,3 --cluster-name blue --dir c"));
+    assert!(again.contains("node-3.pem is there already") && again.contains("try: another --dir"), "{again}");
+    assert_eq!(Vec::from(keys.map(read)), before);
+    assert!(!folder.path().join("c/node-4.pem").exists(), "all or nothing");
+    // One that joins later is signed by the same authority.
+    let joiner = run(folder.path(), "cluster certs --nodes 4 --cluster-name blue --dir c");
+    assert!(joiner.status.success(), "{}", String::from_utf8_lossy(&joiner.stderr));
+    assert_eq!(verify("node-4.pem", "node-4-key.pem", "node-4.blue"), Ok(()));
+    assert_eq!(read("ca.pem"), ca);
+    // The authority of one cluster does not sign for another by a slip.
+    let other = one_line(&run(folder.path(), "cluster certs --nodes 9 --cluster-name red --dir c"));
+    assert!(other.contains("does not fit"), "{other}");
+    std::fs::remove_file(folder.path().join("c/ca-key.pem")).expect("it is there");
+    let half = one_line(&run(folder.path(), "cluster certs --nodes 9 --cluster-name blue --dir c"));
+    assert!(half.contains("ca-key.pem is missing"), "{half}");
 }

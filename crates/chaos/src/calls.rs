@@ -1,6 +1,7 @@
 //! Calls of the load: which answers are answers. A write is tried at one replica after another under one request id; what is not an answer
 //! by the end of its time is an unknown outcome, whatever the last error said.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -21,10 +22,31 @@ pub enum Told<T> {
     Unknown,
 }
 
+/// Where the replicas are; changes with the membership. Clones share it; never empty.
+#[derive(Clone)]
+pub struct Endpoints(Arc<RwLock<Vec<String>>>);
+
+impl Endpoints {
+    /// These, for now.
+    pub fn new(endpoints: Vec<String>) -> Self {
+        Self(Arc::new(RwLock::new(endpoints)))
+    }
+
+    /// Those of now.
+    pub fn now(&self) -> Vec<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on these.
+    pub fn set(&self, endpoints: Vec<String>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = endpoints;
+    }
+}
+
 /// One client with connections of its own.
 pub struct Caller {
     client: Client,
-    endpoints: Vec<String>,
+    endpoints: Endpoints,
     preferred: usize,
     /// One attempt of a write.
     pub attempt_timeout: Duration,
@@ -34,8 +56,8 @@ pub struct Caller {
 
 impl Caller {
     /// A client of these replicas.
-    pub fn new(endpoints: Vec<String>, chance: Chance) -> Result<Self> {
-        let client = Client::new(ClientConfig::new(endpoints.clone())).context("failed to make a client")?;
+    pub fn new(endpoints: Endpoints, chance: Chance) -> Result<Self> {
+        let client = Client::new(ClientConfig::new(endpoints.now())).context("failed to make a client")?;
         Ok(Self { client, endpoints, preferred: 0, attempt_timeout: ATTEMPT_TIMEOUT, chance })
     }
 
@@ -48,10 +70,11 @@ impl Caller {
         let start = Instant::now();
         // Now and then somebody else is asked first: a follower forwards, a deposed leader must not answer.
         if self.chance.one_in(4) {
-            self.preferred = self.chance.below(self.endpoints.len() as u64) as usize;
+            self.preferred = self.chance.below(self.endpoints.now().len() as u64) as usize;
         }
         while start.elapsed() < WRITE_TIMEOUT {
-            let endpoint = &self.endpoints[self.preferred];
+            let endpoints = self.endpoints.now();
+            let endpoint = &endpoints[self.preferred % endpoints.len()];
             match self.client.call_on(endpoint, rpc, request, self.attempt_timeout) {
                 Ok(response) => return Told::Done(response),
                 Err(error) => match error {
@@ -63,7 +86,7 @@ impl Caller {
                     | ClientError::Invalid(_) => return Told::Refused(error),
                     // All else says nothing about what became of it.
                     _ => {
-                        self.preferred = (self.preferred + 1) % self.endpoints.len();
+                        self.preferred = (self.preferred + 1) % endpoints.len();
                         std::thread::sleep(Duration::from_millis(self.chance.between(2, 30)));
                     }
                 },
@@ -83,7 +106,7 @@ impl Caller {
         Req: protobuf::Message,
         Resp: protobuf::Message + Unpin,
     {
-        let endpoint = self.chance.pick(&self.endpoints).clone();
+        let endpoint = self.chance.pick(&self.endpoints.now()).clone();
         self.client.call_on(&endpoint, rpc, request, timeout)
     }
 

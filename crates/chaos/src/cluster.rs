@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,14 +35,25 @@ pub struct Seat {
     pub wrap: Vec<String>,
     /// More flags.
     pub flags: Vec<String>,
+    /// It is no founder: it starts empty and is let in.
+    pub joins: bool,
+}
+
+/// What runs at a seat.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The binary.
+    pub file: PathBuf,
+    /// Flags behind those of the seat.
+    pub flags: Vec<String>,
 }
 
 /// A cluster of processes. Shared by the threads of a run.
 pub struct Cluster {
-    controld: PathBuf,
     /// The program is etcd.
     etcd: bool,
     seats: Vec<Seat>,
+    programs: Vec<Mutex<Program>>,
     processes: Vec<Mutex<Option<Process>>>,
     looks: Client,
 }
@@ -83,7 +94,9 @@ impl Cluster {
         let endpoints: Vec<String> = seats.iter().map(|seat| seat.client.clone()).collect();
         let looks = Client::new(ClientConfig::new(endpoints)).context("failed to make a client")?;
         let processes = seats.iter().map(|_| Mutex::new(None)).collect();
-        Ok(Self { controld: controld.to_owned(), etcd: false, seats, processes, looks })
+        let program = Program { file: controld.to_owned(), flags: Vec::new() };
+        let programs = seats.iter().map(|_| Mutex::new(program.clone())).collect();
+        Ok(Self { etcd: false, seats, programs, processes, looks })
     }
 
     /// The same of etcd.
@@ -106,6 +119,7 @@ impl Cluster {
                     log: dir.join(format!("replica-{}.log", at + 1)),
                     wrap: Vec::new(),
                     flags: Vec::new(),
+                    joins: false,
                 }
             })
             .collect())
@@ -128,14 +142,15 @@ impl Cluster {
 
     /// The command line of one replica.
     pub fn command(&self, at: usize) -> Command {
+        let program = lock(&self.programs[at]).clone();
         if self.etcd {
-            return crate::etcd::command(&self.controld, &self.seats, at);
+            return crate::etcd::command(&program.file, &self.seats, at);
         }
         let seat = &self.seats[at];
-        let peers: Vec<String> =
-            self.seats.iter().map(|it| format!("{}={}/{}", it.node, it.raft_public, it.client)).collect();
+        let founders = self.seats.iter().filter(|it| !it.joins);
+        let peers: Vec<String> = founders.map(|it| format!("{}={}/{}", it.node, it.raft_public, it.client)).collect();
         let mut words = seat.wrap.clone();
-        words.push(self.controld.display().to_string());
+        words.push(program.file.display().to_string());
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
@@ -143,8 +158,15 @@ impl Cluster {
             .args(["--client-addr", &seat.client, "--raft-addr", &seat.raft, "--peers", &peers.join(",")])
             .arg("--data-dir")
             .arg(&seat.data_dir)
-            .args(&seat.flags);
+            .args(seat.joins.then_some("--join"))
+            .args(&seat.flags)
+            .args(&program.flags);
         command
+    }
+
+    /// What runs at the seat from its next start on.
+    pub fn set_program(&self, at: usize, program: Program) {
+        *lock(&self.programs[at]) = program;
     }
 
     /// Starts one that does not run.
@@ -159,7 +181,7 @@ impl Cluster {
         let mut command = self.command(at);
         if !self.seats[at].wrap.is_empty() {
             let whole: Vec<std::ffi::OsString> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
-            command = Command::new(&self.controld);
+            command = Command::new(&lock(&self.programs[at]).file);
             // Behind the wrapper's own words and the program's name.
             command.args(&whole[self.seats[at].wrap.len()..]);
         }
@@ -173,6 +195,27 @@ impl Cluster {
         if let Some(mut process) = lock(&self.processes[at]).take() {
             process.kill();
         }
+    }
+
+    /// SIGTERM; returns when it has ended. It hands leadership over first; an end that is no success is an error.
+    pub fn terminate(&self, at: usize) -> Result<()> {
+        self.signal(at, Signal::TERM)?;
+        let ended = wait_for("the end of a replica that was asked to end", || self.exit_status(at))?;
+        *lock(&self.processes[at]) = None;
+        if !ended.success() {
+            bail!("replica {} was asked to end, and ended with {ended}\n{}", self.seats[at].node, self.last_words());
+        }
+        Ok(())
+    }
+
+    /// How the process at a seat ended, if it has.
+    pub fn exit_status(&self, at: usize) -> Option<ExitStatus> {
+        lock(&self.processes[at]).as_mut().and_then(Process::exited)
+    }
+
+    /// Client addresses of those that run, as far as was ordered.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.running().into_iter().map(|at| self.seats[at].client.clone()).collect()
     }
 
     /// SIGSTOP or SIGCONT.
@@ -225,10 +268,10 @@ impl Cluster {
         .with_context(|| format!("replicas that ended by themselves: {:?}", self.died()))
     }
 
-    /// Waits until all replicas stand at the same position, and compares their digests there.
+    /// Waits until all replicas that run stand at the same position, and compares their digests there.
     pub fn equal_digests(&self) -> Result<u64> {
         let states = wait_for("all replicas at one position", || {
-            let states: Vec<StateResponse> = (0..self.len()).map(|at| self.state(at)).collect::<Option<_>>()?;
+            let states: Vec<StateResponse> = self.running().iter().map(|at| self.state(*at)).collect::<Option<_>>()?;
             states.windows(2).all(|pair| pair[0].applied_index == pair[1].applied_index).then_some(states)
         })?;
         if states.windows(2).any(|pair| pair[0].state_digest != pair[1].state_digest) {
@@ -242,7 +285,7 @@ impl Cluster {
     /// The last lines of every log.
     pub fn last_words(&self) -> String {
         let mut out = String::new();
-        for seat in &self.seats {
+        for seat in self.seats.iter().filter(|seat| seat.log.exists()) {
             let text = std::fs::read_to_string(&seat.log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             let tail = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];

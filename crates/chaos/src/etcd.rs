@@ -107,7 +107,7 @@ pub fn client(all: &Shared, mut chance: Chance, client: u32) {
             4 => Kind::Swap { expect: Some(chance.between(tag.saturating_sub(20), tag)), tag },
             _ => Kind::Read,
         };
-        let endpoint = chance.pick(&all.endpoints).clone();
+        let endpoint = chance.pick(&all.endpoints.now()).clone();
         let invoked = all.record.now();
         let told = ask(&endpoint, &key, kind);
         let at = all.record.now();

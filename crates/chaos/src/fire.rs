@@ -125,31 +125,35 @@ fn run(plan: &Plan, dir: &Path, cluster: &Cluster, between: Between<'_>) -> Resu
     }
     cluster.settled()?;
     let endpoints: Vec<String> = cluster.seats().iter().map(|seat| seat.client.clone()).collect();
-    let load = Load::start(Shared::new(endpoints.clone(), plan.seed, plan.slower), plan.mix)?;
+    let load = Load::start(Shared::new(endpoints, plan.seed, plan.slower), plan.mix)?;
     let mut nemesis = Nemesis { cluster, proxies, net, disks, chance: Chance::new(plan.seed, 1) };
     let started = Instant::now();
-    let mut outcome = Outcome {
-        name: plan.name.clone(),
-        faults: BTreeMap::new(),
-        kills: 0,
-        failovers_ms: Vec::new(),
-        time: Duration::ZERO,
-        verdict: Verdict::default(),
-        kept: None,
-    };
+    let mut outcome = Outcome::new(&plan.name);
     let faults = under_fire(plan, cluster, &load, &mut nemesis, &mut outcome);
     outcome.time = started.elapsed();
-    let shared = load.stop();
-    let judged = faults.and_then(|()| {
+    let judged = faults.map(|()| Judged { whole: plan.mix.etcd == 0, proxies });
+    outcome.conclude(plan.seed, dir, cluster, load, judged)
+}
+
+/// What there is to be judged beside the history.
+pub(crate) struct Judged<'a> {
+    /// The replicas are raftgrid's: what they hold is counted, and their digests are compared.
+    pub(crate) whole: bool,
+    /// Before their Raft ports.
+    pub(crate) proxies: Option<&'a Proxies>,
+}
+
+impl Judged<'_> {
+    fn judge(&self, cluster: &Cluster, shared: &Shared) -> Result<Verdict> {
         cluster.settled().context("after the last fault")?;
         let mut verdict = judge(&shared.record);
-        if plan.mix.etcd == 0 {
-            audit(&shared.record, &shared.caller(2)?, &endpoints, &mut verdict)?;
+        if self.whole {
+            audit(&shared.record, &shared.caller(2)?, &cluster.endpoints(), &mut verdict)?;
             if let Err(error) = cluster.equal_digests() {
                 verdict.wrong.push(format!("{error:#}"));
             }
         }
-        if let Some((connections, strangers)) = proxies.map(Proxies::counts) {
+        if let Some((connections, strangers)) = self.proxies.map(Proxies::counts) {
             // A rule that holds for nobody would prove nothing.
             if strangers * 4 > connections {
                 verdict
@@ -158,22 +162,55 @@ fn run(plan: &Plan, dir: &Path, cluster: &Cluster, between: Between<'_>) -> Resu
             }
         }
         Ok(verdict)
-    });
-    outcome.verdict = judged.unwrap_or_else(|error| Verdict {
-        wrong: vec![format!("{error:#}\n{}", cluster.last_words())],
-        ..Verdict::default()
-    });
-    if !outcome.verdict.wrong.is_empty() {
-        let path = dir.join("history.txt");
-        let wrong = &outcome.verdict.wrong;
-        shared.record.write(&path, &format!("seed {}\n{}", plan.seed, wrong.join("\n")))?;
-        for what in wrong.iter().take(VIOLATIONS_SHOWN) {
-            println!("WRONG  {what}");
-        }
-        println!("{} things are wrong in {}; history and logs: {}", wrong.len(), plan.name, dir.display());
-        outcome.kept = Some(path);
     }
-    Ok(outcome)
+}
+
+impl Outcome {
+    /// Of a run in which nothing has happened yet.
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            faults: BTreeMap::new(),
+            kills: 0,
+            failovers_ms: Vec::new(),
+            time: Duration::ZERO,
+            verdict: Verdict::default(),
+            kept: None,
+        }
+    }
+
+    /// Counts something that was done.
+    pub(crate) fn did(&mut self, fault: Fault) {
+        *self.faults.entry(fault).or_default() += 1;
+    }
+
+    /// Ends the load, judges the run, and keeps what shows a wrong one. `judged` is an error if the run itself went wrong.
+    pub(crate) fn conclude(
+        mut self,
+        seed: u64,
+        dir: &Path,
+        cluster: &Cluster,
+        load: Load,
+        judged: Result<Judged<'_>>,
+    ) -> Result<Self> {
+        let shared = load.stop();
+        let judged = judged.and_then(|judged| judged.judge(cluster, &shared));
+        self.verdict = judged.unwrap_or_else(|error| Verdict {
+            wrong: vec![format!("{error:#}\n{}", cluster.last_words())],
+            ..Verdict::default()
+        });
+        if !self.verdict.wrong.is_empty() {
+            let path = dir.join("history.txt");
+            let wrong = &self.verdict.wrong;
+            shared.record.write(&path, &format!("seed {seed}\n{}", wrong.join("\n")))?;
+            for what in wrong.iter().take(VIOLATIONS_SHOWN) {
+                println!("WRONG  {what}");
+            }
+            println!("{} things are wrong in {}; history and logs: {}", wrong.len(), self.name, dir.display());
+            self.kept = Some(path);
+        }
+        Ok(self)
+    }
 }
 
 fn under_fire(
@@ -195,7 +232,7 @@ fn under_fire(
             cluster.settled().with_context(|| format!("before fault {}", outcome.faults.values().sum::<u64>()))?;
         let mut killed_at = None;
         nemesis.strike(fault, leader, || killed_at = Some(record.now())).with_context(|| fault.to_string())?;
-        *outcome.faults.entry(fault).or_default() += 1;
+        outcome.did(fault);
         outcome.kills += fault.kills(cluster.len());
         // The cluster is whole again: writes must go on.
         let healed = record.now();

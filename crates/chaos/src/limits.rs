@@ -32,3 +32,11 @@ pub const LOG_LINES_SHOWN: usize = 15;
 pub const VIOLATIONS_SHOWN: usize = 10;
 /// Rows of one page of the final audit.
 pub const PAGE_ROWS: i32 = 1_000;
+/// How long each mixture of older and newer replicas lives, at least.
+pub const MIXED_FOR: Duration = Duration::from_millis(1_500);
+/// Leadership handed over by order: one attempt.
+pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
+/// A change of the membership: one attempt. It may wait for a newcomer to catch up and for copies to be carried away.
+pub const CHANGE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Replicas that run at the same time.
+pub const PROCESSES_MAX: usize = 6;

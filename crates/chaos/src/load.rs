@@ -14,7 +14,7 @@ use raftgrid_proto::v1::*;
 use raftgrid_rpc::methods::{CANCEL_TASK, RETRY_TASK, SUBMIT_TASK};
 use raftgrid_simulator::linearizability::{Answer, Done, Kind, Life, Op, Outcome, TaskEvent, TaskSeen, Value};
 
-use crate::calls::{data_with_tag, nowhere, tag_in, Caller, Told};
+use crate::calls::{data_with_tag, nowhere, tag_in, Caller, Endpoints, Told};
 use crate::chance::Chance;
 use crate::limits::{HASTY_TIMEOUT, KEYS_AT_ONCE, OPS_PER_KEY, OP_PAUSE};
 use crate::record::{Record, Submission};
@@ -37,7 +37,7 @@ pub struct Shared {
     /// What was seen.
     pub record: Record,
     /// Where the replicas are.
-    pub endpoints: Vec<String>,
+    pub endpoints: Endpoints,
     /// Of the run.
     pub seed: u64,
     stop: AtomicBool,
@@ -52,7 +52,7 @@ impl Shared {
     pub fn new(endpoints: Vec<String>, seed: u64, slower: u32) -> Self {
         Self {
             record: Record::default(),
-            endpoints,
+            endpoints: Endpoints::new(endpoints),
             seed,
             slower,
             stop: AtomicBool::new(false),

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use raftgrid_chaos::cluster::program;
+use raftgrid_chaos::cluster::{program, Program};
 use raftgrid_chaos::disks::{self, Disks};
 use raftgrid_chaos::fire::{fire, Outcome, Plan};
 use raftgrid_chaos::load::Mix;
+use raftgrid_chaos::members::{members, Members};
 use raftgrid_chaos::nemesis::Fault;
 use raftgrid_chaos::power::{damage, rebuild, record};
 use raftgrid_chaos::report;
+use raftgrid_chaos::train::Train;
+use raftgrid_chaos::upgrade::{upgrade, Upgrade};
 use structopt::StructOpt;
 
 /// Kills, partitions, full disks and lost power, on real processes; exits with 1 if anything acknowledged is wrong.
@@ -23,7 +26,7 @@ struct Options {
     /// A minute and a half of everything, instead of 200 kills and 1,000 power cuts.
     #[structopt(long)]
     short: bool,
-    /// Only these parts: kills, five, netns, disk, power.
+    /// Only these parts: kills, five, members, upgrade, netns, disk, power.
     #[structopt(long)]
     only: Vec<String>,
     /// Kills of the run with three replicas.
@@ -41,6 +44,21 @@ struct Options {
     /// The program under test; beside this one if it is not given.
     #[structopt(long)]
     controld: Option<PathBuf>,
+    /// Changes of the membership.
+    #[structopt(long)]
+    changes: Option<usize>,
+    /// A controld of machine version 1 that an upgrade begins with; beside this one if it is not given (scripts/older-controld.sh makes it).
+    #[structopt(long)]
+    older: Option<PathBuf>,
+    /// Trains beside an upgrade: an interpreter with the package raftgrid. Needs --train.
+    #[structopt(long, requires = "train")]
+    python: Option<PathBuf>,
+    /// The script that is trained.
+    #[structopt(long, requires = "python")]
+    train: Option<PathBuf>,
+    /// Folders that the script finds modules in.
+    #[structopt(long)]
+    python_path: Option<PathBuf>,
     /// Where a run that went wrong is kept.
     #[structopt(long)]
     keep: Option<PathBuf>,
@@ -76,6 +94,12 @@ fn run(options: &Options) -> Result<usize> {
             (plan.kills, plan.time) = suite_bounds(options, (20, 9), (60, 420));
         })?;
     }
+    if wanted("members") {
+        suite.members()?;
+    }
+    if wanted("upgrade") {
+        suite.upgrades()?;
+    }
     if wanted("netns") {
         suite.namespaces()?;
     }
@@ -104,6 +128,15 @@ fn suite_bounds(options: &Options, short: (u64, u64), long: (u64, u64)) -> (u64,
     (options.kills.unwrap_or(kills), Duration::from_secs(options.seconds.unwrap_or(seconds)))
 }
 
+/// Snapshots and compaction happen during the runs.
+const SETTINGS: &str = "[raft]\nlog_tail_entries = 500\nsnapshot_threshold = 800\nsnapshot_interval = '2s'\n";
+
+/// Name of the kept older binary: it says of which commit it is.
+fn older_name() -> String {
+    let commit = include_str!("older.txt").lines().find(|line| !line.starts_with('#')).unwrap_or_default();
+    format!("controld-{}", commit.trim())
+}
+
 /// The runs with faults, and what they have in common.
 struct Suite<'a> {
     options: &'a Options,
@@ -125,10 +158,8 @@ impl<'a> Suite<'a> {
         let controld = dir.join("controld");
         std::fs::copy(&built, &controld).with_context(|| format!("failed to copy {}", built.display()))?;
         println!("seed {}, {}, in {}", options.seed, built.display(), dir.display());
-        // Snapshots and compaction happen during the runs.
         let config = dir.join("controld.toml");
-        let text = "[raft]\nlog_tail_entries = 500\nsnapshot_threshold = 800\nsnapshot_interval = '2s'\n";
-        std::fs::write(&config, text).context("failed to write the settings")?;
+        std::fs::write(&config, SETTINGS).context("failed to write the settings")?;
         Ok(Self { options, dir, controld, config, outcomes: Vec::new() })
     }
 
@@ -146,13 +177,90 @@ impl<'a> Suite<'a> {
             wrap: Vec::new(),
             must_end: false,
             mix: Mix { registers: 5, submitters: 2, workers: 2, etcd: 0 },
-            slower: if self.options.short { 1 } else { 5 },
+            slower: self.slower(),
             controld: self.controld.clone(),
             config: Some(self.config.clone()),
         };
         change(&mut plan);
         self.outcomes.push(fire(&plan, &self.dir.join(name.replace(' ', "-")))?);
         Ok(())
+    }
+
+    fn program(&self, config: &Path) -> Program {
+        let flags = vec!["--config".to_owned(), config.display().to_string()];
+        Program { file: self.controld.clone(), flags }
+    }
+
+    fn slower(&self) -> u32 {
+        if self.options.short {
+            1
+        } else {
+            5
+        }
+    }
+
+    fn members(&mut self) -> Result<()> {
+        let plan = Members {
+            name: "members".to_owned(),
+            seed: self.options.seed,
+            changes: self.options.changes.unwrap_or(if self.options.short { 6 } else { 100 }),
+            program: self.program(&self.config),
+            slower: self.slower(),
+        };
+        self.outcomes.push(members(&plan, &self.dir.join("members"))?);
+        Ok(())
+    }
+
+    /// From the present program, held at version 1, to itself; and, in the long form, from a kept older binary.
+    fn upgrades(&mut self) -> Result<()> {
+        let held = self.dir.join("held.toml");
+        std::fs::write(&held, format!("{SETTINGS}machine_version_max = 1\n"))
+            .context("failed to write the settings")?;
+        let (newer, held) = (self.program(&self.config), self.program(&held));
+        let mut plan = Upgrade {
+            name: "upgrade, held".to_owned(),
+            seed: self.options.seed,
+            older: held.clone(),
+            newer: newer.clone(),
+            refuses: held,
+            fenced: None,
+            train: None,
+            slower: self.slower(),
+        };
+        self.outcomes.push(upgrade(&plan, &self.dir.join("upgrade-held"))?);
+        if self.options.short {
+            return Ok(());
+        }
+        let kept = self.options.older.clone().map_or_else(|| program(&older_name()), Ok);
+        let kept = match kept {
+            Ok(kept) => kept,
+            Err(error) => {
+                println!("SKIPPED: the upgrade from a kept older binary ({error:#}; scripts/older-controld.sh makes it from the git history)");
+                return Ok(());
+            }
+        };
+        println!("the older program: {}", kept.display());
+        plan.name = "upgrade, kept binary".to_owned();
+        plan.older = Program { file: kept, flags: newer.flags };
+        plan.fenced = Some(plan.older.clone());
+        plan.train = self.train()?;
+        self.outcomes.push(upgrade(&plan, &self.dir.join("upgrade-kept"))?);
+        Ok(())
+    }
+
+    fn train(&self) -> Result<Option<Train>> {
+        let (Some(python), Some(script)) = (&self.options.python, &self.options.train) else {
+            println!("skipped: a training job beside the upgrade (no --python and --train)");
+            return Ok(None);
+        };
+        Ok(Some(Train {
+            gridctl: program("gridctl")?,
+            workerd: program("workerd")?,
+            python: python.clone(),
+            python_path: self.options.python_path.clone(),
+            script: script.clone(),
+            rounds: 300,
+        }))
     }
 
     fn etcd(&mut self, etcd: &Path) -> Result<()> {

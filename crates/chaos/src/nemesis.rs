@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::Result;
 use rustix::process::Signal;
 
-use crate::calls::Caller;
+use crate::calls::{Caller, Endpoints};
 use crate::chance::Chance;
 use crate::cluster::{pause_ms, wait_for, Cluster};
 use crate::disks::{Disks, LOW_WATER_BYTES};
@@ -53,6 +53,22 @@ pub enum Fault {
     LowAll,
     /// A disk is full to the last byte.
     FullDisk,
+    /// A replica is asked to end, and another program is started on its directory.
+    Upgrade,
+    /// The same, with an older program.
+    Downgrade,
+    /// Leadership is handed over by order.
+    Transfer,
+    /// A new replica comes as a learner, and is promoted by itself.
+    AddLearner,
+    /// A learner that was a voter is promoted.
+    AddVoter,
+    /// A voter becomes a learner.
+    Demote,
+    /// A replica is taken out for good.
+    Remove,
+    /// A new replica takes the place of a voter in one step.
+    Replace,
 }
 
 impl fmt::Display for Fault {
@@ -77,6 +93,14 @@ impl fmt::Display for Fault {
             Fault::LowLeader => "low disk: leader",
             Fault::LowAll => "low disk: all",
             Fault::FullDisk => "full disk",
+            Fault::Upgrade => "upgrade",
+            Fault::Downgrade => "downgrade",
+            Fault::Transfer => "transfer",
+            Fault::AddLearner => "add learner",
+            Fault::AddVoter => "add voter",
+            Fault::Demote => "demote",
+            Fault::Remove => "remove",
+            Fault::Replace => "replace",
         })
     }
 }
@@ -173,6 +197,15 @@ impl Nemesis<'_> {
                 let victim = if self.chance.one_in(2) { leader } else { other };
                 self.full(victim)
             }
+            // Done by scenarios of their own, which know what else changes with them.
+            Fault::Upgrade
+            | Fault::Downgrade
+            | Fault::Transfer
+            | Fault::AddLearner
+            | Fault::AddVoter
+            | Fault::Demote
+            | Fault::Remove
+            | Fault::Replace => Ok(()),
         }
     }
 
@@ -300,7 +333,7 @@ impl Nemesis<'_> {
     /// Without room anywhere: what is there can be read all the same.
     fn reads_go_on(&mut self) -> Result<()> {
         let endpoints = self.cluster.seats().iter().map(|seat| seat.client.clone()).collect();
-        let mut caller = Caller::new(endpoints, Chance::new(self.chance.next(), 0))?;
+        let mut caller = Caller::new(Endpoints::new(endpoints), Chance::new(self.chance.next(), 0))?;
         wait_for("a linearizable read while all disks are low", || caller.read("reg-0")).map(drop)
     }
 

@@ -84,6 +84,7 @@ impl Net {
             log: dir.join(format!("replica-{}.log", at + 1)),
             wrap: ["ip", "netns", "exec"].iter().map(|word| (*word).to_owned()).chain([self.namespace(at)]).collect(),
             flags: vec!["--insecure".to_owned()],
+            joins: false,
         };
         (0..self.replicas).map(seat).collect()
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use protobuf::Message;
+use raftgrid_rpc::answer::ask_now;
 use raftgrid_rpc::grpcio::{CallOption, Client as Stub, Environment};
 use raftgrid_rpc::methods::Rpc;
 use uuid::Uuid;
@@ -135,7 +136,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<Resp, ClientError> {
         let option = CallOption::default().timeout(timeout);
-        self.stub(endpoint).unary_call(&rpc.method, request, option).map_err(|error| ClientError::of(endpoint, error))
+        ask_now(&self.stub(endpoint), &rpc.method, request, option).map_err(|error| ClientError::of(endpoint, error))
     }
 
     /// The loop of every logical call: `attempt(endpoint, time left)`.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use raftgrid_proto::v1::*;
+use raftgrid_rpc::answer::ask;
 use raftgrid_rpc::grpcio::CallOption;
 use raftgrid_rpc::methods::{CLUSTER_MEMBERS, CLUSTER_STATE};
 
@@ -25,8 +26,8 @@ impl Client {
             .endpoints()
             .into_iter()
             .map(|endpoint| {
-                let call = self.stub(&endpoint).unary_call_async(&CLUSTER_STATE.method, &request, option());
-                (endpoint, call)
+                let call = ask(&self.stub(&endpoint), &CLUSTER_STATE.method, &request, option());
+                (endpoint, call.map(Box::pin))
             })
             .collect();
         let states: Vec<_> = asked

@@ -74,7 +74,10 @@ pub trait LogReader: Clone + Send + Sync + 'static {
 
 /// Makes visible writes durable.
 pub trait Syncer: Send + 'static {
-    /// Everything written before the call is durable when it returns.
+    /// An fsync begins: what it covers is what was written by now. Whoever runs a replica by hand lets time pass between this and `sync`, in
+    /// which more is written; `sync` without it begins by itself.
+    fn begin(&mut self) {}
+    /// Everything written before it began is durable when it returns.
     /// `mark` (last index, its term, hard state's term and vote, as of the newest write) is noted beside the log (durability rule 7).
     fn sync(&mut self, mark: SyncMark) -> Result<(), LogError>;
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use raftgrid_manifest::{apply, command, encode_batch, views, ApplyError};
+use raftgrid_manifest::{apply, command, encode_batch, views, ApplyError, MACHINE_VERSION};
 use raftgrid_proto::v1::{Command_oneof_kind as Kind, *};
 
 #[test]
@@ -215,11 +215,30 @@ fn further_copies_of_a_committed_artifact_are_counted_once_and_must_hold_its_byt
 fn a_version_that_this_binary_does_not_know_stops_it() {
     let mut world = World::new();
     let set = |version| Kind::set_machine_version(SetMachineVersion { version, ..SetMachineVersion::default() });
-    world.ok(set(1));
-    world.must(set(0), Outcome::PRECONDITION);
-    let payload = encode_batch(0, vec![command(set(2))]);
+    world.ok(set(MACHINE_VERSION));
+    world.must(set(MACHINE_VERSION - 1), Outcome::PRECONDITION);
+    let payload = encode_batch(0, vec![command(set(MACHINE_VERSION + 1))]);
     let stopped = apply(&world.rows, 9, &[payload]);
-    assert!(matches!(stopped, Err(ApplyError::UnknownVersion { index: 9, wanted: 2, known: 1 })), "{stopped:?}");
+    let Err(ApplyError::UnknownVersion { index, wanted, known }) = stopped else { panic!("{stopped:?}") };
+    assert_eq!((index, wanted, known), (9, MACHINE_VERSION + 1, MACHINE_VERSION));
+}
+
+#[test]
+fn the_state_says_since_when_it_is_at_its_version_and_saying_it_again_changes_nothing() {
+    let mut world = World::new();
+    let set = |version| Kind::set_machine_version(SetMachineVersion { version, ..SetMachineVersion::default() });
+    let since = |world: &World| {
+        let meta = views::meta(&world.rows).expect("memory");
+        (meta.machine_version, meta.version_since, meta.version_since_ms)
+    };
+    // What a program of version 1 writes, byte for byte.
+    world.ok(set(1));
+    assert_eq!(since(&world), (1, 0, 0));
+    let position = world.ok(set(2)).position;
+    assert_eq!(since(&world), (2, position, world.now_ms));
+    let before = since(&world);
+    world.ok(set(2));
+    assert_eq!(since(&world), before);
 }
 
 #[test]

@@ -28,6 +28,14 @@ impl AddressBook {
         self.lock().insert(node, address);
     }
 
+    /// Takes the word of `node` itself for where it is, if nothing else is known: a replica that joins knows some of the others only, and must
+    /// answer whoever leads. "" says nothing.
+    pub fn learn(&self, node: NodeId, address: &str) {
+        if !address.is_empty() {
+            self.lock().entry(node).or_insert_with(|| address.to_owned());
+        }
+    }
+
     /// Forgets a replica that was taken out.
     pub fn remove(&self, node: NodeId) {
         self.lock().remove(&node);
@@ -41,5 +49,23 @@ impl AddressBook {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, String>> {
         // Each change is one statement, so a poisoned book is whole.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_believed_where_it_is_as_long_as_nobody_else_has_said() {
+        let book = AddressBook::new([(1, "recorded:1".to_owned())]);
+        book.learn(1, "elsewhere:1");
+        book.learn(2, "");
+        assert_eq!((book.get(1).as_deref(), book.get(2)), (Some("recorded:1"), None));
+        book.learn(2, "itself:2");
+        assert_eq!(book.get(2).as_deref(), Some("itself:2"));
+        book.set(2, "recorded:2".to_owned());
+        book.learn(2, "itself:2");
+        assert_eq!(book.get(2).as_deref(), Some("recorded:2"), "what is replicated wins");
     }
 }

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::{SinkExt, TryStreamExt};
-use grpcio::{CallOption, Client, ClientCStreamSender, Environment, RpcStatusCode, WriteFlags};
+use grpcio::{CallOption, Client, ClientCStreamSender, RpcStatusCode, WriteFlags};
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::{ForwardRequest, FragmentChunk, GetFragmentRequest};
 use raftgrid_replica::ports::{Attempt, Attempted, CallError, Callback, Download, Peers};
 use raftgrid_replica::READ_INDEX_PATH;
+use raftgrid_rpc::answer::{ask, ask_now};
 use raftgrid_rpc::chunk::{Verifier, CHUNK_BYTES_MAX};
 use raftgrid_rpc::methods::{PEER_FORWARD, PEER_GET_FRAGMENT, PEER_PUT_FRAGMENT};
 use raftgrid_rpc::wait::within;
 use raftgrid_telemetry::Registry;
 
 use crate::book::AddressBook;
+use crate::dialer::Dialer;
 use crate::hedge::Hedge;
 use crate::hello::Identity;
 use crate::limits;
@@ -32,22 +34,24 @@ enum Use {
     Bulk,
 }
 
+/// What a connection was made for: an address, and the certificates of that moment.
+type Made = (String, u64);
+
 /// Calls other replicas.
 pub struct PeerClients {
-    env: Arc<Environment>,
+    dialer: Dialer,
     identity: Identity,
     book: Arc<AddressBook>,
-    /// With the address that each was made for.
-    clients: Mutex<BTreeMap<(NodeId, Use), (String, Client)>>,
+    clients: Mutex<BTreeMap<(NodeId, Use), (Made, Client)>>,
     hedge: Hedge,
     metrics: Metrics,
 }
 
 impl PeerClients {
     /// Connects to nobody yet.
-    pub fn new(env: Arc<Environment>, identity: Identity, book: Arc<AddressBook>) -> Self {
+    pub fn new(dialer: impl Into<Dialer>, identity: Identity, book: Arc<AddressBook>) -> Self {
         Self {
-            env,
+            dialer: dialer.into(),
             identity,
             book,
             clients: Mutex::new(BTreeMap::new()),
@@ -62,7 +66,7 @@ impl PeerClients {
         self
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Use), (String, Client)>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Use), (Made, Client)>> {
         // Each change is one statement, so a poisoned map is whole.
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,15 +75,16 @@ impl PeerClients {
     fn client(&self, node: NodeId, what: Use) -> Result<Client, CallError> {
         let unknown = || CallError::Unavailable(format!("replica {node} has no known address"));
         let address = self.book.get(node).ok_or_else(unknown)?;
+        let made = (address, self.dialer.generation());
         let known =
-            self.lock().get(&(node, what)).filter(|(known, _)| *known == address).map(|(_, client)| client.clone());
+            self.lock().get(&(node, what)).filter(|(known, _)| *known == made).map(|(_, client)| client.clone());
         let client = known.unwrap_or_else(|| {
             let channel = match what {
-                Use::Control => raftgrid_rpc::channel(&self.env, &address),
-                Use::Bulk => raftgrid_rpc::bulk_channel(&self.env, &address),
+                Use::Control => self.dialer.channel(node, &made.0),
+                Use::Bulk => self.dialer.bulk_channel(node, &made.0),
             };
             let client = Client::new(channel);
-            self.lock().insert((node, what), (address, client.clone()));
+            self.lock().insert((node, what), (made, client.clone()));
             client
         });
         Ok(client)
@@ -189,7 +194,7 @@ impl Peers for PeerClients {
         forward.set_hello(self.identity.hello(node));
         forward.set_method(READ_INDEX_PATH.to_owned());
         let option = CallOption::default().timeout(timeout);
-        let answer = match client.unary_call_async(&PEER_FORWARD.method, &forward, option) {
+        let answer = match ask(&client, &PEER_FORWARD.method, &forward, option) {
             Ok(answer) => answer,
             Err(error) => return done(Err(of(error, false))),
         };
@@ -210,8 +215,7 @@ impl Peers for PeerClients {
         forward.set_request(request);
         let option = CallOption::default().timeout(timeout);
         // From here on the peer may have served the call, whatever comes back.
-        let mut response =
-            client.unary_call(&PEER_FORWARD.method, &forward, option).map_err(|error| of(error, true))?;
+        let mut response = ask_now(&client, &PEER_FORWARD.method, &forward, option).map_err(|error| of(error, true))?;
         match response.get_status() {
             0 => Ok(response.take_response()),
             code => Err(decode(RpcStatusCode::from(code), response.take_message())),

@@ -8,21 +8,21 @@ use raftgrid_replica::ports::Bytes;
 use raftgrid_rpc::chunk::{ChunkError, CHUNK_BYTES_MAX};
 use raftgrid_rpc::status::status;
 
-use crate::hello::Doorkeeper;
+use crate::hello::Visitor;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::wire::{as_status, broken};
 
 /// Stores a fragment; the receipt is given when it is durable.
 pub(crate) fn put(
-    door: &Doorkeeper,
+    visitor: &Visitor,
     bytes: &dyn Bytes,
     metrics: &Metrics,
     stream: &mut RequestStream<FragmentChunk>,
 ) -> Result<FragmentReceipt, RpcStatus> {
     let first = block_on(stream.try_next()).map_err(|error| broken("the fragment", &error))?;
     let first = first.ok_or_else(|| refused("the stream is empty"))?;
-    door.check(first.hello.as_ref())?;
+    visitor.check(first.hello.as_ref())?;
     let (artifact_id, fragment, total) = (first.get_artifact_id(), first.get_fragment(), first.get_total_bytes());
     let digest: [u8; 32] = first.get_digest().try_into().map_err(|_| refused("the digest has not 32 bytes"))?;
     if total > limits::FRAGMENT_BYTES_MAX {
@@ -43,7 +43,7 @@ pub(crate) fn put(
     }
     sink.finish().map_err(as_status)?;
     let mut receipt = FragmentReceipt::new();
-    receipt.set_node_id(door.identity().node_id);
+    receipt.set_node_id(visitor.host());
     receipt.set_artifact_id(artifact_id);
     receipt.set_fragment(fragment);
     receipt.set_digest(digest.to_vec());
@@ -67,13 +67,13 @@ fn check(chunk: &FragmentChunk, received: u64, total: u64) -> Result<(), RpcStat
 
 /// Streams a fragment that is kept here.
 pub(crate) fn get(
-    door: &Doorkeeper,
+    visitor: &Visitor,
     bytes: &dyn Bytes,
     metrics: &Metrics,
     request: &GetFragmentRequest,
     sink: &mut ServerStreamingSink<FragmentChunk>,
 ) -> Result<(), RpcStatus> {
-    door.check(request.hello.as_ref())?;
+    visitor.check(request.hello.as_ref())?;
     let (artifact_id, fragment) = (request.get_artifact_id(), request.get_fragment());
     let mut download = bytes.open_fragment(artifact_id, fragment).map_err(as_status)?;
     let total = download.total_bytes();

@@ -6,6 +6,7 @@
 
 mod book;
 mod clients;
+mod dialer;
 mod fragments;
 mod hedge;
 mod hello;
@@ -26,8 +27,10 @@ mod wire;
 
 pub use book::AddressBook;
 pub use clients::PeerClients;
+pub use dialer::Dialer;
 pub use hello::{Identity, KnownStores};
 pub use known::DurableStores;
+pub use metrics::handshakes_failed;
 pub use raft::{Raft, RaftSeat};
 pub use service::{Forwarding, PeerService};
 pub use shelf::ShelfSnapshots;

@@ -17,6 +17,10 @@ pub const PEERS_MAX: usize = 64;
 
 /// A connection that is not up after this is tried anew, at the address that the book has by then.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a connection that did not come up is asked why.
+pub const REASON_TIMEOUT: Duration = Duration::from_millis(100);
+/// Different reasons why a peer is not reachable that are told, each once, until it is again.
+pub const REASONS_TOLD_MAX: usize = 8;
 /// Shortest pause after a stream broke.
 pub const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause.

@@ -3,17 +3,20 @@
 //! A stream that breaks is opened again at the address that the book has by then. A frame that met a dead stream is sent once more on the
 //! new one (raft takes duplicates); after that it is dropped, and raft hears that the peer is unreachable.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures::executor::block_on;
-use grpcio::{CallOption, Client, ClientCStreamReceiver, ClientCStreamSender, Environment, RpcStatusCode};
+use grpcio::{CallOption, Client, ClientCStreamReceiver, ClientCStreamSender, RpcStatusCode};
 use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::{RaftDone, RaftFrame};
+use raftgrid_rpc::core_log::explained;
 use raftgrid_rpc::methods::PEER_RAFT;
 use slog::{info, warn, Logger};
 
 use crate::book::AddressBook;
+use crate::dialer::Dialer;
 use crate::hello::Identity;
 use crate::lane::{Lane, News};
 use crate::limits;
@@ -21,7 +24,7 @@ use crate::raft::RaftSeat;
 
 /// What a link is made of.
 pub(crate) struct Link {
-    pub(crate) env: Arc<Environment>,
+    pub(crate) dialer: Dialer,
     pub(crate) identity: Identity,
     pub(crate) to: NodeId,
     pub(crate) book: Arc<AddressBook>,
@@ -52,16 +55,16 @@ impl Link {
                     continue;
                 }
                 News::Wanted => match self.open() {
-                    Some((sender, opened)) => {
+                    Ok((sender, opened)) => {
                         stream = Some(opened);
                         self.lane.install(sender, self.identity.hello(self.to));
                         continue;
                     }
-                    None => Sent::Broken,
+                    Err(why) => Sent::Broken(why),
                 },
                 News::Broken { delivered } => match self.why(stream.take()) {
                     // It served for a while: what was on its way is tried on a new one at once.
-                    Sent::Broken if delivered => {
+                    Sent::Broken(_) if delivered => {
                         self.lane.pump();
                         continue;
                     }
@@ -87,25 +90,45 @@ impl Link {
             Some(Err(grpcio::Error::RpcFailure(status))) if status.code() == RpcStatusCode::FAILED_PRECONDITION => {
                 Sent::Refused(status.message().to_owned())
             }
-            _ => Sent::Broken,
+            // Often only that it has gone; what is in the way is known when the next stream cannot be opened.
+            _ => Sent::Broken(String::new()),
         }
     }
 
-    fn open(&self) -> Option<(ClientCStreamSender<RaftFrame>, Stream)> {
-        let address = self.book.get(self.to)?;
-        let channel = raftgrid_rpc::channel(&self.env, &address);
-        if !block_on(channel.wait_for_connected(limits::CONNECT_TIMEOUT)) {
-            return None;
-        }
+    /// Or why there is none.
+    fn open(&self) -> Result<(ClientCStreamSender<RaftFrame>, Stream), String> {
+        let address = self.book.get(self.to).ok_or("its address is not known")?;
+        let channel = self.dialer.channel(self.to, &address);
+        let connected = block_on(channel.wait_for_connected(limits::CONNECT_TIMEOUT));
         let client = Client::new(channel);
-        let (sender, receiver) = client.client_streaming(&PEER_RAFT.method, CallOption::default()).ok()?;
-        Some((sender, Stream { receiver, _client: client }))
+        if connected {
+            let opened = client.client_streaming(&PEER_RAFT.method, CallOption::default());
+            let (sender, receiver) = opened.map_err(|error| error.to_string())?;
+            return Ok((sender, Stream { receiver, _client: client }));
+        }
+        Err(why_not(&client))
+    }
+}
+
+/// Why a connection did not come up: a call on it fails at once, and says. Empty: it is not known.
+fn why_not(client: &Client) -> String {
+    let option = CallOption::default().timeout(limits::REASON_TIMEOUT);
+    let Ok((mut sender, receiver)) = client.client_streaming(&PEER_RAFT.method, option) else { return String::new() };
+    let ended = block_on(receiver);
+    sender.cancel();
+    match ended {
+        Err(grpcio::Error::RpcFailure(status)) if status.code() == RpcStatusCode::UNAVAILABLE => {
+            explained(status.message())
+        }
+        // Still under way.
+        _ => String::new(),
     }
 }
 
 enum Sent {
     Done,
-    Broken,
+    /// Why, as far as it is known: the stream could not be opened, or broke.
+    Broken(String),
     /// By its word.
     Refused(String),
 }
@@ -114,6 +137,8 @@ enum Sent {
 #[derive(Default)]
 struct Reports {
     down: bool,
+    /// Why it is not reachable, as it was told.
+    reasons: BTreeSet<String>,
     refused: Option<String>,
     told: Option<Instant>,
 }
@@ -124,11 +149,14 @@ impl Reports {
             Sent::Done if self.down && self.refused.is_none() => {
                 info!(link.logger, "peer is reachable again"; "to" => link.to);
                 self.down = false;
+                self.reasons.clear();
             }
             Sent::Done => {}
-            Sent::Broken => {
-                if !self.down {
-                    info!(link.logger, "peer is not reachable"; "to" => link.to);
+            Sent::Broken(why) => {
+                let news = !why.is_empty() && self.reasons.len() < limits::REASONS_TOLD_MAX;
+                let news = news && self.reasons.insert(why.clone());
+                if !self.down || news {
+                    info!(link.logger, "peer is not reachable"; "to" => link.to, "reason" => why);
                 }
                 self.refused = None;
                 self.down = true;

@@ -11,8 +11,18 @@ pub(crate) struct Metrics {
     pub(crate) snapshot_bytes_out: Counter,
     pub(crate) fragment_bytes_in: Counter,
     pub(crate) fragment_bytes_out: Counter,
-    /// Streams of other clusters, of unknown stores, for other nodes.
+    /// Streams of other clusters, of unknown stores, for other nodes, in the name of others.
     pub(crate) refused: Counter,
+}
+
+/// Connections to ports of this process that did not get past the handshake: without a certificate, with one that is not believed, without
+/// TLS where there is one, given up. They are no streams yet.
+pub fn handshakes_failed(registry: &Registry) -> Counter {
+    registry.counter(
+        "raftgrid_peer_handshakes_failed_total",
+        "connections that did not get past the handshake: no certificate, one that is not believed, no TLS",
+        &[],
+    )
 }
 
 /// Of the stream of raft messages to one peer.
@@ -56,7 +66,7 @@ impl Metrics {
             fragment_bytes_out: fragment("out"),
             refused: registry.counter(
                 "raftgrid_peer_streams_refused_total",
-                "streams refused at the door: of another cluster, for another node, from another store",
+                "streams refused at the door: of another cluster, for another node, from another store, without its certificate",
                 &[],
             ),
         }

@@ -15,14 +15,16 @@ use grpcio::{
 use raftgrid_driver::Message;
 use raftgrid_proto::v1::*;
 use raftgrid_replica::ports::{Bytes, CallError, Callback};
-use raftgrid_replica::{PROPOSE_PATH, READ_INDEX_PATH};
+use raftgrid_replica::{Versions, PROPOSE_PATH, READ_INDEX_PATH};
 use raftgrid_rpc::methods;
 use raftgrid_rpc::serve::Handlers;
 use raftgrid_rpc::status::status;
+use raftgrid_rpc::tls::Tls;
 use raftgrid_telemetry::Registry;
 use slog::{debug, info, warn, Logger};
 
-use crate::hello::{Doorkeeper, Identity, KnownStores};
+use crate::book::AddressBook;
+use crate::hello::{Doorkeeper, Identity, KnownStores, Visitor};
 use crate::metrics::Metrics;
 use crate::raft::RaftSeat;
 use crate::snapshot_receive::{receive, Parked};
@@ -49,8 +51,13 @@ struct Parts {
     snapshots: Arc<dyn SnapshotFiles>,
     bytes: Arc<dyn Bytes>,
     forwarding: Arc<dyn Forwarding>,
+    tls: Option<Arc<Tls>>,
     logger: Logger,
     metrics: Metrics,
+    /// None: nobody asks.
+    versions: Option<Versions>,
+    /// None: who speaks is not asked where he is.
+    book: Option<Arc<AddressBook>>,
 }
 
 /// The service of a replica for the others.
@@ -79,7 +86,27 @@ impl PeerService {
         logger: Logger,
     ) -> Self {
         let (forwarding, metrics) = (Arc::new(forwarding), Metrics::default());
-        Self { parts: Parts { identity, stores, seat, snapshots, bytes, forwarding, logger, metrics } }
+        Self {
+            parts: Parts {
+                identity,
+                stores,
+                seat,
+                snapshots,
+                bytes,
+                forwarding,
+                tls: None,
+                logger,
+                metrics,
+                versions: None,
+                book: None,
+            },
+        }
+    }
+
+    /// Tells `versions` what each raft stream says of its sender's machine version.
+    pub fn with_versions(mut self, versions: Versions) -> Self {
+        self.parts.versions = Some(versions);
+        self
     }
 
     /// Counts in `registry`.
@@ -88,25 +115,34 @@ impl PeerService {
         self
     }
 
+    /// Every call must come with the certificate of the node in whose name it is made; for a port that asks for certificates.
+    pub fn with_tls(mut self, tls: Option<Arc<Tls>>) -> Self {
+        self.parts.tls = tls;
+        self
+    }
+
+    /// Whoever opens a stream here is found in `book` from then on, if he was not before.
+    pub fn with_book(mut self, book: Arc<AddressBook>) -> Self {
+        self.parts.book = Some(book);
+        self
+    }
+
     /// The service, for a server.
     pub fn build(self) -> grpcio::Service {
         let parts = self.parts;
         let door = Doorkeeper::new(parts.identity.clone(), parts.stores.clone(), parts.logger.clone());
-        let door = Arc::new(door.with_metrics(&parts.metrics));
+        let door = door.with_metrics(&parts.metrics).with_versions(parts.versions.clone());
+        let door = Arc::new(door.with_tls(parts.tls.clone()));
         let served =
             Served { parts, door, snapshots: Arc::default(), parked: Arc::default(), fragments: Arc::default() };
         let (raft, snapshot, put) = (served.clone(), served.clone(), served.clone());
         let (get, forward, progress) = (served.clone(), served.clone(), served);
         Handlers::new()
             .client_streaming(&methods::PEER_RAFT, move |ctx, stream, sink| raft.raft(&ctx, stream, sink))
-            .client_streaming(&methods::PEER_SNAPSHOT, move |_: RpcContext<'_>, stream, sink| {
-                snapshot.snapshot(stream, sink)
-            })
+            .client_streaming(&methods::PEER_SNAPSHOT, move |ctx, stream, sink| snapshot.snapshot(&ctx, stream, sink))
             .unary(&methods::PEER_SNAPSHOT_PROGRESS, move |ctx, request, sink| progress.progress(&ctx, &request, sink))
-            .client_streaming(&methods::PEER_PUT_FRAGMENT, move |_: RpcContext<'_>, stream, sink| put.put(stream, sink))
-            .server_streaming(&methods::PEER_GET_FRAGMENT, move |_: RpcContext<'_>, request, sink| {
-                get.get(request, sink)
-            })
+            .client_streaming(&methods::PEER_PUT_FRAGMENT, move |ctx, stream, sink| put.put(&ctx, stream, sink))
+            .server_streaming(&methods::PEER_GET_FRAGMENT, move |ctx, request, sink| get.get(&ctx, request, sink))
             .unary(&methods::PEER_FORWARD, move |ctx, request, sink| forward.forward(&ctx, request, sink))
             .build()
     }
@@ -134,9 +170,9 @@ impl Drop for Slot {
 
 impl Served {
     fn raft(&self, ctx: &RpcContext<'_>, mut stream: RequestStream<RaftFrame>, sink: ClientStreamingSink<RaftDone>) {
-        let served = self.clone();
+        let (served, visitor) = (self.clone(), self.door.visitor(ctx));
         ctx.spawn(async move {
-            let outcome = served.messages(&mut stream).await;
+            let outcome = served.messages(&visitor, &mut stream).await;
             let ended = match outcome {
                 Ok(()) => sink.success(RaftDone::new()).await,
                 Err(status) => sink.fail(status).await,
@@ -147,14 +183,21 @@ impl Served {
         });
     }
 
-    async fn messages(&self, stream: &mut RequestStream<RaftFrame>) -> Result<(), RpcStatus> {
+    async fn messages(&self, visitor: &Visitor, stream: &mut RequestStream<RaftFrame>) -> Result<(), RpcStatus> {
         let mut from = None;
+        // What it says of itself counts as long as its stream is open.
+        let mut said = None;
         while let Some(mut frame) = stream.try_next().await.map_err(|error| broken("raft messages", &error))? {
             let sender = match from {
                 Some(sender) => sender,
                 None => {
-                    let sender = self.door.check(frame.hello.as_ref())?;
-                    info!(self.parts.logger, "peer connected"; "from" => sender);
+                    let sender = visitor.check(frame.hello.as_ref())?;
+                    let version = frame.get_hello().machine_version;
+                    if let Some(book) = &self.parts.book {
+                        book.learn(sender, frame.get_hello().get_raft_address());
+                    }
+                    info!(self.parts.logger, "peer connected"; "from" => sender, "machine_version" => version);
+                    said = self.parts.versions.as_ref().map(|versions| versions.heard(sender, version));
                     sender
                 }
             };
@@ -165,6 +208,7 @@ impl Served {
                 self.parts.seat.step(Message { to, from: sender, data: data.into(), snapshot: None });
             }
         }
+        drop(said);
         Ok(())
     }
 
@@ -181,15 +225,19 @@ impl Served {
         }
     }
 
-    fn snapshot(&self, mut stream: RequestStream<SnapshotChunk>, sink: ClientStreamingSink<SnapshotDone>) {
-        let served = self.clone();
+    fn snapshot(
+        &self,
+        ctx: &RpcContext<'_>,
+        mut stream: RequestStream<SnapshotChunk>,
+        sink: ClientStreamingSink<SnapshotDone>,
+    ) {
+        let (served, visitor) = (self.clone(), self.door.visitor(ctx));
         let slot = Slot::take(&self.snapshots, limits::SNAPSHOTS_RECEIVED_MAX);
         self.on_thread("peer-snap-in", slot, move |slot| {
             let parts = &served.parts;
             // The slot is free again before the caller hears the answer: it may try again at once.
-            let received = slot.and_then(|_slot| {
-                receive(&served.door, &*parts.snapshots, &parts.metrics, &served.parked, &mut stream)
-            });
+            let received = slot
+                .and_then(|_slot| receive(&visitor, &*parts.snapshots, &parts.metrics, &served.parked, &mut stream));
             let ended = match received {
                 Ok((message, index)) => {
                     info!(parts.logger, "snapshot received"; "from" => message.from, "index" => index);
@@ -215,7 +263,8 @@ impl Served {
         request: &SnapshotProgressRequest,
         sink: UnarySink<SnapshotProgressResponse>,
     ) {
-        let answer = self.door.check(request.hello.as_ref()).map(|from| self.parked.progress(from, request));
+        let answer =
+            self.door.visitor(ctx).check(request.hello.as_ref()).map(|from| self.parked.progress(from, request));
         ctx.spawn(async move {
             // A peer that has gone asks again.
             let _ = match answer {
@@ -225,13 +274,18 @@ impl Served {
         });
     }
 
-    fn put(&self, mut stream: RequestStream<FragmentChunk>, sink: ClientStreamingSink<FragmentReceipt>) {
-        let served = self.clone();
+    fn put(
+        &self,
+        ctx: &RpcContext<'_>,
+        mut stream: RequestStream<FragmentChunk>,
+        sink: ClientStreamingSink<FragmentReceipt>,
+    ) {
+        let (served, visitor) = (self.clone(), self.door.visitor(ctx));
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
         self.on_thread("peer-put", slot, move |slot| {
-            let ended = match slot.and_then(|_slot| {
-                fragments::put(&served.door, &*served.parts.bytes, &served.parts.metrics, &mut stream)
-            }) {
+            let ended = match slot
+                .and_then(|_slot| fragments::put(&visitor, &*served.parts.bytes, &served.parts.metrics, &mut stream))
+            {
                 Ok(receipt) => block_on(sink.success(receipt)),
                 Err(status) => block_on(sink.fail(status)),
             };
@@ -241,12 +295,12 @@ impl Served {
         });
     }
 
-    fn get(&self, request: GetFragmentRequest, mut sink: ServerStreamingSink<FragmentChunk>) {
-        let served = self.clone();
+    fn get(&self, ctx: &RpcContext<'_>, request: GetFragmentRequest, mut sink: ServerStreamingSink<FragmentChunk>) {
+        let (served, visitor) = (self.clone(), self.door.visitor(ctx));
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
         self.on_thread("peer-get", slot, move |slot| {
             let sent = slot.and_then(|_slot| {
-                fragments::get(&served.door, &*served.parts.bytes, &served.parts.metrics, &request, &mut sink)
+                fragments::get(&visitor, &*served.parts.bytes, &served.parts.metrics, &request, &mut sink)
             });
             let ended = match sent {
                 Ok(()) => block_on(sink.close()),
@@ -259,7 +313,7 @@ impl Served {
     }
 
     fn forward(&self, ctx: &RpcContext<'_>, mut request: ForwardRequest, sink: UnarySink<ForwardResponse>) {
-        if let Err(status) = self.door.check(request.hello.as_ref()) {
+        if let Err(status) = self.door.visitor(ctx).check(request.hello.as_ref()) {
             ctx.spawn(async move {
                 // A peer that has gone needs no answer.
                 let _ = sink.fail(status).await;

@@ -13,7 +13,7 @@ use raftgrid_rpc::chunk::{ChunkError, CHUNK_BYTES_MAX};
 use raftgrid_rpc::status::status;
 use raftgrid_rpc::wait::within;
 
-use crate::hello::Doorkeeper;
+use crate::hello::Visitor;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::snapshots::{SnapshotFiles, SnapshotSink};
@@ -73,14 +73,14 @@ enum Ended {
 
 /// Takes a whole stream. The message to step, with its snapshot named as it was staged; and the snapshot's index.
 pub(crate) fn receive(
-    door: &Doorkeeper,
+    visitor: &Visitor,
     files: &dyn SnapshotFiles,
     metrics: &Metrics,
     parked: &Parked,
     stream: &mut RequestStream<SnapshotChunk>,
 ) -> Result<(Message, Index), RpcStatus> {
     let mut chunk = next(stream)?;
-    let from = door.check(chunk.hello.as_ref())?;
+    let from = visitor.check(chunk.hello.as_ref())?;
     let (index, term) = (chunk.get_index(), chunk.get_term());
     if index == 0 || term == 0 || chunk.get_message().is_empty() {
         return Err(refused("the first chunk has no message, index or term"));
@@ -108,7 +108,7 @@ pub(crate) fn receive(
         });
     }
     let snapshot = inbound.sink.finish().map_err(|why| failed(&why))?;
-    Ok((Message { to: door.identity().node_id, from, data: data.into(), snapshot: Some(snapshot) }, index))
+    Ok((Message { to: visitor.host(), from, data: data.into(), snapshot: Some(snapshot) }, index))
 }
 
 fn next(stream: &mut RequestStream<SnapshotChunk>) -> Result<SnapshotChunk, RpcStatus> {

@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use futures::SinkExt;
-use grpcio::{CallOption, Client, ClientCStreamSender, Environment, RpcStatusCode, WriteFlags};
+use grpcio::{CallOption, Client, ClientCStreamSender, RpcStatusCode, WriteFlags};
 use raftgrid_driver::{Message, NodeId, Snapshot};
 use raftgrid_proto::v1::{SnapshotChunk, SnapshotProgressRequest, SnapshotProgressResponse};
+use raftgrid_rpc::answer::ask_now;
 use raftgrid_rpc::chunk::CHUNK_BYTES_MAX;
 use raftgrid_rpc::methods::{PEER_SNAPSHOT, PEER_SNAPSHOT_PROGRESS};
 use raftgrid_rpc::wait::within;
 use slog::{info, warn, Logger};
 
 use crate::book::AddressBook;
+use crate::dialer::Dialer;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::raft::RaftSeat;
@@ -47,7 +49,7 @@ impl Drop for Report {
 
 /// The body of a snapshot's thread.
 pub(crate) fn send_snapshot(
-    env: &Arc<Environment>,
+    dialer: &Dialer,
     config: &TransportConfig,
     book: &AddressBook,
     files: &dyn SnapshotFiles,
@@ -57,7 +59,7 @@ pub(crate) fn send_snapshot(
 ) {
     let to = message.to;
     let started = Instant::now();
-    match transfer(env, config, book, files, &message) {
+    match transfer(dialer, config, book, files, &message) {
         Ok(bytes) => {
             metrics.snapshot_bytes_out.add(bytes);
             report.ok = true;
@@ -85,7 +87,7 @@ struct Start {
 
 /// Attempts until one has arrived, the time is over, or nothing moves any more.
 fn transfer(
-    env: &Arc<Environment>,
+    dialer: &Dialer,
     config: &TransportConfig,
     book: &AddressBook,
     files: &dyn SnapshotFiles,
@@ -102,7 +104,7 @@ fn transfer(
     let (mut furthest, mut in_vain) = (None, 0);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let attempt = Attempt { env, config, book, message, snapshot, files: &list, left };
+        let attempt = Attempt { dialer, config, book, message, snapshot, files: &list, left };
         let (start, outcome) = attempt.run(&mut *source);
         let why = match outcome {
             Ok(()) => return Ok(list.iter().map(|file| file.bytes).sum()),
@@ -124,7 +126,7 @@ fn transfer(
 
 /// One stream.
 struct Attempt<'a> {
-    env: &'a Arc<Environment>,
+    dialer: &'a Dialer,
     config: &'a TransportConfig,
     book: &'a AddressBook,
     message: &'a Message,
@@ -139,7 +141,7 @@ impl Attempt<'_> {
         let Some(address) = self.book.get(self.message.to) else {
             return (None, Err(Broken::Final("its address is not known".to_owned())));
         };
-        let client = Client::new(raftgrid_rpc::bulk_channel(self.env, &address));
+        let client = Client::new(self.dialer.bulk_channel(self.message.to, &address));
         let start = match self.ask(&client) {
             Ok(start) => start,
             Err(broken) => return (None, Err(broken)),
@@ -155,7 +157,7 @@ impl Attempt<'_> {
         request.set_term(self.snapshot.meta.term);
         request.set_snapshot(self.snapshot.name.clone());
         let option = CallOption::default().timeout(limits::SNAPSHOT_PROGRESS_TIMEOUT.min(self.left));
-        match client.unary_call(&PEER_SNAPSHOT_PROGRESS.method, &request, option) {
+        match ask_now(client, &PEER_SNAPSHOT_PROGRESS.method, &request, option) {
             Ok(answer) => Ok(start_of(&answer, self.files)),
             // An older peer takes snapshots from their start only.
             Err(grpcio::Error::RpcFailure(status)) if status.code() == RpcStatusCode::UNIMPLEMENTED => Ok(None),

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use grpcio::Environment;
 use raftgrid_driver::{Message, NodeId, Transport};
 use raftgrid_telemetry::Registry;
 use slog::{warn, Logger};
 
 use crate::book::AddressBook;
+use crate::dialer::Dialer;
 use crate::hello::Identity;
-use crate::limits;
 use crate::lane::Lane;
+use crate::limits;
 use crate::link::Link;
 use crate::metrics::{LinkMetrics, Metrics};
 use crate::raft::RaftSeat;
@@ -41,7 +41,7 @@ struct Peer {
 
 /// Sends to the other replicas.
 pub struct PeerTransport {
-    env: Arc<Environment>,
+    dialer: Dialer,
     config: TransportConfig,
     book: Arc<AddressBook>,
     seat: RaftSeat,
@@ -54,14 +54,15 @@ pub struct PeerTransport {
 impl PeerTransport {
     /// Connects to nobody yet. Reports go to whoever sits in `seat`.
     pub fn new(
-        env: Arc<Environment>,
+        dialer: impl Into<Dialer>,
         config: TransportConfig,
         book: Arc<AddressBook>,
         seat: RaftSeat,
         snapshots: Arc<dyn SnapshotFiles>,
     ) -> Self {
         let sending = Arc::new(AtomicUsize::new(0));
-        Self { env, config, book, seat, snapshots, peers: BTreeMap::new(), sending, metrics: Metrics::default() }
+        let (dialer, peers) = (dialer.into(), BTreeMap::new());
+        Self { dialer, config, book, seat, snapshots, peers, sending, metrics: Metrics::default() }
     }
 
     /// Counts in `registry`.
@@ -79,7 +80,7 @@ impl PeerTransport {
             let metrics = self.metrics.link(to);
             let lane = Lane::new(metrics.clone());
             let link = Link {
-                env: self.env.clone(),
+                dialer: self.dialer.clone(),
                 identity: self.config.identity.clone(),
                 to,
                 book: self.book.clone(),
@@ -110,10 +111,10 @@ impl PeerTransport {
             warn!(self.config.logger, "snapshot not sent, others are under way"; "to" => message.to);
             return;
         }
-        let (env, config, book) = (self.env.clone(), self.config.clone(), self.book.clone());
+        let (dialer, config, book) = (self.dialer.clone(), self.config.clone(), self.book.clone());
         let files = self.snapshots.clone();
         let metrics = self.metrics.clone();
-        let body = move || send_snapshot(&env, &config, &book, &*files, message, &metrics, report);
+        let body = move || send_snapshot(&dialer, &config, &book, &*files, message, &metrics, report);
         if let Err(error) = std::thread::Builder::new().name("peer-snapshot".to_owned()).spawn(body) {
             warn!(self.config.logger, "failed to start a thread for a snapshot"; "error" => %error);
         }

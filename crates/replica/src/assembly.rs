@@ -39,6 +39,7 @@ use crate::ring::Ring;
 use crate::room::{Room, RoomWatch};
 use crate::timer::Timer;
 use crate::uploads::Uploads;
+use crate::versions::Versions;
 use crate::views::{end_of_entry, Views};
 use crate::waits::Waits;
 
@@ -108,17 +109,31 @@ pub(crate) fn assemble<D: Disk, R>(
     let late_proposals = Arc::new(Mutex::new(None));
     let reader = tables.reader();
     // Before anything is proposed here: a group that has a time never takes it from a wall clock again.
-    let cluster_time_ms = views::meta(&reader.view()).map_or(0, |meta| meta.cluster_time_ms);
+    let (cluster_time_ms, found) =
+        views::meta(&reader.view()).map_or((0, 1), |meta| (meta.cluster_time_ms, meta.machine_version));
+    if found > config.machine_version {
+        return Err(StartError::TooNew { found, newest: config.machine_version });
+    }
     let snapshots = hands.pool("snapshot", 1, SNAPSHOTS_WAITING_MAX);
-    let machine = Machine::new(tables, ring.clone(), clock.clone(), snapshots, late_proposals.clone(), logger.clone());
     let (leader, queue) = leader::inbox();
+    let told = leader.clone();
+    let versions = Versions::new(move || told.look());
+    versions.reached(found);
+    let machine = Machine::new(
+        tables,
+        ring.clone(),
+        clock.clone(),
+        snapshots,
+        late_proposals.clone(),
+        versions.clone(),
+        logger.clone(),
+    );
     let metrics = Metrics::new(&config.driver.metrics);
     let lease_ms = config.driver.lease_ms;
     let away_ms = if cluster_time_ms == 0 { 0 } else { clock.wall_ms().saturating_sub(cluster_time_ms) };
     let contact = Contact::new(clock.boottime_ms(), away_ms);
     let leads = Arc::new(AtomicBool::new(false));
-    let wakes =
-        Wakes { leader: leader.clone(), contact: contact.clone(), clock: clock.clone(), leads: leads.clone() };
+    let wakes = Wakes { leader: leader.clone(), contact: contact.clone(), clock: clock.clone(), leads: leads.clone() };
     let (handle, runner) = start(config.driver, booted.log, machine, wakes)?;
     let proposals = Arc::new(Proposals {
         handle: handle.clone(),
@@ -167,6 +182,8 @@ pub(crate) fn assemble<D: Disk, R>(
             proposals: proposals.clone(),
             aggregator,
             clock: clock.clone(),
+            versions: versions.clone(),
+            machine_version: config.machine_version,
             logger: logger.clone(),
         },
         leader.clone(),
@@ -230,6 +247,8 @@ pub(crate) fn assemble<D: Disk, R>(
         reads,
         census: Census::default(),
         timer,
+        versions,
+        machine_version: config.machine_version,
         flushed: Box::new(move || reader.flushed().unwrap_or(0)),
         open_snapshot,
         running: Mutex::new(None),

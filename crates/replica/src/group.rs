@@ -58,6 +58,8 @@ impl Cluster for ReplicaCluster {
         }
         if let Ok(meta) = views::meta(view.rows.as_ref()) {
             state.set_machine_version(meta.machine_version);
+            state.set_machine_version_since(meta.version_since);
+            state.set_machine_version_since_ms(meta.version_since_ms);
         }
         state
     }
@@ -108,6 +110,9 @@ impl Cluster for ReplicaCluster {
                 member.set_match_index(*matched);
                 member.set_recently_active(*active);
             }
+            let said =
+                if node == status.node { Some(self.replica.machine_version) } else { self.replica.versions.of(node) };
+            member.set_machine_version(said.unwrap_or(0));
             response.members.push(member);
         }
         response.set_conf_index(status.applied);

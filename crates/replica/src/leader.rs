@@ -13,7 +13,7 @@ use raftgrid_control::{Action, Beat, BeatAnswer, Config, Control, Input};
 use raftgrid_driver::{RaftHandle, Role};
 use raftgrid_manifest::{views, Rows};
 use raftgrid_proto::v1::{
-    Command, Command_oneof_kind, HeartbeatRequest, HeartbeatResponse, Lease, MemberRow, PutMember,
+    Command, Command_oneof_kind, HeartbeatRequest, HeartbeatResponse, Lease, MemberRow, PutMember, SetMachineVersion,
 };
 use slog::{info, warn, Logger};
 
@@ -24,6 +24,7 @@ use crate::metrics::seconds;
 use crate::ports::{CallError, Callback, Commands};
 use crate::proposals::Proposals;
 use crate::ring::{Ring, Since};
+use crate::versions::{Raise, Versions};
 use crate::views::Views;
 
 /// A read index that has not answered by then is asked again, in milliseconds.
@@ -116,6 +117,10 @@ pub(crate) struct LeaderLoop {
     pub aggregator: Arc<Aggregator>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// What the other replicas can run.
+    pub versions: Versions,
+    /// What this one may run.
+    pub machine_version: u64,
     /// Log.
     pub logger: Logger,
 }
@@ -142,6 +147,8 @@ struct Term {
     folded: u64,
     /// When a read index was asked for that has not answered.
     asked_at: Option<u64>,
+    /// The version of the state machine.
+    raise: Raise,
 }
 
 /// The loops between two waits.
@@ -261,7 +268,8 @@ impl Shell {
         }
         if leads && self.term.is_none() {
             info!(self.context.logger, "leadership gained"; "term" => status.term);
-            self.term = Some(Term { term: status.term, control: None, folded: 0, asked_at: None });
+            let raise = Raise::new(self.context.machine_version, self.context.versions.clone());
+            self.term = Some(Term { term: status.term, control: None, folded: 0, asked_at: None, raise });
             self.ask_quorum();
         }
     }
@@ -367,6 +375,28 @@ impl Shell {
         }
         if !self.beats.is_empty() {
             self.ask_quorum();
+        }
+        self.raise_version(now);
+    }
+
+    /// Proposes a newer version of the state machine once every member runs it.
+    fn raise_version(&mut self, now: u64) {
+        let Some(raise) = self.term.as_mut().map(|term| &mut term.raise).filter(|raise| raise.open()) else { return };
+        let (rows, _) = self.context.views.view();
+        let Ok(meta) = views::meta(rows.as_ref()) else { return };
+        let status = self.context.handle.status();
+        if let Some(version) = raise.due(now, meta.machine_version, status.node, &status.conf) {
+            info!(self.context.logger, "every replica runs a newer machine version, it is proposed";
+                "version" => version, "from" => meta.machine_version);
+            let mut set = SetMachineVersion::new();
+            set.set_version(version);
+            let mut command = Command::new();
+            command.kind = Some(Command_oneof_kind::set_machine_version(set));
+            // Lost, it is proposed again.
+            self.context.proposals.propose(vec![command], Box::new(|_| ()));
+        }
+        if let Some(again) = raise.again_at_ms() {
+            self.wake_at = Some(self.wake_at.map_or(again, |other| other.min(again)));
         }
     }
 

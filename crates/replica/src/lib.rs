@@ -42,6 +42,7 @@ mod ring;
 mod room;
 mod timer;
 mod uploads;
+mod versions;
 mod views;
 mod waits;
 
@@ -51,3 +52,4 @@ pub use node::{Replica, ReplicaConfig, StartError};
 pub use proposals::{Proposals, PROPOSE_PATH};
 pub use reads::READ_INDEX_PATH;
 pub use room::RoomGauge;
+pub use versions::{Heard, Versions};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use protobuf::Message as _;
 use raftgrid_driver::{Committed, ConfState, Index, Snapshot, StateMachine, Term};
-use raftgrid_manifest::{apply, Change, Rows, Table};
+use raftgrid_manifest::{apply, views, Change, Rows, Table, MACHINE_VERSION};
 use raftgrid_proto::v1::MetaRow;
 use raftgrid_store::{Checkpointer, Disk, StateTables, TablesReader};
 use slog::{crit, Logger};
@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::pool::Pool;
 use crate::proposals::{encode_replies, Proposals};
 use crate::ring::Ring;
+use crate::versions::Versions;
 use crate::views::{end_of_entry, Views};
 
 /// The tables and who hears of their changes.
@@ -28,6 +29,7 @@ pub(crate) struct Machine<D: Disk> {
     clock: Arc<dyn Clock>,
     /// Filled in when the replica is assembled.
     proposals: Arc<Mutex<Option<Arc<Proposals>>>>,
+    versions: Versions,
     logger: Logger,
 }
 
@@ -39,10 +41,11 @@ impl<D: Disk> Machine<D> {
         clock: Arc<dyn Clock>,
         snapshots: Pool,
         proposals: Arc<Mutex<Option<Arc<Proposals>>>>,
+        versions: Versions,
         logger: Logger,
     ) -> Self {
         let checkpointer = tables.checkpointer();
-        Self { tables, checkpointer, snapshots, ring, clock, proposals, logger }
+        Self { tables, checkpointer, snapshots, ring, clock, proposals, versions, logger }
     }
 
     /// The process cannot go on: its tables are not what the log says they are.
@@ -54,6 +57,7 @@ impl<D: Disk> Machine<D> {
     fn note_time(&self, changes: &[Change]) {
         let row = changes.iter().rev().find(|change| change.table == Table::Meta).and_then(|it| it.value.as_deref());
         let Some(meta) = row.and_then(|row| MetaRow::parse_from_bytes(row).ok()) else { return };
+        self.versions.reached(meta.machine_version);
         let proposals = self.proposals.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(proposals) = proposals else { return };
         let mut time = proposals.cluster_time.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,6 +120,14 @@ impl<D: Disk> StateMachine for Machine<D> {
         if let Err(error) = self.tables.restore(snapshot) {
             self.die("change over to an installed snapshot", &error);
         }
+        let found = views::meta(&self.tables).map_or(0, |meta| meta.machine_version);
+        if found > MACHINE_VERSION {
+            let cause = format!(
+                "it is at machine version {found}, this program knows {MACHINE_VERSION} at most; upgrade this replica"
+            );
+            self.die("use an installed snapshot", &cause);
+        }
+        self.versions.reached(found);
         self.ring.reset(end_of_entry(snapshot.meta.index));
     }
 

@@ -174,6 +174,7 @@ impl Membership {
     fn gone(&self, node: u64, changed: Result<u64, CallError>) -> Result<u64, CallError> {
         match changed {
             Ok(index) => {
+                self.wait_until_out(node)?;
                 self.close(node)?;
                 info!(self.logger, "replica removed"; "node" => node, "index" => index);
                 Ok(index)
@@ -185,6 +186,18 @@ impl Membership {
                 Err(error)
             }
         }
+    }
+
+    /// A replacement is answered when the group stands between two configurations, and the old replica still counts in one of them. Whoever
+    /// hears that it is gone switches it off, so it must not count any more.
+    fn wait_until_out(&self, node: u64) -> Result<(), CallError> {
+        for _ in 0..PROPOSE_WAIT_MS / CATCH_UP_LOOK_MS {
+            if !self.handle.status().conf.contains(node) {
+                return Ok(());
+            }
+            let _ = crossbeam::channel::never::<()>().recv_timeout(Duration::from_millis(CATCH_UP_LOOK_MS));
+        }
+        Err(CallError::Unavailable(format!("replica {node} is on its way out, but still needed; ask again")))
     }
 
     /// Closes the id of a replica that is out of the configuration.

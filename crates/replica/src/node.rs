@@ -39,6 +39,7 @@ use crate::ring::Ring;
 use crate::room::{self, RoomGauge};
 use crate::timer::Timer;
 use crate::uploads::Uploads;
+use crate::versions::Versions;
 use crate::views::Views;
 
 /// How often the members are looked at even if no change of them was seen.
@@ -61,6 +62,8 @@ pub struct ReplicaConfig {
     pub client_address: String,
     /// Looks at the disk.
     pub room: RoomGauge,
+    /// Newest version of the state machine that this replica may run: that of the program, unless it is held back.
+    pub machine_version: u64,
 }
 
 /// Why a replica did not start.
@@ -72,6 +75,14 @@ pub enum StartError {
     /// Of the fragment files.
     #[error(transparent)]
     Blob(#[from] raftgrid_blob::BlobError),
+    /// The state is of a newer program, or of a version above the one that this replica is held at. Nothing was changed.
+    #[error("failed to start: the state in this data directory is at machine version {found}, which never falls, and this replica may run {newest} at most; start a program that knows version {found}, without a setting that holds it back")]
+    TooNew {
+        /// Of the state.
+        found: u64,
+        /// That this replica may run.
+        newest: u64,
+    },
 }
 
 /// A running control-plane node.
@@ -92,6 +103,8 @@ pub struct Replica {
     pub(crate) reads: Arc<reads::Reads>,
     pub(crate) census: Census,
     pub(crate) timer: Timer,
+    pub(crate) versions: Versions,
+    pub(crate) machine_version: u64,
     pub(crate) flushed: Box<dyn Fn() -> u64 + Send + Sync>,
     pub(crate) open_snapshot: OpenSnapshot,
     /// None while it is run by hand, and after the stop.
@@ -144,6 +157,11 @@ impl Replica {
     /// The proposer, for `peer`.
     pub fn proposals(&self) -> &Arc<Proposals> {
         &self.proposals
+    }
+
+    /// What the other replicas say of the versions that they can run, for `peer`.
+    pub fn versions(&self) -> &Versions {
+        &self.versions
     }
 
     /// Changes of the membership.

@@ -323,6 +323,10 @@ pub trait Peers: Send + Sync {
     /// A unary call to `node`: full method path and encoded request; the encoded answer. The path `raftgrid/propose` carries a
     /// CommandBatch and answers the concatenation of length-delimited CommandReply.
     fn forward(&self, node: u64, method: &str, request: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, CallError>;
+    /// The same, for a caller that may block and need not: `done` is called once, before this returns or later.
+    fn forward_then(&self, node: u64, method: &str, request: Vec<u8>, timeout: Duration, done: Callback<Vec<u8>>) {
+        done(self.forward(node, method, request, timeout));
+    }
 }
 
 /// A snapshot on its way out; its files stay while it lives.

@@ -153,15 +153,20 @@ impl Proposals {
         let peers = self.peers.clone();
         slot.run(Box::new(move || {
             let wait = Duration::from_millis(PROPOSE_WAIT_MS);
-            done(match peers.forward(leader, PROPOSE_PATH, payload, wait) {
-                Ok(replies) => decode_replies(&replies),
-                // A forwarded batch is never forwarded again.
-                Err(CallError::NotLeader { .. }) => Err(CallError::Unavailable("leadership is changing".to_owned())),
-                // The leader refuses this replica, not the caller.
-                Err(CallError::Precondition(why)) => Err(CallError::Unavailable(why)),
-                Err(error) => Err(error),
-            });
+            let told = Box::new(move |replies| done(forwarded(replies)));
+            peers.forward_then(leader, PROPOSE_PATH, payload, wait, told);
         }));
+    }
+}
+
+fn forwarded(replies: Result<Vec<u8>, CallError>) -> Result<Vec<CommandReply>, CallError> {
+    match replies {
+        Ok(replies) => decode_replies(&replies),
+        // A forwarded batch is never forwarded again.
+        Err(CallError::NotLeader { .. }) => Err(CallError::Unavailable("leadership is changing".to_owned())),
+        // The leader refuses this replica, not the caller.
+        Err(CallError::Precondition(why)) => Err(CallError::Unavailable(why)),
+        Err(error) => Err(error),
     }
 }
 

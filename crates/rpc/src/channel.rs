@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use grpcio::{Channel, ChannelBuilder, Environment};
 
+use crate::tls::Tls;
+
 /// Completion threads of an environment, at most. Two for one core each would mostly wake one another: a connection is read by one of them,
 /// its calls belong to another.
 const COMPLETION_THREADS_MAX: usize = 4;
@@ -52,12 +54,38 @@ fn client_options(env: &Arc<Environment>) -> ChannelBuilder {
         .http2_max_pings_without_data(0)
 }
 
+/// Whom a connection must lead to: with mutual TLS, this node of the cluster and nobody else.
+#[derive(Clone, Copy, Debug)]
+pub struct Proof<'a> {
+    /// What this replica shows, and whom it believes.
+    pub tls: &'a Tls,
+    /// The node at the other end.
+    pub node_id: u64,
+}
+
+fn proved(options: ChannelBuilder, proof: Option<Proof<'_>>) -> ChannelBuilder {
+    match proof {
+        Some(proof) => proof.tls.secured(options, proof.node_id),
+        None => options,
+    }
+}
+
 /// A connection of its own for small calls. `address` is host:port.
 pub fn channel(env: &Arc<Environment>, address: &str) -> Channel {
-    client_options(env).connect(address)
+    channel_to(env, address, None)
+}
+
+/// The same, to a node that proves itself. Without a proof to ask for it is plain.
+pub fn channel_to(env: &Arc<Environment>, address: &str, proof: Option<Proof<'_>>) -> Channel {
+    proved(client_options(env), proof).connect(address)
 }
 
 /// A connection of its own for models, gradients, fragments and snapshots.
 pub fn bulk_channel(env: &Arc<Environment>, address: &str) -> Channel {
-    client_options(env).stream_initial_window_size(8 * 1024 * 1024).connect(address)
+    bulk_channel_to(env, address, None)
+}
+
+/// The same, to a node that proves itself. Without a proof to ask for it is plain.
+pub fn bulk_channel_to(env: &Arc<Environment>, address: &str, proof: Option<Proof<'_>>) -> Channel {
+    proved(client_options(env).stream_initial_window_size(8 * 1024 * 1024), proof).connect(address)
 }

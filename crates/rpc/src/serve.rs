@@ -11,6 +11,7 @@ use protobuf::Message;
 
 use crate::channel::options;
 use crate::methods::{at, Rpc};
+use crate::tls::Tls;
 
 /// Streams that one connection may have open.
 pub const STREAMS_PER_CONNECTION_MAX: i32 = 10_000;
@@ -80,7 +81,17 @@ pub fn listen(
     address: &str,
     services: Vec<grpcio::Service>,
 ) -> Result<(Server, u16), ListenError> {
-    listen_with(env, address, services, STREAMS_PER_CONNECTION_MAX)
+    open(env, address, services, STREAMS_PER_CONNECTION_MAX, None)
+}
+
+/// The same for a port to which nobody comes without a certificate of one of `tls`'s authorities; without `tls` everybody does.
+pub fn listen_mutual(
+    env: &Arc<Environment>,
+    address: &str,
+    services: Vec<grpcio::Service>,
+    tls: Option<&Arc<Tls>>,
+) -> Result<(Server, u16), ListenError> {
+    open(env, address, services, STREAMS_PER_CONNECTION_MAX, tls)
 }
 
 /// The same with another bound on the streams that one connection may have open; further calls wait in the client.
@@ -89,6 +100,16 @@ pub fn listen_with(
     address: &str,
     services: Vec<grpcio::Service>,
     streams_max: i32,
+) -> Result<(Server, u16), ListenError> {
+    open(env, address, services, streams_max, None)
+}
+
+fn open(
+    env: &Arc<Environment>,
+    address: &str,
+    services: Vec<grpcio::Service>,
+    streams_max: i32,
+    tls: Option<&Arc<Tls>>,
 ) -> Result<(Server, u16), ListenError> {
     let failed = |cause: String| ListenError { address: address.to_owned(), cause };
     // gRPC would say it in a log line of its own, over several lines and without a next step.
@@ -106,9 +127,13 @@ pub fn listen_with(
         builder = builder.register_service(service);
     }
     let mut server = builder.build().map_err(|error| failed(error.to_string()))?;
+    let (credentials, or) = match tls {
+        Some(tls) => (tls.server(), ", or gRPC does not take the kind of the certificate's key"),
+        None => (ServerCredentials::insecure(), ""),
+    };
     let port = server
-        .add_listening_port(address, ServerCredentials::insecure())
-        .map_err(|_| failed("the address is in use or cannot be bound".to_owned()))?;
+        .add_listening_port(address, credentials)
+        .map_err(|_| failed(format!("the address is in use or cannot be bound{or}")))?;
     server.start();
     Ok((server, port))
 }

@@ -11,11 +11,10 @@ use crate::calls::{Request, Response};
 use crate::check::Checks;
 use crate::limits::EPOCH_MS;
 use crate::linearizability::{Answer, Done, Kind as Asked, Op, Outcome, TaskEvent, Value};
+use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::tasks;
 
-/// How long an attempt waits for its answer.
-const ATTEMPT_US: u64 = 1_500_000;
 /// How long a client goes on trying.
 const GIVE_UP_US: u64 = 30_000_000;
 /// Pause after an attempt that failed.
@@ -39,12 +38,29 @@ struct Flight {
     give_up_us: u64,
 }
 
+/// What a client does how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    think_us: u64,
+    attempt_us: u64,
+    reads: u64,
+    scattered: u64,
+}
+
+impl Habits {
+    /// As planned.
+    pub fn of(plan: &Plan) -> Self {
+        let attempt_us = plan.attempt_ms * 1_000;
+        Self { think_us: plan.think_us, attempt_us, reads: plan.reads, scattered: plan.scattered_reads }
+    }
+}
+
 /// A client.
 pub struct Client {
     number: usize,
     rng: Rng,
     target: Target,
-    think_us: u64,
+    habits: Habits,
     flight: Option<Flight>,
     next_call: u64,
     next_op_us: u64,
@@ -67,12 +83,12 @@ pub struct Around<'a> {
 
 impl Client {
     /// A client.
-    pub fn new(number: usize, think_us: u64, rng: Rng) -> Self {
+    pub fn new(number: usize, habits: Habits, rng: Rng) -> Self {
         Self {
             number,
             rng,
             target: Target::default(),
-            think_us,
+            habits,
             flight: None,
             next_call: 1,
             next_op_us: 0,
@@ -128,7 +144,7 @@ impl Client {
         }
         flight.last_call = self.next_call;
         self.next_call += 1;
-        flight.retry_us = now + ATTEMPT_US;
+        flight.retry_us = now + self.habits.attempt_us;
         let request = match &flight.what {
             What::Submit(command, ..) | What::Cancel(command) => Request::Command(command.clone()),
             What::Read(task) => {
@@ -140,17 +156,25 @@ impl Client {
         };
         let number = flight.last_call;
         self.flight = Some(flight);
-        Some(Ask { node: self.target.node(around.nodes, &mut self.rng), number, request })
+        // Any replica serves linearizable reads.
+        let anywhere = matches!(request, Request::Read(_)) && self.rng.chance(self.habits.scattered);
+        let node = match self.rng.pick(around.nodes) {
+            Some(node) if anywhere => *node,
+            Some(_) | None => self.target.node(around.nodes, &mut self.rng),
+        };
+        Some(Ask { node, number, request })
     }
 
     fn rest(&mut self, now: u64) {
-        self.next_op_us = now + self.rng.around(self.think_us);
+        self.next_op_us = now + self.rng.around(self.habits.think_us);
     }
 
     fn draw(&mut self, around: &mut Around<'_>) -> What {
         let old = self.rng.pick(around.keys).cloned();
-        match (old, self.rng.below(100)) {
-            (Some(task), 0..=39) => What::Read(task),
+        if let Some(task) = old.clone().filter(|_| self.rng.chance(self.habits.reads)) {
+            return What::Read(task);
+        }
+        match (old, self.rng.between(40, 99)) {
             (Some(task), 40..=47) => {
                 let cancel = CancelTask { task_id: task, reason: "simulated".to_owned(), ..CancelTask::default() };
                 What::Cancel(Box::new(command_for("", &self.request_id(around.now_us), Kind::cancel_task(cancel))))

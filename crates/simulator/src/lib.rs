@@ -30,7 +30,7 @@ mod world;
 
 pub use disk::SimDisk;
 pub use many::{nodes_of, run_many, Summary};
-pub use plan::Plan;
+pub use plan::{Focus, Plan};
 pub use rng::Rng;
 pub use trace::Sink;
-pub use world::{run, Options, Report};
+pub use world::{run, run_plan, Options, Report};

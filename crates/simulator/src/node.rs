@@ -1,10 +1,12 @@
 //! A node: its disk and clocks, which outlive it, and its process, which does not.
 
+use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use raftgrid_driver::{LogStore, Message};
+use raftgrid_replica::ports::{CallError, Callback};
 use raftgrid_replica::{ReplicaByHand, ReplicaConfig};
 use raftgrid_store::{BootMode, LogReaderImpl, PeerStores, SnapshotShelf, Store};
 use slog::Logger;
@@ -14,11 +16,17 @@ use crate::check::log::LogWatch;
 use crate::clock::SimClock;
 use crate::disk::{Damage, SimDisk};
 use crate::plan::Plan;
-use crate::ports::{Outbox, SimPeers, SimTransport};
+use crate::ports::{Outbox, Question, SimPeers, SimTransport};
 use crate::rng::Rng;
 
 /// Where a node's data is on its disk.
 const DATA: &str = "/data";
+
+/// The answer to a question: of whom, in which of his lives, its number, and what he is told.
+pub type Told = (u64, u64, u64, Result<Vec<u8>, CallError>);
+
+/// Threads of a process, each of which may stand still on its own.
+pub const THREADS: usize = 6;
 
 /// Which turns are on their way; a turn is ordered once.
 #[derive(Debug, Default)]
@@ -47,8 +55,14 @@ pub struct Live {
     pub hand: ReplicaByHand,
     /// Raft messages that it sent.
     pub messages: Outbox<Message>,
-    /// Batches that it forwarded.
-    pub forwards: Outbox<(u64, Vec<u8>)>,
+    /// Calls that it made to other nodes.
+    pub questions: Outbox<Question>,
+    /// Who waits for the answer to one, by number.
+    pub asked: BTreeMap<u64, Callback<Vec<u8>>>,
+    /// Questions so far.
+    pub questions_asked: u64,
+    /// Its answers to those of others.
+    pub told: Outbox<Told>,
     /// Calls that it answered.
     pub answers: Answers,
     /// Its snapshots.
@@ -87,6 +101,8 @@ pub struct SimNode {
     pub life: u64,
     /// It stands still until then.
     pub paused_until_us: u64,
+    /// So does each of its threads.
+    pub stalled_until_us: [u64; THREADS],
     /// Its disk was damaged on purpose: it may refuse to start.
     pub suspect: bool,
     /// It will not come back.
@@ -115,6 +131,7 @@ impl SimNode {
             live: None,
             life: 0,
             paused_until_us: 0,
+            stalled_until_us: [0; THREADS],
             suspect: false,
             gone: false,
             starting: false,
@@ -169,7 +186,10 @@ impl SimNode {
         Ok(Live {
             hand,
             messages: transport.0,
-            forwards: peers.0,
+            questions: peers.0,
+            asked: BTreeMap::new(),
+            questions_asked: 0,
+            told: Outbox::default(),
             answers: Answers::default(),
             shelf,
             peer_stores,
@@ -213,6 +233,8 @@ impl SimNode {
                     raftgrid_store::Disk::free_bytes(&disk, Path::new(DATA)).map_err(|error| error.to_string())?;
                 Ok((free, free < raftgrid_store::limits::LOW_WATER_BYTES))
             }),
+            // Simulated peers open no streams, so nobody says his version: these groups stay at the first.
+            machine_version: raftgrid_manifest::MACHINE_VERSION,
         }
     }
 }

@@ -32,14 +32,26 @@ pub struct Plan {
     pub slow_fsyncs: u64,
     /// Partitions begin.
     pub partition: Every,
+    /// Mean time that one lasts, in milliseconds, if it does not flap.
+    pub cut_ms: u64,
     /// A node's process is killed, or its machine loses power.
     pub crash: Every,
     /// All nodes go at once.
     pub crash_all: Every,
     /// Of the crashes, those in the middle of a step, of a thousand.
     pub crash_inside: u64,
+    /// Of the crashes between steps, those in which the machine loses power, of a thousand.
+    pub power: u64,
+    /// Machines that lose power as soon as they have voted, of a thousand votes.
+    pub crash_voters: u64,
     /// A node stands still for a while.
     pub pause: Every,
+    /// One thread of a node stands still for a while.
+    pub stall: Every,
+    /// Threads that do: 1 the apply side's, 2 that of fsyncs, too, and so on, 6 any.
+    pub stall_threads: usize,
+    /// Mean time that one does, in milliseconds.
+    pub stall_ms: u64,
     /// A wall clock is set.
     pub clock_jump: Every,
     /// A disk is full for a while.
@@ -54,6 +66,8 @@ pub struct Plan {
     pub rotten_snapshot: Every,
     /// The membership changes.
     pub change: Every,
+    /// New machines that stay without a vote, of a thousand.
+    pub standbys: u64,
     /// Leadership is handed over.
     pub transfer: Every,
     /// Somebody asks for a snapshot.
@@ -64,12 +78,20 @@ pub struct Plan {
     pub worker_death: Every,
     /// A worker stands still for a while.
     pub worker_pause: Every,
+    /// Reports of workers that take seconds, half of them of a worker that dies meanwhile, of a thousand.
+    pub late_reports: u64,
     /// Most that a clock gains or loses, parts in a million.
     pub drift_ppm: i64,
     /// Clients.
     pub clients: u32,
     /// Mean pause of a client between two operations.
     pub think_us: u64,
+    /// How long a client waits for an answer before it tries again, in milliseconds.
+    pub attempt_ms: u64,
+    /// What clients do that is a read, of a thousand.
+    pub reads: u64,
+    /// Reads that go to any node, of a thousand; the others go to the leader as far as it is known.
+    pub scattered_reads: u64,
     /// Workers.
     pub workers: u32,
     /// The driver's tick, in milliseconds.
@@ -86,6 +108,48 @@ pub struct Plan {
     pub inbox_max: usize,
 }
 
+/// What a run is about. Some bugs need several things at once that chance seldom brings together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Focus {
+    /// Elections again and again, and machines that lose power.
+    Elections,
+    /// Followers that fall behind a short log, and the apply side behind raft.
+    Snapshots,
+    /// Reads everywhere, while leaders come and go.
+    Reads,
+    /// Leases that end, and reports that come later.
+    Leases,
+}
+
+/// Draws the faults of a plan: each is there or not.
+struct Draw<'a> {
+    rng: &'a mut Rng,
+    /// Of a thousand kinds of faults, those that are there.
+    strength: u64,
+}
+
+impl Draw<'_> {
+    fn often(&mut self, mean_ms: (u64, u64)) -> Every {
+        let here = self.rng.chance(self.strength);
+        let mean = self.rng.between(mean_ms.0, mean_ms.1);
+        if here {
+            mean
+        } else {
+            0
+        }
+    }
+
+    fn share(&mut self, most: u64) -> u64 {
+        let here = self.rng.chance(self.strength);
+        let share = self.rng.below(most + 1);
+        if here {
+            share
+        } else {
+            0
+        }
+    }
+}
+
 impl Plan {
     /// The plan of a seed.
     pub fn draw(rng: &mut Rng) -> Self {
@@ -95,78 +159,65 @@ impl Plan {
             1 => 1_000,
             _ => rng.between(150, 700),
         };
-        let mut often = |mean_ms: (u64, u64)| {
-            let here = rng.chance(strength);
-            let mean = rng.between(mean_ms.0, mean_ms.1);
-            if here {
-                mean
-            } else {
-                0
-            }
+        let mut plan = Self::calm(rng);
+        plan.disturb(&mut Draw { rng, strength });
+        let focus = match rng.below(9) {
+            0 => Some(Focus::Elections),
+            1 | 2 => Some(Focus::Snapshots),
+            3 => Some(Focus::Reads),
+            4 => Some(Focus::Leases),
+            _ => None,
         };
-        let partition = often((2_000, 15_000));
-        let crash = often((2_000, 15_000));
-        let crash_all = often((10_000, 40_000));
-        let pause = often((3_000, 20_000));
-        let clock_jump = often((3_000, 20_000));
-        let full_disk = often((10_000, 40_000));
-        let low_disk = often((10_000, 40_000));
-        let failed_sync = often((20_000, 60_000));
-        let lost_disk = often((10_000, 40_000));
-        let rotten_snapshot = often((5_000, 20_000));
-        let change = often((2_000, 12_000));
-        let transfer = often((2_000, 12_000));
-        let snapshot = often((1_000, 10_000));
-        let worker_death = often((3_000, 20_000));
-        let worker_pause = often((3_000, 20_000));
-        let mut share = |most: u64| {
-            let here = rng.chance(strength);
-            let share = rng.below(most + 1);
-            if here {
-                share
-            } else {
-                0
-            }
-        };
-        let loss = share(150);
-        let duplicates = share(100);
-        let late = share(40);
-        let stalls = share(20);
-        let slow_fsyncs = share(60);
-        let broken_snapshots = share(500);
-        let crash_inside = share(700);
-        let drift_ppm = i64::try_from(share(20_000)).unwrap_or(0);
+        if let Some(focus) = focus.filter(|_| strength > 0) {
+            plan.look_at(focus, rng);
+        }
+        plan
+    }
+
+    /// A run in which nothing is wrong.
+    pub fn calm(rng: &mut Rng) -> Self {
         Self {
             faults_ms: rng.between(FAULTS_MS.0, FAULTS_MS.1),
             delay_us: (rng.between(50, 2_000), rng.between(50, 20_000)),
-            loss,
-            duplicates,
-            late,
-            reorders: rng.chance(strength),
+            loss: 0,
+            duplicates: 0,
+            late: 0,
+            reorders: false,
             turn_us: rng.between(10, 400),
-            stalls,
+            stalls: 0,
             fsync_us: rng.between(100, 8_000),
-            slow_fsyncs,
-            partition,
-            crash,
-            crash_all,
-            crash_inside,
-            pause,
-            clock_jump,
-            full_disk,
-            low_disk,
-            failed_sync,
-            lost_disk,
-            rotten_snapshot,
-            change,
-            transfer,
-            snapshot,
-            broken_snapshots,
-            worker_death,
-            worker_pause,
-            drift_ppm,
+            slow_fsyncs: 0,
+            partition: 0,
+            cut_ms: 4_000,
+            crash: 0,
+            crash_all: 0,
+            crash_inside: 0,
+            power: 600,
+            crash_voters: 0,
+            pause: 0,
+            stall: 0,
+            stall_threads: 6,
+            stall_ms: 1_500,
+            clock_jump: 0,
+            full_disk: 0,
+            low_disk: 0,
+            failed_sync: 0,
+            lost_disk: 0,
+            rotten_snapshot: 0,
+            change: 0,
+            standbys: if rng.chance(200) { 1_000 } else { 300 },
+            transfer: 0,
+            snapshot: 0,
+            broken_snapshots: 0,
+            worker_death: 0,
+            worker_pause: 0,
+            late_reports: 0,
+            drift_ppm: 0,
             clients: u32::try_from(rng.between(1, 4)).unwrap_or(1),
             think_us: rng.between(20_000, 600_000),
+            attempt_ms: 1_500,
+            reads: 400,
+            scattered_reads: if rng.chance(500) { rng.between(0, 800) } else { 0 },
             workers: u32::try_from(rng.between(1, 3)).unwrap_or(1),
             tick_ms: rng.between(40, 100),
             election_ticks: rng.between(10, 20),
@@ -174,6 +225,91 @@ impl Plan {
             flush_after_entries: rng.between(8, 200),
             snapshot_interval_ms: if rng.chance(500) { rng.between(1_000, 8_000) } else { 0 },
             inbox_max: if rng.chance(100) { 16 } else { 4_096 },
+        }
+    }
+
+    fn disturb(&mut self, draw: &mut Draw<'_>) {
+        self.partition = draw.often((2_000, 15_000));
+        self.crash = draw.often((2_000, 15_000));
+        self.crash_all = draw.often((10_000, 40_000));
+        self.pause = draw.often((3_000, 20_000));
+        self.stall = draw.often((2_000, 15_000));
+        self.clock_jump = draw.often((3_000, 20_000));
+        self.full_disk = draw.often((10_000, 40_000));
+        self.low_disk = draw.often((10_000, 40_000));
+        self.failed_sync = draw.often((20_000, 60_000));
+        self.lost_disk = draw.often((10_000, 40_000));
+        self.rotten_snapshot = draw.often((5_000, 20_000));
+        self.change = draw.often((2_000, 12_000));
+        self.transfer = draw.often((2_000, 12_000));
+        self.snapshot = draw.often((1_000, 10_000));
+        self.worker_death = draw.often((3_000, 20_000));
+        self.worker_pause = draw.often((3_000, 20_000));
+        self.loss = draw.share(150);
+        self.duplicates = draw.share(100);
+        self.late = draw.share(40);
+        self.stalls = draw.share(20);
+        self.slow_fsyncs = draw.share(60);
+        self.broken_snapshots = draw.share(500);
+        self.crash_inside = draw.share(700);
+        self.crash_voters = draw.share(60);
+        self.late_reports = draw.share(100);
+        self.drift_ppm = i64::try_from(draw.share(20_000)).unwrap_or(0);
+        self.reorders = draw.rng.chance(draw.strength);
+    }
+
+    /// Brings together what a kind of bug needs. What else was drawn stays.
+    pub fn look_at(&mut self, focus: Focus, rng: &mut Rng) {
+        match focus {
+            Focus::Elections => {
+                self.crash = rng.between(500, 3_000);
+                self.partition = rng.between(500, 3_000);
+                self.cut_ms = rng.between(200, 2_000);
+                self.transfer = rng.between(500, 4_000);
+                self.power = 900;
+                self.crash_voters = rng.between(20, 200);
+                self.fsync_us = rng.between(2_000, 30_000);
+                self.election_ticks = rng.between(5, 12);
+            }
+            Focus::Snapshots => {
+                self.partition = rng.between(1_000, 2_500);
+                self.cut_ms = rng.between(800, 2_000);
+                self.stall = rng.between(1_000, 5_000);
+                self.stall_threads = 1;
+                self.stall_ms = rng.between(2_000, 8_000);
+                self.change = rng.between(500, 1_500);
+                self.snapshot = rng.between(500, 3_000);
+                self.log_tail_entries = rng.between(1, 4);
+                self.flush_after_entries = rng.between(1, 8);
+                self.think_us = rng.between(30_000, 100_000);
+                self.faults_ms = self.faults_ms.min(40_000);
+                self.election_ticks = rng.between(5, 12);
+            }
+            Focus::Reads => {
+                self.think_us = rng.between(5_000, 20_000);
+                self.delay_us = (50, rng.between(200, 5_000));
+                self.fsync_us = rng.between(200, 2_000);
+                self.clients = u32::try_from(rng.between(4, 8)).unwrap_or(4);
+                self.attempt_ms = rng.between(150, 600);
+                self.reads = rng.between(400, 800);
+                self.scattered_reads = rng.between(300, 1_000);
+                self.partition = rng.between(1_000, 8_000);
+                self.cut_ms = rng.between(200, 1_000);
+                self.transfer = rng.between(1_000, 8_000);
+                self.loss = rng.between(30, 150);
+                self.stall = rng.between(300, 2_000);
+                self.stall_threads = 1;
+                self.stall_ms = rng.between(200, 1_000);
+                self.election_ticks = rng.between(5, 12);
+                self.faults_ms = FAULTS_MS.0;
+            }
+            Focus::Leases => {
+                self.workers = 3;
+                self.late_reports = rng.between(100, 400);
+                self.worker_pause = rng.between(2_000, 8_000);
+                self.worker_death = rng.between(2_000, 8_000);
+                self.think_us = rng.between(50_000, 200_000);
+            }
         }
     }
 }

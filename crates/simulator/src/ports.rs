@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use raftgrid_driver::{Message, Transport};
-use raftgrid_replica::ports::{CallError, Download, Peers};
+use raftgrid_replica::ports::{CallError, Callback, Download, Peers};
 
 /// Things that left a node's process, in order.
 pub struct Outbox<T>(Arc<Mutex<Vec<T>>>);
@@ -43,10 +43,30 @@ impl Transport for SimTransport {
     }
 }
 
-/// Calls to other nodes. A forwarded batch travels on its own: whoever forwarded it is told that the outcome is unknown, which is always
-/// true as long as no answer has come.
+/// What a node asks of another.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// A read index; the answer is eight bytes, little-endian.
+    Index,
+    /// That it proposes a batch.
+    Proposal(Vec<u8>),
+}
+
+/// A call to another node.
+pub struct Question {
+    /// To whom.
+    pub node: u64,
+    /// What is asked.
+    pub wanted: Wanted,
+    /// How long the answer is waited for.
+    pub timeout: Duration,
+    /// Gets it.
+    pub done: Callback<Vec<u8>>,
+}
+
+/// Calls to other nodes: the world carries them, and their answers.
 #[derive(Clone, Default)]
-pub struct SimPeers(pub Outbox<(u64, Vec<u8>)>);
+pub struct SimPeers(pub Outbox<Question>);
 
 impl Peers for SimPeers {
     fn put_fragment(
@@ -70,8 +90,19 @@ impl Peers for SimPeers {
         Err(CallError::Unavailable("the simulator carries no bytes".to_owned()))
     }
 
-    fn forward(&self, node: u64, _method: &str, request: Vec<u8>, _timeout: Duration) -> Result<Vec<u8>, CallError> {
-        self.0.push([(node, request)]);
-        Err(CallError::Unknown)
+    fn forward(&self, _node: u64, _method: &str, _request: Vec<u8>, _timeout: Duration) -> Result<Vec<u8>, CallError> {
+        Err(CallError::Unavailable("in the simulator nobody blocks".to_owned()))
+    }
+
+    fn forward_then(&self, node: u64, _method: &str, request: Vec<u8>, timeout: Duration, done: Callback<Vec<u8>>) {
+        self.0.push([Question { node, wanted: Wanted::Proposal(request), timeout, done }]);
+    }
+
+    fn read_index(&self, node: u64, timeout: Duration, done: Callback<u64>) {
+        let done = Box::new(move |answer: Result<Vec<u8>, CallError>| {
+            let index = |bytes: Vec<u8>| <[u8; 8]>::try_from(bytes).map(u64::from_le_bytes);
+            done(answer.and_then(|bytes| index(bytes).map_err(|_| CallError::Internal("no index".to_owned()))));
+        });
+        self.0.push([Question { node, wanted: Wanted::Index, timeout, done }]);
     }
 }

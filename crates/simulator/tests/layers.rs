@@ -56,6 +56,9 @@ const ONLY_HERE: &[(&str, &[&str])] = &[
     ("grpcio", &["rpc", "client", "peer", "api", "agent"]),
     ("grpcio-sys", &[]),
     ("grpcio-health", &["api"]),
+    // What a certificate is good for is decided in one place.
+    ("ring", &["rpc"]),
+    ("rustls-webpki", &["rpc"]),
     ("protobuf-build", &["proto"]),
 ];
 

@@ -9,7 +9,8 @@ use rocksdb::{DBRawIterator, FlushOptions, Options, ReadOptions, ReadTier, Snaps
 use raftgrid_store::disk::{Batch, DbRead, Direction, LogDb, Op, StateDb, Visit};
 use raftgrid_store::DiskResult;
 
-use crate::error::rocks;
+use crate::error::{file, rocks};
+use crate::flusher::Flusher;
 
 fn write_batch(batch: &Batch) -> WriteBatch {
     let mut out = WriteBatch::default();
@@ -86,6 +87,8 @@ impl LogDb for RocksLog {
 
 /// The tables' database.
 pub struct RocksState {
+    /// Before the database, which it holds open.
+    flusher: Flusher,
     db: Arc<DB>,
     path: PathBuf,
 }
@@ -93,7 +96,9 @@ pub struct RocksState {
 impl RocksState {
     pub(crate) fn open(options: &Options, path: &Path) -> DiskResult<Self> {
         let db = DB::open(options, path).map_err(rocks("open", path))?;
-        Ok(Self { db: Arc::new(db), path: path.to_path_buf() })
+        let db = Arc::new(db);
+        let flusher = Flusher::start(Arc::clone(&db)).map_err(file("start a thread for", path))?;
+        Ok(Self { flusher, db, path: path.to_path_buf() })
     }
 }
 
@@ -126,8 +131,11 @@ impl StateDb for RocksState {
     }
 
     fn flush(&self, wait: bool) -> DiskResult<()> {
+        if !wait {
+            return self.flusher.order().map_err(rocks("flush", &self.path));
+        }
         let mut options = FlushOptions::default();
-        options.set_wait(wait);
+        options.set_wait(true);
         self.db.flush_opt(&options).map_err(rocks("flush", &self.path))
     }
 

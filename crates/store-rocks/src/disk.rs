@@ -13,7 +13,7 @@ use raftgrid_store::{Disk, DiskResult};
 
 use crate::database::{RocksLog, RocksLook, RocksState};
 use crate::error::{file, rocks};
-use crate::limits::BLOCK_CACHE_BYTES;
+use crate::limits::{BLOCK_CACHE_BYTES, VERIFY_CACHE_BYTES};
 use crate::options;
 
 /// The real disk. Clones share one block cache.
@@ -30,15 +30,15 @@ impl RocksDisk {
 
     /// Opens a tables' database that nobody has open (a backup's), to read its rows.
     pub fn look_at(&self, path: &Path) -> DiskResult<RocksLook> {
-        Ok(RocksLook::new(self.look(path)?, path))
+        Ok(RocksLook::new(look(&self.cache, path)?, path))
     }
+}
 
-    /// Opens a tables' database for looking only.
-    fn look(&self, path: &Path) -> DiskResult<DB> {
-        // RocksDB makes a directory that is not there, even for a reader.
-        fs::metadata(path).map_err(file("open", path))?;
-        DB::open_for_read_only(&options::look(&self.cache), path, false).map_err(rocks("open", path))
-    }
+/// Opens a tables' database for looking only.
+fn look(cache: &Cache, path: &Path) -> DiskResult<DB> {
+    // RocksDB makes a directory that is not there, even for a reader.
+    fs::metadata(path).map_err(file("open", path))?;
+    DB::open_for_read_only(&options::look(cache), path, false).map_err(rocks("open", path))
 }
 
 impl Default for RocksDisk {
@@ -173,12 +173,14 @@ impl Disk for RocksDisk {
     }
 
     fn peek_state(&self, path: &Path, keys: &[&[u8]]) -> DiskResult<Vec<Option<Vec<u8>>>> {
-        let db = self.look(path)?;
+        let db = look(&self.cache, path)?;
         keys.iter().map(|key| db.get(key).map_err(rocks("read", path))).collect()
     }
 
     fn verify_state(&self, path: &Path) -> DiskResult<()> {
-        let db = self.look(path)?;
+        // A cache of its own: the files of a snapshot are those of the tables in use, and a block of theirs that is in memory would hide that
+        // the disk has another.
+        let db = look(&Cache::new_lru_cache(VERIFY_CACHE_BYTES), path)?;
         let mut read = ReadOptions::default();
         read.set_verify_checksums(true);
         // A whole state must not push out the blocks in use.

@@ -6,6 +6,7 @@
 mod database;
 mod disk;
 mod error;
+mod flusher;
 pub mod limits;
 mod options;
 

@@ -4,7 +4,8 @@ use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, InfoL
 
 use crate::limits::{
     BACKGROUND_JOBS_MAX, BYTES_PER_SYNC, EVENT_LOGS_KEPT, EVENT_LOG_BYTES_MAX, FILTER_BITS_PER_KEY,
-    LOG_WRITE_BUFFERS_MAX, LOG_WRITE_BUFFER_BYTES, STATE_WRITE_BUFFERS_MAX, STATE_WRITE_BUFFER_BYTES, TABLE_FILE_BYTES,
+    LOG_WRITE_BUFFERS_MAX, LOG_WRITE_BUFFER_BYTES, STATE_WRITE_BUFFERS_MAX, STATE_WRITE_BUFFER_BYTES,
+    STATE_YOUNG_FILES_MAX, STATE_YOUNG_FILES_SLOW, TABLE_FILE_BYTES,
 };
 
 fn common(cache: &Cache, filter: bool) -> Options {
@@ -66,6 +67,8 @@ pub(crate) fn state(cache: &Cache) -> Options {
     options.set_atomic_flush(true);
     options.set_write_buffer_size(STATE_WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(STATE_WRITE_BUFFERS_MAX);
+    options.set_level_zero_slowdown_writes_trigger(STATE_YOUNG_FILES_SLOW);
+    options.set_level_zero_stop_writes_trigger(STATE_YOUNG_FILES_MAX);
     options.set_compression_type(DBCompressionType::Lz4);
     // What is young is rewritten soon: compressing it costs more than it saves.
     options.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::None, DBCompressionType::Lz4]);

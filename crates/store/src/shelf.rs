@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use raftgrid_driver::{Index, NodeId, Snapshot, Term};
 
 use crate::codec::{Reader, Writer};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskErrorKind};
 use crate::error::StoreError;
 use crate::layout::{is_plain_name, parse_state, Layout, SNAPSHOT_META};
 use crate::limits::{CHUNK_BYTES_MAX, SNAPSHOTS_KEPT};
@@ -175,13 +175,32 @@ impl<D: Disk> SnapshotShelf<D> {
         }
         let Inner { disk, layout, .. } = &*self.inner;
         let Err(error) = disk.verify_state(&layout.snapshot(name)) else { return Ok(()) };
-        {
-            let mut state = self.state();
-            state.kept.retain(|snapshot| snapshot.name != name);
-            state.sent.remove(name);
+        match error.kind {
+            DiskErrorKind::Corrupted | DiskErrorKind::Missing => {}
+            // The medium did not answer; what it would have said is not known. The next one who opens it asks again.
+            DiskErrorKind::NoSpace | DiskErrorKind::Locked | DiskErrorKind::Other => return Err(error.into()),
         }
-        disk.remove_dir(&layout.snapshot(name))?;
+        if self.take_off(name) {
+            disk.remove_dir(&layout.snapshot(name))?;
+        }
         Err(error.into())
+    }
+
+    /// Takes a snapshot off the shelf. True: nobody reads it, and the caller is to remove it; otherwise its last reader does.
+    fn take_off(&self, name: &str) -> bool {
+        let mut state = self.state();
+        let kept = state.kept.len();
+        state.kept.retain(|snapshot| snapshot.name != name);
+        state.sent.remove(name);
+        if state.kept.len() == kept {
+            // Somebody else did, meanwhile.
+            return false;
+        }
+        if state.readers.contains_key(name) {
+            state.doomed.push(name.to_owned());
+            return false;
+        }
+        true
     }
 
     /// Opens a snapshot for sending; it stays on disk until the reader is dropped. The second time it is verified first.

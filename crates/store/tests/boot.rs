@@ -225,6 +225,23 @@ fn a_torn_record_that_was_never_synced_is_no_loss() {
 }
 
 #[test]
+fn what_is_written_while_an_fsync_runs_may_be_lost_and_is_not_missed() {
+    let machine = RocksMachine::new();
+    let mut booted = machine.open(found(2, &[1, 2, 3])).unwrap();
+    advance(&mut booted, 20, 2);
+    let before = machine.stopped(common::Crash::Kill);
+    let mut syncer = booted.log.syncer();
+    let mark = mark_of(&booted.log, 5, booted.log.hard_state());
+    syncer.begin();
+    booted.log.write(append([(21, 2)], 2)).unwrap();
+    syncer.sync(mark).unwrap();
+    let noted = fs::read(machine.dir().join("synced")).unwrap();
+    fs::write(before.dir().join("synced"), noted).unwrap();
+    let booted = before.open(found(2, &[1, 2, 3])).unwrap();
+    assert_eq!(booted.log.reader().last_index(), 20, "the mark speaks of what was there when the fsync began");
+}
+
+#[test]
 fn a_log_that_is_gone_or_whose_mark_is_damaged_is_refused() {
     let (machine, _, _) = killed_with_a_long_log();
     fs::remove_dir_all(machine.dir().join("log")).unwrap();

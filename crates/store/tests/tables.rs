@@ -6,10 +6,13 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{advance, append, apply_to, donor, found, put, transfer, voters, Machine, RocksMachine, SimMachine};
-use raftgrid_driver::{HardState, LogBatch, LogReader, LogStore, SnapshotAnswer};
+use common::{
+    advance, append, apply_to, donor, found, put, transfer, voters, Budget, FaultDisk, Machine, RocksMachine,
+    SimMachine,
+};
+use raftgrid_driver::{HardState, LogBatch, LogReader, LogStore, Snapshot, SnapshotAnswer};
 use raftgrid_manifest::{Change, MemRows, Rows, Table};
-use raftgrid_store::{RoomWatch, StateTables, StoreError};
+use raftgrid_store::{Booted, Disk, RoomWatch, StateTables, Store, StoreError};
 
 /// One entry's changes: three rows that must always agree, with some weight so that flushes happen by themselves.
 fn triple(index: u64) -> Vec<Change> {
@@ -214,6 +217,51 @@ fn three_snapshots_are_kept_and_one_that_is_being_sent_stays() {
     let again: Vec<_> = booted.snapshots.list().iter().map(|snapshot| snapshot.meta.clone()).collect();
     assert_eq!(again.iter().map(|meta| meta.index).collect::<Vec<_>>(), kept);
     assert!(again.iter().all(|meta| meta.conf == voters(&[1, 2, 3])));
+}
+
+/// A snapshot of a real machine that was sent once.
+fn sent_once<D: Disk>(booted: &mut Booted<D>) -> Snapshot {
+    advance(booted, 2, 1);
+    let made = booted.tables.checkpointer().make().unwrap();
+    drop(booted.snapshots.open(&made.name).unwrap());
+    made
+}
+
+#[test]
+fn a_damaged_snapshot_leaves_the_shelf_when_it_is_sent_again_and_the_disk_with_its_last_reader() {
+    let machine = RocksMachine::new();
+    let mut booted = machine.open(found(2, &[1, 2, 3])).unwrap();
+    let made = sent_once(&mut booted);
+    let sending = booted.snapshots.open(&made.name).unwrap();
+    let folder = machine.dir().join("snapshots").join(&made.name);
+    let table = sending.files().iter().find(|file| file.name.ends_with(".sst")).expect("it has rows").name.clone();
+    // The file is one with that of the tables in use: the damage goes into a copy.
+    let mut bytes = std::fs::read(folder.join(&table)).unwrap();
+    bytes.iter_mut().take(64).for_each(|byte| *byte ^= 0x55);
+    std::fs::remove_file(folder.join(&table)).unwrap();
+    std::fs::write(folder.join(&table), bytes).unwrap();
+    assert!(matches!(booted.snapshots.open(&made.name), Err(StoreError::Disk(_))));
+    assert!(booted.snapshots.list().is_empty(), "another is made in its place");
+    assert!(folder.exists(), "somebody still reads it");
+    assert!(matches!(booted.snapshots.open(&made.name), Err(StoreError::NoSnapshot { .. })));
+    drop(sending);
+    assert!(!folder.exists());
+    let again = booted.tables.checkpointer().make().unwrap();
+    assert_eq!(again.meta, made.meta);
+}
+
+#[test]
+fn a_snapshot_that_could_not_be_looked_at_stays_and_is_looked_at_again() {
+    let machine = RocksMachine::new();
+    let budget = Budget::new(1 << 40);
+    let disk = FaultDisk { inner: machine.disk(), budget: budget.clone() };
+    let mut booted = Store::open(disk, &machine.dir(), found(2, &[1, 2, 3])).unwrap();
+    let made = sent_once(&mut booted);
+    budget.set(-1);
+    assert!(matches!(booted.snapshots.open(&made.name), Err(StoreError::Disk(_))), "the medium does not answer");
+    assert_eq!(booted.snapshots.newest().as_ref(), Some(&made));
+    budget.set(1 << 40);
+    assert_eq!(booted.snapshots.open(&made.name).unwrap().snapshot(), &made);
 }
 
 #[test]

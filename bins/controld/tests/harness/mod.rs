@@ -1,6 +1,8 @@
 //! A cluster of real processes on loopback: built binaries, real ports, real disks; ended by their process ids only.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod certs;
+
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use raftgrid_client::request_id;
 use raftgrid_proto::v1::{SnapshotRequest, SubmitTaskRequest};
 use raftgrid_rpc::methods::{CLUSTER_SNAPSHOT, SUBMIT_TASK};
 
-use crate::calls::{nowhere, Caller, Told};
+use crate::calls::{nowhere, Caller, Endpoints, Told};
 use crate::chance::Chance;
 use crate::cluster::{wait_for, Cluster};
 use crate::power::boot::{read_back, Ack};
@@ -105,7 +105,7 @@ pub fn record(controld: &Path, dir: &Path, seed: u64, lives: usize, tasks: u64) 
 }
 
 fn caller(cluster: &Cluster, seed: u64, stream: u64) -> Result<Caller> {
-    let mut caller = Caller::new(vec![cluster.seats()[0].client.clone()], Chance::new(seed, stream))?;
+    let mut caller = Caller::new(Endpoints::new(vec![cluster.seats()[0].client.clone()]), Chance::new(seed, stream))?;
     caller.attempt_timeout = Duration::from_secs(10);
     Ok(caller)
 }

@@ -60,7 +60,11 @@ impl<L: LogStore, M: StateMachine, T: Transport, O: Observer> ManualRunner<L, M,
             return false;
         }
         self.syncing = self.sync.take();
-        self.syncing.is_some()
+        let begins = self.syncing.is_some();
+        if begins {
+            self.sync.begin();
+        }
+        begins
     }
 
     /// The fsync that is under way ends. An error ends the process.

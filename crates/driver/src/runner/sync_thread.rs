@@ -42,6 +42,11 @@ impl<S: Syncer> SyncTurn<S> {
         !self.marks.is_empty()
     }
 
+    /// An fsync begins, of which the end comes later.
+    pub(super) fn begin(&self) {
+        self.syncer.lock().unwrap_or_else(PoisonError::into_inner).begin();
+    }
+
     /// The fsync that covers `mark`. False: the raft side is gone. An error ends the process.
     pub(super) fn sync(&mut self, mark: SyncMark) -> Result<bool, Fatal> {
         self.syncer.lock().unwrap_or_else(PoisonError::into_inner).sync(mark)?;

@@ -20,6 +20,10 @@ pub(crate) fn set_version(machine: &mut Machine<'_>, command: &SetMachineVersion
     if command.version < current {
         return Err(precondition(format!("the cluster is at machine version {current}, which never falls")));
     }
-    machine.meta.machine_version = command.version;
+    if command.version > current {
+        machine.meta.machine_version = command.version;
+        machine.meta.version_since = machine.position.get();
+        machine.meta.version_since_ms = machine.meta.cluster_time_ms;
+    }
     Ok(machine.ok())
 }

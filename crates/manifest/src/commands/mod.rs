@@ -27,6 +27,11 @@ use crate::reply::refuse;
 pub use task_results::report_digest;
 
 /// The newest version of the machine that this binary knows.
+///
+/// | version | what it changed |
+/// |---|---|
+/// | 1 | the first |
+/// | 2 | the state says since when it is at its version: below that position an older program can still follow it. SuspendTask, ResumeTask, RequeueTask, SetPriority |
 pub const MACHINE_VERSION: u64 = 2;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.

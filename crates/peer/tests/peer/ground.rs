@@ -11,6 +11,8 @@ use grpcio::{Environment, Server};
 use raftgrid_driver::{Message, NodeId, Snapshot, SnapshotMeta};
 use raftgrid_peer::*;
 use raftgrid_replica::ports::*;
+use raftgrid_rpc::tls::Tls;
+use raftgrid_telemetry::Registry;
 use sha2::{Digest, Sha256};
 
 /// A bound for a broken test, not part of any verdict.
@@ -60,6 +62,7 @@ pub fn identity(cluster: &str, node: NodeId) -> Identity {
         node_id: node,
         store_uuid: vec![node as u8; 16],
         client_address: String::new(),
+        raft_address: String::new(),
         machine_version: 1,
     }
 }
@@ -311,15 +314,33 @@ pub struct End {
     pub stuck: Stuck,
     pub address: String,
     pub server: Server,
+    pub registry: Registry,
+}
+
+impl End {
+    /// Streams that were refused at the door.
+    pub fn refused(&self) -> u64 {
+        self.registry.counter("raftgrid_peer_streams_refused_total", "", &[]).get()
+    }
 }
 
 pub fn end(cluster: &str, node: NodeId, port: u16, shelf: Shelf, echo: Echo) -> End {
+    open_end(cluster, node, port, shelf, echo, None)
+}
+
+/// Node `node` of cluster "blue", to which nobody comes without a certificate.
+pub fn certified_end(node: NodeId, tls: Arc<Tls>) -> End {
+    open_end("blue", node, 0, Shelf::default(), Echo(Ok(Vec::new())), Some(tls))
+}
+
+fn open_end(cluster: &str, node: NodeId, port: u16, shelf: Shelf, echo: Echo, tls: Option<Arc<Tls>>) -> End {
     let env = raftgrid_rpc::environment("peer-test");
     let (seat, heard) = raft();
     let shelf = Arc::new(shelf);
     let bytes = Fragments::default();
     let (fragments, stuck) = (bytes.kept.clone(), bytes.stuck.clone());
     let files = Arc::new(Files(shelf.clone()));
+    let registry = Registry::new();
     let service = PeerService::new(
         identity(cluster, node),
         Arc::new(Met::default()),
@@ -329,10 +350,13 @@ pub fn end(cluster: &str, node: NodeId, port: u16, shelf: Shelf, echo: Echo) -> 
         echo,
         logger(),
     )
+    .with_metrics(&registry)
+    .with_tls(tls.clone())
     .build();
-    let (server, port) =
-        raftgrid_rpc::serve::listen(&env, &format!("127.0.0.1:{port}"), vec![service]).expect("a free port");
-    End { env, heard, shelf, fragments, stuck, address: format!("127.0.0.1:{port}"), server }
+    let address = format!("127.0.0.1:{port}");
+    let opened = raftgrid_rpc::serve::listen_mutual(&env, &address, vec![service], tls.as_ref());
+    let (server, port) = opened.expect("a free port");
+    End { env, heard, shelf, fragments, stuck, address: format!("127.0.0.1:{port}"), server, registry }
 }
 
 pub fn plain_end(node: NodeId) -> End {
@@ -346,6 +370,16 @@ pub fn transport(
     book: Arc<AddressBook>,
     shelf: Arc<Shelf>,
 ) -> (PeerTransport, Receiver<Heard>) {
+    transport_by(env.clone().into(), cluster, book, shelf)
+}
+
+/// The same over connections of this dialer.
+pub fn transport_by(
+    dialer: Dialer,
+    cluster: &str,
+    book: Arc<AddressBook>,
+    shelf: Arc<Shelf>,
+) -> (PeerTransport, Receiver<Heard>) {
     let (seat, heard) = raft();
     let config = TransportConfig {
         identity: identity(cluster, 1),
@@ -353,7 +387,7 @@ pub fn transport(
         snapshot_timeout: PATIENCE,
         logger: logger(),
     };
-    (PeerTransport::new(env.clone(), config, book, seat, Arc::new(Files(shelf))), heard)
+    (PeerTransport::new(dialer, config, book, seat, Arc::new(Files(shelf))), heard)
 }
 
 pub fn book(node: NodeId, address: &str) -> Arc<AddressBook> {

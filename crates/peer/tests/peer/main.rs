@@ -2,9 +2,11 @@
 #![allow(missing_docs, unreachable_pub, reason = "a test, read by its names")]
 
 mod calls;
+mod certs;
 mod fragments;
 mod ground;
 mod messages;
 mod proxy;
 mod resume;
 mod snapshots;
+mod tls;

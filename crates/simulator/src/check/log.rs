@@ -32,9 +32,21 @@ fn chained(before: Chain, entry: &Entry) -> Chain {
 }
 
 impl Logs {
-    /// Looks at a log after a turn. Gives what cannot be.
-    pub fn saw_log(&mut self, node: NodeId, watch: &mut LogWatch, log: &impl LogReader) -> Result<(), String> {
-        let (first, last) = (log.first_index(), log.last_index());
+    /// Looks at a log after a turn, at its entries of terms below `volatile`. Gives what cannot be.
+    ///
+    /// A single voter leads, and appends, before its term is durable, and nobody hears of it. After a loss of power it begins the same term
+    /// anew, with other entries: those of before have never been.
+    pub fn saw_log(
+        &mut self,
+        node: NodeId,
+        watch: &mut LogWatch,
+        log: &impl LogReader,
+        volatile: Term,
+    ) -> Result<(), String> {
+        let (first, mut last) = (log.first_index(), log.last_index());
+        while last >= first && log.term(last).is_ok_and(|term| term >= volatile) {
+            last -= 1;
+        }
         watch.entries.split_off(&(last + 1));
         // Behind an installed snapshot nothing is left of what was there.
         watch.entries = watch.entries.split_off(&first);

@@ -1,7 +1,9 @@
 //! Judges of a run, outside the code that is judged: they know entries, rows and answers, and nothing of how they came about.
 
 pub mod log;
+pub mod promise;
 pub mod state;
+pub mod wire;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +18,8 @@ pub struct Checks {
     leaders: BTreeMap<Term, NodeId>,
     /// Logs.
     pub logs: log::Logs,
+    /// Votes and acknowledgements, against what is durable.
+    pub promises: promise::Promises,
     /// State tables.
     pub states: state::States,
     /// Operations of clients.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use raftgrid_driver::{Index, NodeId};
-use raftgrid_manifest::{check_invariants, views, Rows};
+use raftgrid_manifest::{check_invariants, views, Rows, RowsError};
+use raftgrid_proto::v1::TaskStatus;
 
 /// What was seen of the tables.
 #[derive(Debug, Default)]
@@ -31,9 +32,27 @@ impl States {
 
     /// Everything that rows can tell.
     pub fn invariants(node: NodeId, rows: &dyn Rows) -> Vec<String> {
-        match check_invariants(rows) {
+        let told = check_invariants(rows).and_then(|mut broken| {
+            broken.extend(by_other_leases(rows)?);
+            Ok(broken)
+        });
+        match told {
             Ok(broken) => broken.into_iter().map(|line| format!("node {node}: {line}")).collect(),
             Err(error) => vec![format!("node {node}: {error}")],
         }
     }
+}
+
+/// Tasks that were ended by the report of a lease that was not their last one.
+fn by_other_leases(rows: &dyn Rows) -> Result<Vec<String>, RowsError> {
+    let mut broken = Vec::new();
+    views::task_rows(rows, TaskStatus::COMPLETED, |row| {
+        let (task, epoch) = (row.get_task(), row.get_last_report().epoch);
+        if epoch != task.lease_epoch {
+            broken
+                .push(format!("1: {} was ended by lease {epoch}, and had {} by then", task.task_id, task.lease_epoch));
+        }
+        true
+    })?;
+    Ok(broken)
 }

@@ -50,6 +50,18 @@ impl SimDisk {
         true
     }
 
+    /// An fsync of the log begins: what is written from now on is not covered by it.
+    pub fn begin_log_sync(&self) {
+        if let Some(rows) = self.lock().logs().next() {
+            rows.begin_sync();
+        }
+    }
+
+    /// What is durable of a row of the log's database.
+    pub fn durable_log_row(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.lock().logs().next().and_then(|rows| rows.durable(key).map(<[u8]>::to_vec))
+    }
+
     /// A bit of the log flips.
     pub fn rot_log(&self) -> bool {
         let mut medium = self.lock();

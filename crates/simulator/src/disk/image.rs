@@ -7,7 +7,7 @@ use super::node::Rows;
 /// Names the pieces; without it the files are no database.
 pub(super) const CURRENT: &str = "CURRENT";
 /// Bytes of rows in one file.
-const PIECE_BYTES: usize = 16 << 10;
+const PIECE_BYTES: usize = 2 << 10;
 
 fn put(out: &mut Vec<u8>, part: &[u8]) {
     out.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -78,4 +78,26 @@ pub(super) fn rows<'a>(file: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Rows, 
         return Err("rows are missing".to_owned());
     }
     Ok(rows)
+}
+
+/// The values of `keys` in the files that `file` gives by name. As with real tables, only what is read is checked: another piece may be damaged.
+pub(super) fn peek<'a>(
+    file: impl Fn(&str) -> Option<&'a [u8]>,
+    keys: &[&[u8]],
+) -> Result<Vec<Option<Vec<u8>>>, String> {
+    let current = file(CURRENT).ok_or("CURRENT is missing")?;
+    let current = opened(current).and_then(|body| body.split_at_checked(4)).ok_or("CURRENT is damaged")?;
+    let count = current.0.try_into().map(u32::from_le_bytes).map_err(|_| "CURRENT is too short")?;
+    let mut found = vec![None; keys.len()];
+    for number in 0..count {
+        let name = format!("{number:06}.sst");
+        let bytes = file(&name).ok_or_else(|| format!("{name} is missing"))?;
+        let mut rest = bytes.get(..bytes.len().saturating_sub(4)).unwrap_or_default();
+        while let Some((key, value)) = take(&mut rest).and_then(|key| Some((key, take(&mut rest)?))) {
+            let Some(place) = keys.iter().position(|wanted| *wanted == key) else { continue };
+            opened(bytes).ok_or_else(|| format!("the checksum of {name} is wrong"))?;
+            found[place] = Some(value.to_vec());
+        }
+    }
+    Ok(found)
 }

@@ -146,10 +146,14 @@ impl SimDisk {
 /// The rows in the files of a directory.
 pub(super) fn rows_of(medium: &Medium, ino: Ino) -> Result<Rows, String> {
     let Some(Body::Dir(dir)) = medium.inodes.get(&ino) else { return Err("it is no directory".to_owned()) };
-    image::rows(|name| match dir.visible.get(name).and_then(|ino| medium.inodes.get(ino)) {
+    image::rows(|name| content(medium, dir, name))
+}
+
+fn content<'a>(medium: &'a Medium, dir: &Dir, name: &str) -> Option<&'a [u8]> {
+    match dir.visible.get(name).and_then(|ino| medium.inodes.get(ino)) {
         Some(Body::File(file)) => Some(&file.visible),
-        _ => None,
-    })
+        Some(Body::Dir(_)) | None => None,
+    }
 }
 
 /// The rows of a tables' database that nobody has open.
@@ -269,8 +273,16 @@ impl Disk for SimDisk {
     }
 
     fn peek_state(&self, path: &Path, keys: &[&[u8]]) -> DiskResult<Vec<Option<Vec<u8>>>> {
-        let rows = closed_rows(&*self.live("open", path)?, path)?;
-        Ok(keys.iter().map(|key| rows.get(*key).cloned()).collect())
+        let medium = self.live("open", path)?;
+        let ino = medium.find(path).ok_or_else(|| failed(DiskErrorKind::Missing, "open", path, "not there"))?;
+        match medium.inodes.get(&ino) {
+            Some(Body::Dir(Dir { db: Some(Db::State(state)), .. })) => {
+                Ok(keys.iter().map(|key| state.visible.get(*key).cloned()).collect())
+            }
+            Some(Body::Dir(dir)) => image::peek(|name| content(&medium, dir, name), keys)
+                .map_err(|cause| failed(DiskErrorKind::Corrupted, "open", path, &cause)),
+            Some(Body::File(_)) | None => Err(failed(DiskErrorKind::Missing, "open", path, "it is no directory")),
+        }
     }
 
     fn verify_state(&self, path: &Path) -> DiskResult<()> {

@@ -105,6 +105,8 @@ pub(super) struct LogRows {
     pub(super) base: Rows,
     pub(super) synced: Vec<Batch>,
     pub(super) unsynced: Vec<Batch>,
+    /// An fsync is under way, which covers so many of the unsynced batches.
+    pub(super) syncing: Option<usize>,
     pub(super) open: bool,
     pub(super) rotten: bool,
 }
@@ -115,8 +117,14 @@ impl LogRows {
         self.unsynced.push(batch.clone());
     }
 
+    /// From here on what is written is not covered by the next `sync`.
+    pub(super) fn begin_sync(&mut self) {
+        self.syncing = Some(self.unsynced.len());
+    }
+
     pub(super) fn sync(&mut self) {
-        self.synced.append(&mut self.unsynced);
+        let covered = self.syncing.take().unwrap_or(self.unsynced.len());
+        self.synced.extend(self.unsynced.drain(..covered));
         let surplus = self.synced.len().saturating_sub(SYNCED_BATCHES_KEPT);
         for batch in self.synced.drain(..surplus) {
             apply(&mut self.base, &batch);
@@ -134,7 +142,21 @@ impl LogRows {
         for batch in self.synced.iter().chain(&self.unsynced) {
             apply(&mut self.visible, batch);
         }
+        self.syncing = None;
         self.sync();
+    }
+
+    /// What a loss of power would leave of a row, at the least.
+    pub(super) fn durable(&self, key: &[u8]) -> Option<&[u8]> {
+        for op in self.synced.iter().rev().flat_map(|batch| batch.ops.iter().rev()) {
+            match op {
+                Op::Put(put, value) if put == key => return Some(value),
+                Op::Delete(deleted) if deleted == key => return None,
+                Op::DeleteRange(from, to) if from.as_slice() <= key && key < to.as_slice() => return None,
+                Op::Put(..) | Op::Delete(_) | Op::DeleteRange(..) => {}
+            }
+        }
+        self.base.get(key).map(Vec::as_slice)
     }
 }
 

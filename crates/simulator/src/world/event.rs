@@ -1,11 +1,13 @@
 //! What can happen.
 
 use raftgrid_driver::Message;
+use raftgrid_replica::ports::CallError;
 use raftgrid_store::SnapshotReader;
 
 use crate::calls::{Caller, Request, Response};
 use crate::disk::SimDisk;
 use crate::plan::{Every, Plan};
+use crate::ports::Wanted;
 
 /// A turn of one of a node's loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,21 @@ pub(super) enum Turn {
     Room,
 }
 
+impl Turn {
+    /// The thread that takes it, as `SimNode::stalled_until_us` counts them; a loss of power waits for none.
+    pub(super) fn thread(self) -> Option<usize> {
+        match self {
+            Self::Tick | Self::Raft => Some(0),
+            Self::Apply | Self::Flushed => Some(1),
+            Self::SyncBegin | Self::SyncEnd => Some(2),
+            Self::Leader | Self::LeaderDue(_) => Some(3),
+            Self::Timer(_) => Some(4),
+            Self::Pool | Self::Janitor | Self::Room => Some(5),
+            Self::PowerLoss => None,
+        }
+    }
+}
+
 /// A snapshot on its way.
 pub(super) struct Transfer {
     pub(super) from: u64,
@@ -42,6 +59,7 @@ pub(super) enum Fault {
     Crash,
     CrashAll,
     Pause,
+    Stall,
     ClockJump,
     FullDisk,
     LowDisk,
@@ -56,11 +74,12 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Partition,
         Self::Crash,
         Self::CrashAll,
         Self::Pause,
+        Self::Stall,
         Self::ClockJump,
         Self::FullDisk,
         Self::LowDisk,
@@ -80,6 +99,7 @@ impl Fault {
             Self::Crash => plan.crash,
             Self::CrashAll => plan.crash_all,
             Self::Pause => plan.pause,
+            Self::Stall => plan.stall,
             Self::ClockJump => plan.clock_jump,
             Self::FullDisk => plan.full_disk,
             Self::LowDisk => plan.low_disk,
@@ -101,6 +121,7 @@ impl Fault {
             Self::Crash => "crash",
             Self::CrashAll => "crash-all",
             Self::Pause => "pause",
+            Self::Stall => "stall",
             Self::ClockJump => "clock-jump",
             Self::FullDisk => "full-disk",
             Self::LowDisk => "low-disk",
@@ -123,10 +144,12 @@ pub(super) enum Event {
     Message { to: u64, from: u64, store: [u8; 16], message: Message },
     Snapshot(Box<Transfer>),
     SnapshotReport { node: u64, life: u64, to: u64, ok: bool },
-    Forward { to: u64, batch: Vec<u8> },
+    Question { to: u64, from: u64, life: u64, number: u64, wanted: Wanted },
+    Told { to: u64, life: u64, number: u64, answer: Result<Vec<u8>, CallError> },
     Call { node: u64, caller: Caller, number: u64, request: Request },
     Answer { caller: Caller, number: u64, response: Response },
     Wake(Caller),
+    Gone { worker: usize, until_us: u64 },
     Fault(Fault),
     Mend,
     Repair { node: u64 },
@@ -140,11 +163,13 @@ impl Event {
     pub(super) fn node(&self) -> Option<(u64, Option<u64>)> {
         match self {
             Self::Turn { node, life, .. } | Self::SnapshotReport { node, life, .. } => Some((*node, Some(*life))),
-            Self::Message { to, .. } | Self::Forward { to, .. } => Some((*to, None)),
+            Self::Told { to, life, .. } => Some((*to, Some(*life))),
+            Self::Message { to, .. } | Self::Question { to, .. } => Some((*to, None)),
             Self::Snapshot(transfer) => Some((transfer.to, None)),
             Self::Start { node } | Self::Call { node, .. } => Some((*node, None)),
             Self::Answer { .. }
             | Self::Wake(_)
+            | Self::Gone { .. }
             | Self::Fault(_)
             | Self::Mend
             | Self::Repair { .. }

@@ -4,6 +4,11 @@ use super::event::{Event, Fault};
 use super::World;
 use crate::calls::Caller;
 use crate::disk::{Crash, Damage};
+use crate::node::THREADS;
+
+/// Threads in the order in which `Plan::stall_threads` takes them: the apply side first, then fsyncs, raft, the leader's loops, the timer, the
+/// others.
+const STALL_ORDER: [usize; THREADS] = [1, 2, 0, 3, 4, 5];
 
 impl World {
     /// Orders the next trouble of a kind, if the plan has any.
@@ -57,6 +62,7 @@ impl World {
                     }
                 }
             }
+            Fault::Stall => self.stall(),
             Fault::ClockJump => {
                 let by = i64::try_from(self.rng.below(7_200_000)).unwrap_or(0) - 3_600_000;
                 if let Some(machine) = self.victim().and_then(|node| self.nodes.get(&node)) {
@@ -93,11 +99,24 @@ impl World {
         }
     }
 
+    /// One thread of a process gets no processor, or waits for its disk, while the others go on.
+    fn stall(&mut self) {
+        let Some(node) = self.victim() else { return };
+        let threads = self.plan.stall_threads;
+        let thread = usize::try_from(self.rng.below(threads as u64)).unwrap_or(0);
+        let lasts = 50_000 + self.rng.around(self.plan.stall_ms * 1_000);
+        self.note("stall", [node, thread as u64, lasts, 0]);
+        if let Some(machine) = self.nodes.get_mut(&node) {
+            machine.stalled_until_us[STALL_ORDER[thread]] = self.now_us + lasts;
+        }
+    }
+
     fn partition(&mut self) {
         let places = self.places();
         let cut = self.network.cut(&places);
         // Some links flap.
-        let lasts = if self.rng.chance(300) { self.rng.around(200_000) } else { self.rng.around(4_000_000) };
+        let mean = if self.rng.chance(300) { 200_000 } else { self.plan.cut_ms * 1_000 };
+        let lasts = self.rng.around(mean);
         self.note("cut", [cut >> 32, cut & 0xFFFF_FFFF, 0, 0]);
         self.after(10_000 + lasts, Event::Mend);
     }
@@ -117,7 +136,7 @@ impl World {
             }
             return;
         }
-        let crash = if self.rng.chance(600) { Crash::Power } else { Crash::Process };
+        let crash = if self.rng.chance(self.plan.power) { Crash::Power } else { Crash::Process };
         self.crash(node, crash);
     }
 
@@ -143,12 +162,13 @@ impl World {
         }
     }
 
-    /// A disk is lost, or its log damaged, if the group can bear it: no voter is missing yet, and there are three at least.
+    /// A disk is lost, or its log damaged, if the group can bear it: no member is missing yet (a learner may be on its way to a vote), and there
+    /// are three voters at least.
     fn lose_somehow(&mut self) {
         let Some(leader) = self.leader() else { return };
         let lost = |node: &u64| self.nodes.get(node).is_none_or(|machine| machine.gone || machine.suspect);
         let voters = &leader.conf.voters;
-        if leader.conf.is_joint() || voters.len() < 3 || voters.iter().any(lost) {
+        if leader.conf.is_joint() || voters.len() < 3 || voters.iter().chain(&leader.conf.learners).any(lost) {
             return;
         }
         let Some(node) = self.victim() else { return };
@@ -170,7 +190,11 @@ impl World {
         let count = self.workers.len() as u64;
         let number = usize::try_from(self.rng.below(count)).unwrap_or(0);
         let away = 100_000 + self.rng.around(4_000_000);
-        let until = self.now_us + away;
+        self.send_away(number, self.now_us + away, dies);
+    }
+
+    /// A worker stands still until then, or has died and is started anew.
+    pub(super) fn send_away(&mut self, number: usize, until: u64, dies: bool) {
         if let Some(worker) = self.workers.get_mut(number) {
             worker.away_until_us = until;
             if dies {

@@ -11,6 +11,7 @@ use crate::check::state::States;
 use crate::disk::Damage;
 use crate::limits::HEAL_MS;
 use crate::linearizability::{Answer, Done, Kind, Op, Outcome, TaskEvent, Value};
+use crate::node::SimNode;
 use crate::tasks;
 
 /// How often it is looked whether everything has converged.
@@ -29,6 +30,7 @@ impl World {
                 machine.disk.set_fuse(None);
             }
             machine.paused_until_us = machine.paused_until_us.min(now);
+            machine.stalled_until_us = machine.stalled_until_us.map(|until| until.min(now));
         }
         let down: Vec<u64> =
             self.nodes.iter().filter(|(_, machine)| !machine.gone && machine.live.is_none()).map(|it| *it.0).collect();
@@ -59,7 +61,7 @@ impl World {
 
     /// What is still to come; None: everything has converged.
     fn unfinished(&self) -> Option<String> {
-        let Some(leader) = self.leader() else { return Some("nobody leads".to_owned()) };
+        let Some(leader) = self.leader() else { return Some(self.nobody_leads()) };
         if let Some(client) = self.clients.iter().position(|client| !client.is_idle()) {
             return Some(format!("client {client} waits"));
         }
@@ -77,6 +79,18 @@ impl World {
             }
         }
         self.open_tasks(leader.node)
+    }
+
+    fn nobody_leads(&self) -> String {
+        let one = |(node, machine): (&u64, &SimNode)| match self.status(*node) {
+            Some(it) => {
+                let (voters, outgoing) = (&it.conf.voters, &it.conf.voters_outgoing);
+                format!("{node} in term {} at {} of {}, voters {voters:?} {outgoing:?}", it.term, it.applied, it.last)
+            }
+            None if machine.gone => format!("{node} is gone"),
+            None => format!("{node} is down"),
+        };
+        format!("nobody leads: {}", self.nodes.iter().map(one).collect::<Vec<_>>().join("; "))
     }
 
     fn open_tasks(&self, node: u64) -> Option<String> {

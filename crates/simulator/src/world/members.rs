@@ -10,6 +10,8 @@ use crate::node::SimNode;
 
 /// Most members that a group is given.
 const MEMBERS_MAX: usize = 6;
+/// How often it is looked whether a machine may be switched off, in microseconds.
+const RETIRE_LOOK_US: u64 = 300_000;
 
 impl World {
     /// One change, through the leader.
@@ -23,6 +25,7 @@ impl World {
         let others: Vec<u64> = conf.voters.iter().copied().filter(|node| *node != leader.node).collect();
         let learner = self.rng.pick(&conf.learners).copied();
         let voter = self.rng.pick(&others).copied();
+        let standby = self.rng.chance(self.plan.standbys);
         let change = match (lost, self.rng.below(5)) {
             (Some(node), 0..=1) => MembershipChange::Remove { node },
             (Some(old), 4) if learner.is_some() && conf.voters.contains(&old) => {
@@ -31,8 +34,10 @@ impl World {
             (None, 4) if learner.is_some() && voter.is_some() => {
                 MembershipChange::Replace { old: voter.unwrap_or(0), new: learner.unwrap_or(0) }
             }
-            (_, 3) if members.len() < MEMBERS_MAX => MembershipChange::AddStandby { node: self.new_machine() },
-            (_, 0..=1) if members.len() < MEMBERS_MAX => MembershipChange::AddLearner { node: self.new_machine() },
+            (_, 0 | 1 | 3) if members.len() < MEMBERS_MAX && standby => {
+                MembershipChange::AddStandby { node: self.new_machine() }
+            }
+            (_, 0 | 1 | 3) if members.len() < MEMBERS_MAX => MembershipChange::AddLearner { node: self.new_machine() },
             (_, draw) => match (draw, voter, learner) {
                 (2, Some(node), _) if conf.voters.len() > 3 => MembershipChange::Demote { node },
                 (_, Some(node), _) if conf.voters.len() > 3 => MembershipChange::Remove { node },
@@ -69,8 +74,12 @@ impl World {
         }
     }
 
-    /// A machine that was taken out of the group is switched off.
+    /// A machine that was taken out of the group is switched off, when the group has left the joint configuration, in which it still counts:
+    /// as `gridctl cluster` waits, too.
     pub(super) fn retire(&mut self, node: u64) {
+        if self.leader().is_none_or(|leader| leader.conf.contains(node)) {
+            return self.after(RETIRE_LOOK_US, Event::Retire { node });
+        }
         if self.nodes.get(&node).is_some_and(|machine| !machine.gone) {
             self.lose(node);
         }

@@ -8,6 +8,7 @@ mod event;
 mod faults;
 mod healing;
 mod members;
+mod questions;
 mod traffic;
 mod turns;
 
@@ -21,7 +22,7 @@ use slog::Logger;
 use crate::ask::Ask;
 use crate::calls::Caller;
 use crate::check::Checks;
-use crate::client::{Around, Client};
+use crate::client::{Around, Client, Habits};
 use crate::disk::Crash;
 use crate::limits::EVENTS_MAX;
 use crate::network::{Network, OUTSIDE};
@@ -102,9 +103,20 @@ pub struct World {
 
 /// Runs a seed to its end.
 pub fn run(options: Options) -> Report {
+    let plan = Plan::draw(&mut plan_rng(options.seed));
+    run_plan(options, plan)
+}
+
+/// The stream that a seed's plan is drawn from. The world draws from others: a plan by hand leaves them as they are.
+pub(crate) fn plan_rng(seed: u64) -> Rng {
+    Rng::new(seed).split()
+}
+
+/// Runs a seed to its end with a plan that somebody made by hand.
+pub fn run_plan(options: Options, plan: Plan) -> Report {
     let _quiet = crate::panics::quiet();
     let seed = options.seed;
-    let mut world = World::new(options);
+    let mut world = World::new(options, plan);
     // A node's own panics are its crashes; one that gets here is a judge's, or the world's.
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.go())).is_err() {
         world.checks.violated(format!("panic: {}", crate::panics::last()));
@@ -120,9 +132,9 @@ fn blobs() -> tempfile::TempDir {
 }
 
 impl World {
-    fn new(options: Options) -> Self {
+    fn new(options: Options, plan: Plan) -> Self {
         let mut rng = Rng::new(options.seed);
-        let plan = Plan::draw(&mut rng.split());
+        let _plan = rng.split();
         let network = Network::new(&plan, rng.split());
         let blobs = blobs();
         let founders: Vec<u64> = (1..=options.nodes).collect();
@@ -132,7 +144,7 @@ impl World {
             nodes.insert(*id, SimNode::new(*id, mode, &plan, &mut rng, blobs.path()));
         }
         let clients =
-            (0..plan.clients as usize).map(|number| Client::new(number, plan.think_us, rng.split())).collect();
+            (0..plan.clients as usize).map(|number| Client::new(number, Habits::of(&plan), rng.split())).collect();
         let workers = (0..plan.workers as usize).map(|number| Worker::new(number, rng.split())).collect();
         Self {
             rng,
@@ -229,6 +241,11 @@ impl World {
                 let at = machine.paused_until_us;
                 return self.order(at, event);
             }
+            let thread = if let Event::Turn { turn, .. } = &event { turn.thread() } else { None };
+            let stalled = thread.map_or(0, |thread| machine.stalled_until_us[thread]);
+            if stalled > self.now_us {
+                return self.order(stalled, event);
+            }
             machine.clock.set(self.now_us);
         }
         match event {
@@ -237,10 +254,14 @@ impl World {
             Event::Message { to, from, store, message } => self.deliver(to, from, store, message),
             Event::Snapshot(transfer) => self.deliver_snapshot(*transfer),
             Event::SnapshotReport { node, to, ok, .. } => self.report_snapshot(node, to, ok),
-            Event::Forward { to, batch } => self.deliver_forward(to, &batch),
+            Event::Question { to, from, life, number, wanted } => {
+                self.deliver_question(to, (from, life, number), wanted)
+            }
+            Event::Told { to, number, answer, .. } => self.deliver_told(to, number, answer),
             Event::Call { node, caller, number, request } => self.deliver_call(node, caller, number, request),
             Event::Answer { caller, number, response } => self.deliver_answer(caller, number, response),
             Event::Wake(caller) => self.wake(caller),
+            Event::Gone { worker, until_us } => self.send_away(worker, until_us, true),
             Event::Fault(fault) => self.fault(fault),
             Event::Mend => {
                 self.note("mend", [0; 4]);

@@ -3,12 +3,14 @@
 use raftgrid_driver::Message;
 use raftgrid_manifest::views;
 use raftgrid_proto::v1::{HeartbeatRequest, HeartbeatResponse, Lease};
+use raftgrid_replica::ports::CallError;
 use raftgrid_store::{Acquaintance, SnapshotReader, SnapshotShelf};
 
-use super::event::{Event, Transfer};
+use super::event::{Event, Transfer, Turn};
 use super::World;
 use crate::ask::Ask;
 use crate::calls::{serve, Caller, Request, Response};
+use crate::check::wire::{self, Kind};
 use crate::client::Around;
 use crate::disk::SimDisk;
 use crate::network::OUTSIDE;
@@ -18,8 +20,10 @@ use crate::rng::hash_bytes;
 const PIECE_BYTES: usize = 8 << 10;
 /// Mean time that a snapshot takes, in microseconds.
 const SNAPSHOT_US: u64 = 200_000;
+/// Mean time that a late report takes, in microseconds.
+const LATE_REPORT_US: u64 = 4_000_000;
 /// How long a caller waits to hear that nobody listens, in microseconds.
-const REFUSED_US: u64 = 2_000;
+pub(super) const REFUSED_US: u64 = 2_000;
 
 impl World {
     /// Carries away what a node's process has left in its outboxes.
@@ -27,8 +31,8 @@ impl World {
         let Some(live) = self.nodes.get(&node).and_then(|machine| machine.live.as_ref()) else { return };
         let store = live.store_uuid;
         let messages = live.messages.take();
-        let forwards = live.forwards.take();
         let answers = std::mem::take(&mut *live.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        self.judge_messages(node, &messages);
         for message in messages {
             if message.snapshot.is_some() {
                 self.send_snapshot(node, store, message);
@@ -36,11 +40,7 @@ impl World {
                 self.send(node, store, &message);
             }
         }
-        for (to, batch) in forwards {
-            for at in self.network.arrivals(self.now_us, node, to) {
-                self.order(at, Event::Forward { to, batch: batch.clone() });
-            }
-        }
+        self.carry_questions(node);
         for (caller, number, response) in answers {
             for at in self.network.arrivals(self.now_us, node, OUTSIDE).into_iter().take(1) {
                 self.order(at, Event::Answer { caller, number, response: response.clone() });
@@ -133,14 +133,6 @@ impl World {
         });
     }
 
-    pub(super) fn deliver_forward(&mut self, to: u64, batch: &[u8]) {
-        self.note("forward", [to, batch.len() as u64, 0, 0]);
-        self.within(to, |live| {
-            live.hand.replica.proposals().propose_forwarded(batch, Box::new(|_| ()));
-            Ok(())
-        });
-    }
-
     /// A client or worker calls.
     pub(super) fn send_call(&mut self, caller: Caller, ask: Ask) {
         let Ask { node, number, request } = ask;
@@ -148,9 +140,24 @@ impl World {
             let over = self.leases_that_are_over(beat);
             self.over_when_asked.insert((caller, number), over);
         }
+        let late = self.reports_late(caller, &request);
         for at in self.network.arrivals(self.now_us, OUTSIDE, node) {
-            self.order(at, Event::Call { node, caller, number, request: request.clone() });
+            self.order(at + late, Event::Call { node, caller, number, request: request.clone() });
         }
+    }
+
+    /// How much longer than others a report takes; its worker may be gone by then.
+    fn reports_late(&mut self, caller: Caller, request: &Request) -> u64 {
+        let Caller::Worker(number) = caller else { return 0 };
+        if self.healing || !is_report(request) || !self.rng.chance(self.plan.late_reports) {
+            return 0;
+        }
+        self.count("late report");
+        if self.rng.chance(500) {
+            let away = 10_000 + self.rng.around(500_000);
+            self.after(1, Event::Gone { worker: number, until_us: self.now_us + away });
+        }
+        self.rng.around(LATE_REPORT_US)
     }
 
     pub(super) fn deliver_call(&mut self, node: u64, caller: Caller, number: u64, request: Request) {
@@ -197,6 +204,31 @@ impl World {
 }
 
 impl World {
+    /// Holds what leaves a node against what is durable there.
+    fn judge_messages(&mut self, node: u64, messages: &[Message]) {
+        let mut promised = false;
+        for message in messages {
+            let Some(said) = wire::read(&message.data) else {
+                self.checks.violated(format!("node {node} sends what is no message"));
+                continue;
+            };
+            let Some(machine) = self.nodes.get(&node) else { return };
+            let found = self.checks.promises.saw_message(node, message.to, &said, &machine.disk);
+            if let Err(violation) = found {
+                self.checks.violated(violation);
+            }
+            promised |= match said.kind {
+                Kind::RequestVote | Kind::RequestVoteResponse => true,
+                Kind::AppendResponse | Kind::PreVote | Kind::Other => false,
+            };
+        }
+        if promised && !self.healing && self.rng.chance(self.plan.crash_voters) {
+            // It votes, and its machine loses power at once.
+            let delay = self.rng.below(3_000);
+            self.order_turn(node, delay, Turn::PowerLoss);
+        }
+    }
+
     /// Of the leases that a beat wants to renew, those that are over already, as the node that is furthest knows.
     fn leases_that_are_over(&self, beat: &HeartbeatRequest) -> Vec<Lease> {
         let up = self.nodes.values().filter_map(|machine| machine.live.as_ref());
@@ -221,13 +253,16 @@ fn renewed(answer: &HeartbeatResponse, lease: &Lease) -> Option<String> {
     (answer.acknowledged && !refused).then(|| format!("1: the lease {epoch} of {task} was renewed after it was over"))
 }
 
+fn is_report(request: &Request) -> bool {
+    matches!(request, Request::Command(command) if command.has_report_result())
+}
+
 /// Whether the node is known by this store, as the doorkeeper of the peer port asks.
 fn knows(live: &crate::node::Live, from: u64, store: [u8; 16]) -> bool {
     matches!(live.peer_stores.meet(from, store), Ok(Acquaintance::Known))
 }
 
 fn refused(request: &Request) -> Response {
-    use raftgrid_replica::ports::CallError;
     let gone = || CallError::Unavailable("nobody listens".to_owned());
     match request {
         Request::Command(_) => Response::Command(Err(gone())),

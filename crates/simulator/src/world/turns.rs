@@ -3,10 +3,11 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use raftgrid_driver::Fatal;
+use raftgrid_driver::{Fatal, Role};
 
 use super::event::{Event, Turn};
 use super::World;
+use crate::check::promise::durable_term;
 use crate::limits::{FLUSH_LOOK_MS, ROOM_LOOK_MS};
 use crate::node::Live;
 
@@ -19,7 +20,7 @@ impl World {
         }
     }
 
-    fn order_turn(&mut self, node: u64, delay_us: u64, turn: Turn) {
+    pub(super) fn order_turn(&mut self, node: u64, delay_us: u64, turn: Turn) {
         if let Some(machine) = self.nodes.get(&node) {
             let life = machine.life;
             self.after(delay_us, Event::Turn { node, life, turn });
@@ -85,8 +86,10 @@ impl World {
             }),
             Turn::SyncBegin => {
                 let takes = self.fsync();
-                let Some(live) = self.nodes.get_mut(&node).and_then(|machine| machine.live.as_mut()) else { return };
+                let Some(machine) = self.nodes.get_mut(&node) else { return };
+                let Some(live) = machine.live.as_mut() else { return };
                 if live.hand.group.begin_sync() {
+                    machine.disk.begin_log_sync();
                     let doomed = std::mem::take(&mut live.doomed);
                     self.order_turn(node, takes, Turn::SyncEnd);
                     if doomed {
@@ -214,7 +217,8 @@ impl World {
 
     /// What the judges want to see of a node after each of its turns.
     fn judge(&mut self, node: u64) {
-        let Some(live) = self.nodes.get_mut(&node).and_then(|machine| machine.live.as_mut()) else { return };
+        let Some(machine) = self.nodes.get_mut(&node) else { return };
+        let Some(live) = machine.live.as_mut() else { return };
         let status = live.hand.replica.handle().status();
         let mut found = Vec::new();
         let last_term = raftgrid_driver::LogReader::term(&live.log, status.last).unwrap_or(0);
@@ -223,7 +227,13 @@ impl World {
         if live.seen != mark {
             live.seen = mark;
             self.checks.saw_status(&status);
-            found.extend(self.checks.logs.saw_log(node, &mut live.watch, &live.log).err());
+            let mut volatile = u64::MAX;
+            if status.role == Role::Leader && durable_term(&machine.disk) < status.term {
+                volatile = status.term;
+                // It is looked at again after the next turn.
+                live.seen[0] = 0;
+            }
+            found.extend(self.checks.logs.saw_log(node, &mut live.watch, &live.log, volatile).err());
             self.trace.note(
                 self.now_us,
                 "status",

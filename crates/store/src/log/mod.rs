@@ -184,7 +184,7 @@ impl<D: Disk> LogStore for RaftLog<D> {
     }
 
     fn syncer(&self) -> SyncerImpl<D> {
-        SyncerImpl { shared: Arc::clone(&self.shared) }
+        SyncerImpl { shared: Arc::clone(&self.shared), begun: None }
     }
 }
 
@@ -276,29 +276,47 @@ impl<D: Disk> LogReader for LogReaderImpl<D> {
 /// Makes the log durable, on the thread `raft-sync`.
 pub struct SyncerImpl<D: Disk> {
     shared: Arc<Shared<D>>,
+    begun: Option<Begun>,
 }
 
-impl<D: Disk> Syncer for SyncerImpl<D> {
-    /// The mark that is noted is the log's own state as of the start of the fsync, which is at least what `mark`
-    /// says; of `mark`, the Ready's number is kept.
-    fn sync(&mut self, mark: SyncMark) -> Result<(), LogError> {
+/// The log as an fsync that has begun will leave it, with the mark's ticket of that moment.
+struct Begun {
+    ticket: Option<u64>,
+    state: SyncMark,
+}
+
+impl<D: Disk> SyncerImpl<D> {
+    fn look(&self) -> Begun {
         let shared = &self.shared;
         // First the ticket, then the state: a write that shortens the log between the two is noticed.
         let ticket = shared.mark().ticket();
-        let noted = {
-            let window = shared.window();
-            SyncMark {
-                ready_number: mark.ready_number,
-                last_index: window.last,
-                last_term: window.last_term(),
-                term: window.hard_state.term,
-                vote: window.hard_state.vote,
-            }
+        let window = shared.window();
+        let state = SyncMark {
+            ready_number: 0,
+            last_index: window.last,
+            last_term: window.last_term(),
+            term: window.hard_state.term,
+            vote: window.hard_state.vote,
         };
+        Begun { ticket, state }
+    }
+}
+
+impl<D: Disk> Syncer for SyncerImpl<D> {
+    fn begin(&mut self) {
+        self.begun = Some(self.look());
+    }
+
+    /// The mark that is noted is the log's own state as of the start of the fsync, which is at least what `mark`
+    /// says; of `mark`, the Ready's number is kept.
+    fn sync(&mut self, mark: SyncMark) -> Result<(), LogError> {
+        let Begun { ticket, state } = self.begun.take().unwrap_or_else(|| self.look());
+        let noted = SyncMark { ready_number: mark.ready_number, ..state };
         if noted.term < mark.term {
             let cause = format!("the hard state's term is {}, the driver wrote {}", noted.term, mark.term);
             return Err(LogError { action: "sync", cause });
         }
+        let shared = &self.shared;
         if !mutant::on("fsync_skipped") {
             shared.db.sync().map_err(failed("sync"))?;
         }

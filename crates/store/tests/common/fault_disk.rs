@@ -189,6 +189,11 @@ impl<D: Disk> Disk for FaultDisk<D> {
     }
 
     fn verify_state(&self, path: &Path) -> DiskResult<()> {
+        if self.budget.is_spent() {
+            let cause = "the medium does not answer".to_owned();
+            let path = path.display().to_string();
+            return Err(DiskError { kind: DiskErrorKind::Other, action: "verify", path, cause });
+        }
         self.inner.verify_state(path)
     }
 }
