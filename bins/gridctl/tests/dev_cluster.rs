@@ -115,6 +115,29 @@ fn a_dev_cluster_survives_the_kill_of_its_leader_and_goes_down_without_a_trace()
 }
 
 #[test]
+fn a_running_task_is_suspended_and_resumed_and_its_process_ends_in_between() {
+    let dev = Dev::new();
+    dev.json("dev up --peers 1 --workers 1 --detach");
+    let idle = dev.processes().len();
+    dev.json("task submit --type command --data {\"argv\":[\"sleep\",\"1000\"]} --id long");
+    wait_for("the task runs", || dev.json("task get long")["status"] == "running" && dev.processes().len() > idle);
+    // The leader raises the machine version by itself, a moment after the start.
+    wait_for("the suspension is taken", || dev.run("task suspend long").status.success());
+    wait_for("it is suspended", || dev.json("task get long")["phase"] == "suspended");
+    wait_for("its process has ended", || dev.processes().len() == idle);
+    assert!(dev.run("task why long").stdout.windows(9).any(|word| word == b"suspended"));
+    assert!(dev.fails("task requeue long").contains("suspended"), "a suspended task is resumed");
+    dev.json("task priority long 70");
+    dev.json("task resume long");
+    wait_for("it runs again", || dev.json("task get long")["status"] == "running");
+    dev.json("task requeue long");
+    wait_for("the third attempt", || dev.json("task get long")["attempt"].as_u64() == Some(3));
+    dev.json("task cancel long");
+    wait_for("it is cancelled", || dev.json("task get long")["phase"] == "cancelled");
+    assert!(dev.fails("task resume long").contains("already"));
+}
+
+#[test]
 fn an_interrupt_at_any_moment_of_the_start_leaves_no_process() {
     for after_ms in [20, 60, 120, 250, 400, 900] {
         let dev = Dev::new();

@@ -78,9 +78,11 @@ pub(crate) fn requeue(machine: &mut Machine<'_>, command: &RequeueTask) -> Handl
     if is_queued || is_stopping_for(&row, StopFor::STOP_FOR_REQUEUE) {
         return Ok(as_it_was(machine, &row));
     }
-    if matches!(task.phase, Phase::PHASE_SUSPENDED | Phase::PHASE_BLOCKED) {
-        let why = format!("task {} is {:?}; only a task that runs or rests is requeued", task.task_id, task.phase);
-        return Err(precondition(why));
+    if task.phase == Phase::PHASE_SUSPENDED {
+        return Err(precondition(format!("task {} is suspended; resume it", task.task_id)));
+    }
+    if task.phase == Phase::PHASE_BLOCKED {
+        return Err(precondition(format!("task {} waits for other tasks", task.task_id)));
     }
     let row = stop_for(machine, row, StopFor::STOP_FOR_REQUEUE, &command.reason)?;
     Ok(done(machine, &row))
