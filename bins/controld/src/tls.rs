@@ -34,7 +34,9 @@ pub(crate) fn plan(settings: &Settings, node: NodeId, cluster_name: &str) -> Res
     let keys = [CERT, KEY, CA];
     let Some(first) = keys.into_iter().find(|key| path(settings, key).is_some()) else { return Ok(None) };
     if let Some(missing) = keys.into_iter().find(|key| path(settings, key).is_none()) {
-        return Err(settings.bad(first, format!("it needs `{missing}`, too: certificate, key and authority go together")));
+        return Err(
+            settings.bad(first, format!("it needs `{missing}`, too: certificate, key and authority go together"))
+        );
     }
     if !can_be_certified(cluster_name) {
         let cause = "with certificates it has at most 63 letters, digits, `-` and `_`: it is part of the names in them";

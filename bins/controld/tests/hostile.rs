@@ -348,7 +348,13 @@ impl Attacker {
             4 => {
                 let mut request = ForwardRequest::new();
                 request.hello = hello.into();
-                let methods = ["/raftgrid/Propose", raftgrid_replica::PROPOSE_PATH, "/raftgrid.v1.TaskService/SubmitTask", "", "/"];
+                let methods = [
+                    "/raftgrid/Propose",
+                    raftgrid_replica::PROPOSE_PATH,
+                    "/raftgrid.v1.TaskService/SubmitTask",
+                    "",
+                    "/",
+                ];
                 request.set_method(methods[rng.below(5) as usize].to_owned());
                 request.set_request(rng.bytes(400));
                 request.set_principal("root".to_owned());
@@ -363,7 +369,10 @@ impl Attacker {
                 Self::stream(&self.unbounded[&to], &methods::PEER_RAFT, frame, tally)
             }
         };
-        assert!(right || code == RpcStatusCode::FAILED_PRECONDITION || code == RpcStatusCode::RESOURCE_EXHAUSTED, "{code}");
+        assert!(
+            right || code == RpcStatusCode::FAILED_PRECONDITION || code == RpcStatusCode::RESOURCE_EXHAUSTED,
+            "{code}"
+        );
     }
 
     fn unary<Req: protobuf::Message, Resp: protobuf::Message + Unpin>(
@@ -434,7 +443,10 @@ fn a_member_with_a_certificate_that_sends_hostile_things_harms_nobody() {
     let after = [counted(&cluster, 0), counted(&cluster, 1)];
     let dropped: f64 = after.iter().zip(&before).map(|(after, before)| after.0 - before.0).sum();
     let refused: f64 = after.iter().zip(&before).map(|(after, before)| after.1 - before.1).sum();
-    println!("{tally:?}; {dropped} messages dropped, {refused} streams refused, {} tasks submitted meanwhile", written.len());
+    println!(
+        "{tally:?}; {dropped} messages dropped, {refused} streams refused, {} tasks submitted meanwhile",
+        written.len()
+    );
     assert!(dropped >= tally.must_refuse as f64, "{dropped} of {} were dropped", tally.must_refuse);
     assert_eq!(refused, tally.at_the_door as f64, "each stream with a wrong hello is counted, and no other");
     for at in 0..2 {

@@ -5,9 +5,7 @@ mod harness;
 
 use std::path::Path;
 
-use harness::certs::{
-    cluster_id, connect, files, flags, hello, knock, make, pair, prepare, Shown, CLUSTER,
-};
+use harness::certs::{cluster_id, connect, files, flags, hello, knock, make, pair, prepare, Shown, CLUSTER};
 use harness::{checkout, wait_for, Cluster};
 use raftgrid_proto::v1::{ListTasksRequest, SubmitTaskRequest};
 use raftgrid_rpc::grpcio::{CallOption, Client, RpcStatusCode};
@@ -117,7 +115,11 @@ fn whoever_has_no_certificate_or_not_the_right_one_is_refused_and_counted_and_th
     goes_on(&cluster);
 
     let log = std::fs::read_to_string(cluster.log(0)).expect("it logs");
-    for words in ["the other end has no certificate", "one end speaks TLS, the other does not", "has expired, or is of an authority"] {
+    for words in [
+        "the other end has no certificate",
+        "one end speaks TLS, the other does not",
+        "has expired, or is of an authority",
+    ] {
         assert!(log.contains(words), "`{words}` is not in\n{log}");
     }
 }

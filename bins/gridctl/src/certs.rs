@@ -48,7 +48,10 @@ pub(crate) fn run(context: &Context, command: &Certs) -> Result<()> {
     let taken = nodes.iter().flat_map(|node| [certificate(&dir, *node), key(&dir, *node)]);
     if let Some(path) = taken.into_iter().find(|path| path.exists()) {
         let cause = format!("{} is there already, and no key is overwritten", path.display());
-        return Err(Failure::new(cause, format!("another --dir (with {CA} and {CA_KEY} copied, to keep the authority)")));
+        return Err(Failure::new(
+            cause,
+            format!("another --dir (with {CA} and {CA_KEY} copied, to keep the authority)"),
+        ));
     }
     fs::create_dir_all(&dir).map_err(|error| failed(&dir, error))?;
     let (authority, made) = authority(&dir, name)?;

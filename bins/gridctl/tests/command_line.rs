@@ -152,9 +152,8 @@ fn certificates_are_made_for_each_node_with_keys_that_nobody_else_reads_and_noth
         let mode = std::fs::metadata(folder.path().join("c").join(name)).expect("it was made").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
-    let verify = |certificate: &str, key: &str, name: &str| {
-        raftgrid_rpc::tls::verify(&read(certificate), &read(key), &ca, name)
-    };
+    let verify =
+        |certificate: &str, key: &str, name: &str| raftgrid_rpc::tls::verify(&read(certificate), &read(key), &ca, name);
     for node in 1..=3 {
         let (certificate, key) = (format!("node-{node}.pem"), format!("node-{node}-key.pem"));
         assert_eq!(verify(&certificate, &key, &format!("node-{node}.blue")), Ok(()));

@@ -75,7 +75,8 @@ impl PeerClients {
         let unknown = || CallError::Unavailable(format!("replica {node} has no known address"));
         let address = self.book.get(node).ok_or_else(unknown)?;
         let made = (address, self.dialer.generation());
-        let known = self.lock().get(&(node, what)).filter(|(known, _)| *known == made).map(|(_, client)| client.clone());
+        let known =
+            self.lock().get(&(node, what)).filter(|(known, _)| *known == made).map(|(_, client)| client.clone());
         let client = known.unwrap_or_else(|| {
             let channel = match what {
                 Use::Control => self.dialer.channel(node, &made.0),

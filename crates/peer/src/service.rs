@@ -107,9 +107,7 @@ impl PeerService {
         let (get, forward, progress) = (served.clone(), served.clone(), served);
         Handlers::new()
             .client_streaming(&methods::PEER_RAFT, move |ctx, stream, sink| raft.raft(&ctx, stream, sink))
-            .client_streaming(&methods::PEER_SNAPSHOT, move |ctx, stream, sink| {
-                snapshot.snapshot(&ctx, stream, sink)
-            })
+            .client_streaming(&methods::PEER_SNAPSHOT, move |ctx, stream, sink| snapshot.snapshot(&ctx, stream, sink))
             .unary(&methods::PEER_SNAPSHOT_PROGRESS, move |ctx, request, sink| progress.progress(&ctx, &request, sink))
             .client_streaming(&methods::PEER_PUT_FRAGMENT, move |ctx, stream, sink| put.put(&ctx, stream, sink))
             .server_streaming(&methods::PEER_GET_FRAGMENT, move |ctx, request, sink| get.get(&ctx, request, sink))
@@ -198,9 +196,8 @@ impl Served {
         self.on_thread("peer-snap-in", slot, move |slot| {
             let parts = &served.parts;
             // The slot is free again before the caller hears the answer: it may try again at once.
-            let received = slot.and_then(|_slot| {
-                receive(&visitor, &*parts.snapshots, &parts.metrics, &served.parked, &mut stream)
-            });
+            let received = slot
+                .and_then(|_slot| receive(&visitor, &*parts.snapshots, &parts.metrics, &served.parked, &mut stream));
             let ended = match received {
                 Ok((message, index)) => {
                     info!(parts.logger, "snapshot received"; "from" => message.from, "index" => index);
@@ -226,7 +223,8 @@ impl Served {
         request: &SnapshotProgressRequest,
         sink: UnarySink<SnapshotProgressResponse>,
     ) {
-        let answer = self.door.visitor(ctx).check(request.hello.as_ref()).map(|from| self.parked.progress(from, request));
+        let answer =
+            self.door.visitor(ctx).check(request.hello.as_ref()).map(|from| self.parked.progress(from, request));
         ctx.spawn(async move {
             // A peer that has gone asks again.
             let _ = match answer {
@@ -245,9 +243,9 @@ impl Served {
         let (served, visitor) = (self.clone(), self.door.visitor(ctx));
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
         self.on_thread("peer-put", slot, move |slot| {
-            let ended = match slot.and_then(|_slot| {
-                fragments::put(&visitor, &*served.parts.bytes, &served.parts.metrics, &mut stream)
-            }) {
+            let ended = match slot
+                .and_then(|_slot| fragments::put(&visitor, &*served.parts.bytes, &served.parts.metrics, &mut stream))
+            {
                 Ok(receipt) => block_on(sink.success(receipt)),
                 Err(status) => block_on(sink.fail(status)),
             };
@@ -257,12 +255,7 @@ impl Served {
         });
     }
 
-    fn get(
-        &self,
-        ctx: &RpcContext<'_>,
-        request: GetFragmentRequest,
-        mut sink: ServerStreamingSink<FragmentChunk>,
-    ) {
+    fn get(&self, ctx: &RpcContext<'_>, request: GetFragmentRequest, mut sink: ServerStreamingSink<FragmentChunk>) {
         let (served, visitor) = (self.clone(), self.door.visitor(ctx));
         let slot = Slot::take(&self.fragments, limits::FRAGMENT_STREAMS_MAX);
         self.on_thread("peer-get", slot, move |slot| {

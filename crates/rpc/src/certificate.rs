@@ -101,7 +101,9 @@ fn said(error: &Error) -> String {
             format!("it expired {} days and {} hours ago", ago / 86_400, ago % 86_400 / 3_600)
         }
         Error::CertNotValidYet { .. } => "it is not valid yet; is this machine's clock right?".to_owned(),
-        Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => "none of the authorities has signed it".to_owned(),
+        Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => {
+            "none of the authorities has signed it".to_owned()
+        }
         other => format!("it is not good for both ends of a connection: {other}"),
     }
 }

@@ -85,7 +85,10 @@ pub fn explained(why: &str) -> String {
         ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "the other end has no certificate"),
         ("WRONG_VERSION_NUMBER", "one end speaks TLS, the other does not"),
         ("HTTP_REQUEST", "one end speaks TLS, the other does not"),
-        ("CERTIFICATE_VERIFY_FAILED", "the other end's certificate has expired, or is of an authority that is not believed here"),
+        (
+            "CERTIFICATE_VERIFY_FAILED",
+            "the other end's certificate has expired, or is of an authority that is not believed here",
+        ),
         ("UNKNOWN_CA", "the other end does not believe the authority of this replica's certificate"),
         ("ALERT_CERTIFICATE_EXPIRED", "this replica's certificate has expired, as the other end sees it"),
         ("CERTIFICATE_REQUIRED", "the other end asks for a certificate"),
@@ -105,7 +108,8 @@ mod tests {
 
     #[test]
     fn the_usual_mistakes_are_explained_and_the_time_is_left_out() {
-        let why = "UNKNOWN:error:1000012e:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER {created_time:\"2026-01-01\"}";
+        let why =
+            "UNKNOWN:error:1000012e:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER {created_time:\"2026-01-01\"}";
         let explained = explained(why);
         assert!(explained.starts_with("one end speaks TLS") && !explained.contains("2026"), "{explained}");
         assert_eq!(super::explained("anything else {x:1}"), "anything else");

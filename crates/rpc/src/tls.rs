@@ -153,12 +153,7 @@ impl fmt::Debug for Tls {
 
 impl Tls {
     /// Reads the files; they must be those of this node of this cluster, in force now, and of one of the authorities.
-    pub fn load(
-        files: TlsFiles,
-        cluster_name: &str,
-        node_id: u64,
-        logger: Logger,
-    ) -> Result<Arc<Self>, TlsError> {
+    pub fn load(files: TlsFiles, cluster_name: &str, node_id: u64, logger: Logger) -> Result<Arc<Self>, TlsError> {
         let pem = Pem::read(&files)?;
         let checked = checked(&files, &pem, &node_name(cluster_name, node_id))?;
         info!(logger, "certificate in force"; "names" => checked.names.join(","), "days_left" => checked.days_left());

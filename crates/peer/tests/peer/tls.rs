@@ -126,7 +126,10 @@ fn no_member_s_certificate_speaks_for_another_in_any_call() {
     for (kind, ended) in each_call(&client, 1, 9) {
         let Err(grpcio::Error::RpcFailure(status)) = ended else { panic!("{kind}: {ended:?}") };
         assert_eq!(status.code(), RpcStatusCode::FAILED_PRECONDITION, "{kind}: {}", status.message());
-        assert!(status.message().contains("node 1 speaks with the certificate of \"node-3.blue\""), "{kind}: {status:?}");
+        assert!(
+            status.message().contains("node 1 speaks with the certificate of \"node-3.blue\""),
+            "{kind}: {status:?}"
+        );
     }
     assert_eq!(two.refused(), 6, "each is counted");
     assert!(two.heard.try_recv().is_err(), "nothing was stepped");
@@ -276,7 +279,11 @@ fn a_replica_does_not_start_with_files_that_nobody_would_believe_and_says_which(
         (refused(&no_certificate, ca, 1), TlsFile::Certificate, "no certificate"),
         (refused(&good, "nothing", 1), TlsFile::Authorities, "no certificate"),
         (refused(&good, &other.pem, 1), TlsFile::Certificate, "none of the authorities"),
-        (refused(&good, ca, 2), TlsFile::Certificate, "this replica is node-2.blue, and the certificate is for node-1.blue"),
+        (
+            refused(&good, ca, 2),
+            TlsFile::Certificate,
+            "this replica is node-2.blue, and the certificate is for node-1.blue",
+        ),
         (refused(&authority.sign("node-1.red", 9), ca, 1), TlsFile::Certificate, "node-1.red"),
         (refused(&authority.sign("node-1.blue", -3), ca, 1), TlsFile::Certificate, "it expired 3 days"),
         (refused(&authority.sign("node-1.blue", 1_000), ca, 1), TlsFile::Certificate, "not valid yet"),
