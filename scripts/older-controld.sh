@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the older controld of crates/chaos/src/older.txt from the git history, once: TARGET/release/controld-COMMIT.
-# The same target directory is used, so that only the crates of this repository are compiled again (a few minutes).
+# The same target directory is used, so that what both have in common is compiled once. Its gRPC was built without TLS: about twenty minutes.
 set -eu
 target=$1
 commit=$(grep -v '^#' crates/chaos/src/older.txt | head -n 1)

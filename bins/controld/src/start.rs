@@ -69,8 +69,11 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
     // Raft has a thread to itself: clients and bulk bytes are read by others.
     let raft_env = raftgrid_rpc::environment_of("raft-io", 1);
     let metrics = &plan.driver.metrics;
-    let refused = handshakes_failed(metrics);
-    raftgrid_rpc::core_log::watch(logger.clone(), move || refused.inc());
+    if tls.is_some() {
+        // gRPC formats every line of its log for this, so a plain replica does without.
+        let refused = handshakes_failed(metrics);
+        raftgrid_rpc::core_log::watch(logger.clone(), move || refused.inc());
+    }
     let env = raftgrid_rpc::environment("controld");
     let raft_dialer = Dialer::new(raft_env.clone(), tls.clone());
     let dialer = Dialer::new(env.clone(), tls.clone());

@@ -78,6 +78,7 @@ impl Lane {
         if taken {
             self.pump();
         }
+        self.metrics.waiting.set(self.outbox.len() as f64);
         taken
     }
 
@@ -112,11 +113,6 @@ impl Lane {
     pub(crate) fn drop_waiting(&self) {
         self.metrics.dropped.add(self.outbox.clear() as u64);
         self.metrics.waiting.set(0.0);
-    }
-
-    /// Messages that wait.
-    pub(crate) fn waiting(&self) -> usize {
-        self.outbox.len()
     }
 
     /// Ends everything.

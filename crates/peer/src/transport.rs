@@ -129,11 +129,7 @@ impl Transport for PeerTransport {
                 continue;
             }
             let to = message.to;
-            let taken = self.peer(to).is_some_and(|peer| {
-                let taken = peer.lane.send(message.data);
-                peer.metrics.waiting.set(peer.lane.waiting() as f64);
-                taken
-            });
+            let taken = self.peer(to).is_some_and(|peer| peer.lane.send(message.data));
             if !taken {
                 self.dropped(to);
             }

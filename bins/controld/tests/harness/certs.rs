@@ -103,6 +103,7 @@ pub fn hello(cluster_id: &str, from: u64, to: u64, store: u8) -> PeerHello {
     hello.set_from_node(from);
     hello.set_to_node(to);
     hello.set_store_uuid(vec![store; 16]);
+    hello.set_machine_version(raftgrid_manifest::MACHINE_VERSION);
     hello
 }
 
