@@ -20,11 +20,11 @@ fn state(world: &World, id: &str) -> (TaskStatus, Phase) {
 #[test]
 fn a_cluster_of_an_older_version_refuses_them() {
     let mut world = World::with_nodes();
-    world.ok(Kind::set_machine_version(SetMachineVersion { version: 1, ..SetMachineVersion::default() }));
+    world.ok(Kind::set_machine_version(SetMachineVersion { version: 2, ..SetMachineVersion::default() }));
     world.submit("t");
     for kind in [suspend("t"), resume("t"), requeue("t"), set_priority("t", 1)] {
         let reply = world.must(kind, Outcome::PRECONDITION);
-        assert!(reply.message.contains("needs machine version 2"), "{}", reply.message);
+        assert!(reply.message.contains("needs machine version 3"), "{}", reply.message);
     }
     assert_eq!(state(&world, "t"), (TaskStatus::PENDING, Phase::PHASE_QUEUED));
 }

@@ -31,8 +31,7 @@ pub use task_results::report_digest;
 /// | version | what it changed |
 /// |---|---|
 /// | 1 | the first |
-/// | 2 | the state says since when it is at its version: below that position an older program can still follow it. SuspendTask, ResumeTask, RequeueTask, SetPriority |
-pub const MACHINE_VERSION: u64 = 2;
+/// | 2 | the state says since when it is at its version: below that position an older program can still follow X MACHINE_VERSION: u64 = 2;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.
 pub fn minimum_version(kind: &Kind) -> u64 {
@@ -64,7 +63,7 @@ pub fn minimum_version(kind: &Kind) -> u64 {
         | Kind::add_receipts(_)
         | Kind::set_machine_version(_)
         | Kind::put_member(_) => 1,
-        Kind::suspend_task(_) | Kind::resume_task(_) | Kind::requeue_task(_) | Kind::set_priority(_) => 2,
+        Kind::suspend_task(_) | Kind::resume_task(_) | Kind::requeue_task(_) | Kind::set_priority(_) => 3,
     }
 }
 
