@@ -8,7 +8,7 @@ use raftgrid_proto::v1::{Command_oneof_kind as Kind, *};
 
 fn world() -> World {
     let mut world = World::with_nodes();
-    world.ok(Kind::set_machine_version(SetMachineVersion { version: 2, ..SetMachineVersion::default() }));
+    world.ok(Kind::set_machine_version(SetMachineVersion { version: 3, ..SetMachineVersion::default() }));
     world
 }
 
