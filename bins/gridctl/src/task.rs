@@ -5,7 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use raftgrid_client::Client;
-use raftgrid_proto::v1::{ListTasksRequest, RetryTaskRequest, SubmitTaskRequest, Task as TaskMessage, TaskStatus};
+use raftgrid_proto::v1::{
+    ExplainTaskResponse, ListTasksRequest, RetryTaskRequest, SubmitTaskRequest, Task as TaskMessage, TaskStatus,
+    TimelineEvent,
+};
 use raftgrid_rpc::methods::RETRY_TASK;
 use serde_json::{json, Value};
 
@@ -57,14 +60,38 @@ pub(crate) fn run(context: &Context, command: Task) -> Result<()> {
         }
         Task::Why { id } => {
             let answer = client.explain_task(&id)?;
-            let mut text = vec![answer.get_summary().to_owned()];
-            text.extend(answer.get_reasons().iter().map(|reason| format!("  {reason}")));
-            let json = json!({"task": id, "summary": answer.get_summary(), "reasons": answer.get_reasons()});
-            context.output.done(text.join("\n"), &json);
+            why(context, &id, &answer);
             Ok(())
         }
         Task::Logs { id, follow } => logs(context, &client, &id, follow),
     }
+}
+
+/// What stands in its way, then what happened to it: times count from the submission.
+fn why(context: &Context, id: &str, answer: &ExplainTaskResponse) {
+    let mut text = vec![answer.get_summary().to_owned()];
+    text.extend(answer.get_reasons().iter().map(|reason| format!("  {reason}")));
+    let begin = answer.get_timeline().first().map_or(0, TimelineEvent::get_at_ms);
+    let mut events = Vec::new();
+    for event in answer.get_timeline() {
+        let after_ms = event.get_at_ms().saturating_sub(begin);
+        let mut line = format!("  {:>8}.{:03} s  {}", after_ms / 1_000, after_ms % 1_000, event.get_what());
+        if event.get_attempt() > 0 {
+            line.push_str(&format!(", attempt {} on {}", event.get_attempt(), event.get_node_id()));
+        }
+        if !event.get_detail().is_empty() {
+            line.push_str(&format!(": {}", event.get_detail()));
+        }
+        text.push(line);
+        events.push(json!({
+            "at_ms": event.get_at_ms(), "what": event.get_what(), "attempt": event.get_attempt(),
+            "node": event.get_node_id(), "detail": event.get_detail(),
+        }));
+    }
+    let json = json!({
+        "task": id, "summary": answer.get_summary(), "reasons": answer.get_reasons(), "timeline": events,
+    });
+    context.output.done(text.join("\n"), &json);
 }
 
 fn changed(context: &Context, task: &TaskMessage) -> Result<()> {

@@ -7,6 +7,7 @@
 //! Invariants: `invariants.rs` checks all of them; the cheap ones are asserted where the rows are written (`tables/`).
 
 mod apply;
+mod attempts;
 mod commands;
 mod digest;
 mod error;

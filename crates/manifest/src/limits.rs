@@ -38,6 +38,10 @@ pub const EXIT_CODE_RETRY: i32 = 75;
 pub const EXIT_CODES_FINAL: [i32; 3] = [64, 65, 66];
 /// Longest back-off that a leader may draw.
 pub const BACKOFF_MS_MAX: u64 = 60 * 60 * 1_000;
+/// Attempts that a task's row remembers; older ones are counted only.
+pub const ATTEMPTS_KEPT_MAX: usize = 8;
+/// Bytes of the reason that is kept of each.
+pub const ATTEMPT_REASON_BYTES_MAX: usize = 160;
 /// Retries by hand of one task.
 pub const RETRIES_BY_HAND_MAX: u32 = 100;
 

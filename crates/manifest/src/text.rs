@@ -92,11 +92,16 @@ pub(crate) fn check_spec(field: &str, spec: &TaskSpec) -> Result<(), Fault> {
 
 /// At most `REASON_BYTES_MAX` bytes of a reason, cut between characters.
 pub(crate) fn cut(reason: &str) -> String {
-    if reason.len() <= REASON_BYTES_MAX {
-        return reason.to_owned();
+    cut_to(reason, REASON_BYTES_MAX)
+}
+
+/// The text, or as many whole characters of it as the bytes hold.
+pub(crate) fn cut_to(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
     }
-    let end = (0..=REASON_BYTES_MAX).rev().find(|&at| reason.is_char_boundary(at)).unwrap_or(0);
-    reason[..end].to_owned()
+    let end = (0..=bytes_max).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    text[..end].to_owned()
 }
 
 /// SHA-256 over parts, each with its length, so that no two lists of parts share a hash.

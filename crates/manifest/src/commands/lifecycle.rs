@@ -1,7 +1,8 @@
 //! The steps in which a task changes its state. Handlers decide which one; here stands what each one writes.
 
-use raftgrid_proto::v1::{JobPhase, Phase, StopFor, TaskRow, TaskStatus};
+use raftgrid_proto::v1::{AttemptEnd, JobPhase, Phase, StopFor, TaskRow, TaskStatus};
 
+use crate::attempts;
 use crate::commands::job_end;
 use crate::error::Fault;
 use crate::limits::{BACKOFF_MS_MAX, MAX_RETRIES_DEFAULT};
@@ -18,8 +19,9 @@ pub(crate) enum Interruption {
     Lost,
 }
 
-/// Closes the lease, if one is open; what belonged to it is forgotten.
-fn close_lease(row: &mut TaskRow) {
+/// Closes the lease, if one is open; what belonged to it is forgotten, but for how it ended.
+fn close_lease(machine: &Machine<'_>, row: &mut TaskRow, end: AttemptEnd, reason: &str) {
+    attempts::ended(machine, row, end, reason);
     row.open_epoch = 0;
     row.ready = false;
     row.model_given = false;
@@ -40,7 +42,7 @@ fn finish(machine: &mut Machine<'_>, row: TaskRow) -> Result<TaskRow, Fault> {
 }
 
 pub(crate) fn complete(machine: &mut Machine<'_>, mut row: TaskRow, result_data: &str) -> Result<TaskRow, Fault> {
-    close_lease(&mut row);
+    close_lease(machine, &mut row, AttemptEnd::ATTEMPT_COMPLETED, "");
     let now = machine.now_s();
     let task = row.mut_task();
     task.status = TaskStatus::COMPLETED;
@@ -52,8 +54,30 @@ pub(crate) fn complete(machine: &mut Machine<'_>, mut row: TaskRow, result_data:
     finish(machine, row)
 }
 
+fn end_of(phase: Phase) -> AttemptEnd {
+    match phase {
+        Phase::PHASE_CANCELLED => AttemptEnd::ATTEMPT_CANCELLED,
+        Phase::PHASE_DEADLINE => AttemptEnd::ATTEMPT_DEADLINE,
+        Phase::PHASE_LOST => AttemptEnd::ATTEMPT_LOST,
+        Phase::PHASE_QUEUED
+        | Phase::PHASE_BLOCKED
+        | Phase::PHASE_BACKOFF
+        | Phase::PHASE_SUSPENDED
+        | Phase::PHASE_LEASED
+        | Phase::PHASE_STAGING
+        | Phase::PHASE_ACTIVE
+        | Phase::PHASE_STOPPING
+        | Phase::PHASE_ORPHANED
+        | Phase::PHASE_SUCCEEDED
+        | Phase::PHASE_ERROR
+        | Phase::PHASE_RETRIES_EXHAUSTED
+        | Phase::PHASE_DEPENDENCY_FAILED
+        | Phase::PHASE_REJECTED => AttemptEnd::ATTEMPT_FAILED,
+    }
+}
+
 pub(crate) fn fail(machine: &mut Machine<'_>, mut row: TaskRow, phase: Phase, reason: &str) -> Result<TaskRow, Fault> {
-    close_lease(&mut row);
+    close_lease(machine, &mut row, end_of(phase), reason);
     let now = machine.now_s();
     let task = row.mut_task();
     task.status = TaskStatus::FAILED;
@@ -64,8 +88,14 @@ pub(crate) fn fail(machine: &mut Machine<'_>, mut row: TaskRow, phase: Phase, re
     finish(machine, row)
 }
 
-fn back_off(machine: &mut Machine<'_>, mut row: TaskRow, backoff_ms: u64, reason: &str) -> Result<TaskRow, Fault> {
-    close_lease(&mut row);
+fn back_off(
+    machine: &mut Machine<'_>,
+    mut row: TaskRow,
+    end: AttemptEnd,
+    backoff_ms: u64,
+    reason: &str,
+) -> Result<TaskRow, Fault> {
+    close_lease(machine, &mut row, end, reason);
     row.not_before_ms = machine.now_ms().saturating_add(backoff_ms.min(BACKOFF_MS_MAX));
     let task = row.mut_task();
     task.status = TaskStatus::PENDING;
@@ -109,7 +139,11 @@ pub(crate) fn interrupt(
         };
         return fail(machine, row, phase, &format!("no time is left before the deadline: {reason}"));
     }
-    back_off(machine, row, backoff_ms, reason)
+    let end = match kind {
+        Interruption::GivenBack => AttemptEnd::ATTEMPT_GIVEN_BACK,
+        Interruption::Lost => AttemptEnd::ATTEMPT_LOST,
+    };
+    back_off(machine, row, end, backoff_ms, reason)
 }
 
 /// The task itself failed: it is tried again as often as its spec says.
@@ -138,7 +172,7 @@ pub(crate) fn user_failure(
         let why = format!("no time is left before the deadline: {reason}");
         return fail(machine, row, Phase::PHASE_DEADLINE, &why);
     }
-    back_off(machine, row, backoff_ms, reason)
+    back_off(machine, row, AttemptEnd::ATTEMPT_FAILED, backoff_ms, reason)
 }
 
 /// The process is gone, or never was: the task becomes what it was stopped for. Without a reason, the one given with the stop stands.
@@ -158,16 +192,23 @@ fn suspended(machine: &mut Machine<'_>, row: TaskRow, reason: &str) -> Result<Ta
     let given = row.get_task().failure_reason.clone();
     let reason = if reason.is_empty() { given.as_str() } else { reason };
     let pending = if reason.is_empty() { "suspended".to_owned() } else { cut(reason) };
-    set_aside(machine, row, Phase::PHASE_SUSPENDED, pending)
+    set_aside(machine, row, Phase::PHASE_SUSPENDED, AttemptEnd::ATTEMPT_SUSPENDED, pending)
 }
 
 /// In the queue again, with no failure counted.
 pub(crate) fn queued(machine: &mut Machine<'_>, row: TaskRow) -> Result<TaskRow, Fault> {
-    set_aside(machine, row, Phase::PHASE_QUEUED, String::new())
+    set_aside(machine, row, Phase::PHASE_QUEUED, AttemptEnd::ATTEMPT_REQUEUED, String::new())
 }
 
-fn set_aside(machine: &mut Machine<'_>, mut row: TaskRow, phase: Phase, pending: String) -> Result<TaskRow, Fault> {
-    close_lease(&mut row);
+fn set_aside(
+    machine: &mut Machine<'_>,
+    mut row: TaskRow,
+    phase: Phase,
+    end: AttemptEnd,
+    pending: String,
+) -> Result<TaskRow, Fault> {
+    let reason = row.get_task().failure_reason.clone();
+    close_lease(machine, &mut row, end, &reason);
     let task = row.mut_task();
     task.status = TaskStatus::PENDING;
     task.phase = phase;

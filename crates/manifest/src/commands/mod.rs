@@ -32,7 +32,7 @@ pub use task_results::report_digest;
 /// |---|---|
 /// | 1 | the first |
 /// | 2 | the state says since when it is at its version: below that position an older program can still follow it |
-/// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority |
+/// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority; a task's row remembers its attempts |
 pub const MACHINE_VERSION: u64 = 3;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.

@@ -5,6 +5,7 @@ use raftgrid_proto::v1::{
     Assign, Assignment, CommandReply, Outcome, Phase, Start, SubmitTask, Task, TaskRow, TaskSpec, TaskStatus,
 };
 
+use crate::attempts;
 use crate::error::{Fault, Handled};
 use crate::keys;
 use crate::limits::{ASSIGNMENTS_MAX, ID_BYTES_MAX, TASK_DATA_BYTES_MAX};
@@ -146,6 +147,7 @@ fn assign_one(machine: &mut Machine<'_>, assignment: &Assignment) -> Result<(), 
     task.lease_epoch = machine.position.get();
     task.attempt += 1;
     task.pending_reason.clear();
+    attempts::opened(machine, &mut row);
     TaskTable::put(machine, row)?;
     Ok(())
 }
@@ -160,6 +162,7 @@ pub(crate) fn start(machine: &mut Machine<'_>, command: &Start) -> Handled {
     task.status = TaskStatus::RUNNING;
     task.phase = Phase::PHASE_ACTIVE;
     task.started_at = now;
+    attempts::started(machine, &mut row);
     TaskTable::put(machine, row)?;
     Ok(machine.ok())
 }

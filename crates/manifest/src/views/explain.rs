@@ -7,6 +7,7 @@ use crate::limits::EXPLAINED_NODES_MAX;
 use crate::predicates::{able as has_what_it_needs, eligible, fits};
 use crate::read;
 use crate::rows::{Rows, RowsError, Table};
+use crate::views::timeline::timeline;
 
 /// Explains a task; None if there is none of that id. For a waiting task: per node the first failing predicate.
 pub fn explain_task(rows: &dyn Rows, task_id: &str) -> Result<Option<ExplainTaskResponse>, RowsError> {
@@ -26,6 +27,7 @@ pub fn explain_task(rows: &dyn Rows, task_id: &str) -> Result<Option<ExplainTask
         task_id: task_id.to_owned(),
         summary,
         reasons: RepeatedField::from_vec(reasons),
+        timeline: RepeatedField::from_vec(timeline(&row)),
         ..ExplainTaskResponse::default()
     }))
 }

@@ -7,6 +7,7 @@ mod explain;
 mod jobs;
 mod nodes;
 mod tasks;
+mod timeline;
 
 pub use artifacts::{artifact_info, artifact_row, artifact_rows, find_artifact, list_artifacts, ArtifactPage};
 pub use audit::audit;
