@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
+use futures::{SinkExt as _, StreamExt as _};
 use grpcio::{
-    ClientStreamingSink, RequestStream, RpcContext, RpcStatus, RpcStatusCode, ServerStreamingSink, UnarySink,
+    ClientStreamingSink, DuplexSink, RequestStream, RpcContext, RpcStatus, RpcStatusCode, ServerStreamingSink,
+    UnarySink,
 };
 use protobuf::Message;
 use raftgrid_proto::v1::{Command, CommandReply, Command_oneof_kind, Consistency};
@@ -23,6 +25,7 @@ use crate::context::{Context, Core};
 use crate::failure::{invalid, taken, Answer, Failure};
 use crate::forward;
 use crate::limits;
+use crate::pool::Gate;
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A unary method by its encoded messages, as a follower forwards it.
@@ -137,6 +140,54 @@ impl Surface {
         self
     }
 
+    /// A stream of requests, each answered when it is done, `under_way` of them at a time. `handler` gives no failure: what is wrong with a
+    /// request stands in its answer.
+    pub(crate) fn duplex<Req, Resp, H, F>(
+        mut self,
+        rpc: &'static Rpc<Req, Resp>,
+        gate: fn(&Core) -> &Gate,
+        under_way: usize,
+        handler: H,
+    ) -> Self
+    where
+        Req: Message,
+        Resp: Message,
+        H: Fn(Arc<Core>, Context, Req) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Resp> + Send + 'static,
+    {
+        let (core, path) = (self.core.clone(), rpc.method.name);
+        self.handlers = self.handlers.duplex(
+            rpc,
+            move |ctx: RpcContext<'_>, stream: RequestStream<Req>, sink: DuplexSink<Resp>| {
+                let (core, handler, context) = (core.clone(), handler.clone(), Context::of(&core, &ctx));
+                ctx.spawn(async move {
+                    let permit = match gate(&core).admit() {
+                        Ok(permit) => permit,
+                        Err(failure) => {
+                            // The client has gone if this fails.
+                            let _ = sink.fail(shown(&core, failure)).await;
+                            return;
+                        }
+                    };
+                    let requests = stream.map(|request| {
+                        let (core, context, handler) = (core.clone(), context.clone(), handler.clone());
+                        async move {
+                            match request {
+                                Ok(request) => Some(handler(core, context, request).await),
+                                Err(_) => None,
+                            }
+                        }
+                    });
+                    if let Err(error) = converse(requests.buffer_unordered(under_way), sink).await {
+                        debug!(core.logger, "stream not ended"; "method" => path, "error" => %error);
+                    }
+                    drop(permit);
+                });
+            },
+        );
+        self
+    }
+
     /// One request, a stream of answers. Served here, whoever leads.
     pub(crate) fn server_streaming<Req, Resp, H, F>(mut self, rpc: &'static Rpc<Req, Resp>, handler: H) -> Self
     where
@@ -160,6 +211,21 @@ impl Surface {
         );
         self
     }
+}
+
+/// Sends every answer; None: the client's stream broke. After the first failure the sink is not touched any more (see `Outgoing`).
+async fn converse<T>(
+    answers: impl futures::Stream<Item = Option<T>> + Send,
+    mut sink: DuplexSink<T>,
+) -> grpcio::Result<()> {
+    let mut answers = std::pin::pin!(answers);
+    while let Some(answer) = answers.next().await {
+        let Some(answer) = answer else {
+            return sink.fail(status(RpcStatusCode::CANCELLED, "the stream of requests broke")).await;
+        };
+        sink.send((answer, grpcio::WriteFlags::default())).await?;
+    }
+    sink.close().await
 }
 
 /// What a client sends, piece by piece.

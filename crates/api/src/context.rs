@@ -68,6 +68,7 @@ pub(crate) struct Core {
     pub(crate) log_calls: Gate,
     pub(crate) forwarding: Gate,
     pub(crate) watches: Gate,
+    pub(crate) sessions: Gate,
     pub(crate) callers: Callers,
     pub(crate) metrics: Metrics,
 }
@@ -86,6 +87,7 @@ impl Core {
             log_calls: Gate::new("log calls", limits::LOG_CALLS_MAX),
             forwarding: Gate::new("forwarded calls", limits::FORWARDS_MAX),
             watches: Gate::new("watches", limits::WATCHES_MAX),
+            sessions: Gate::new("sessions", limits::SESSIONS_MAX),
             callers: Callers::default(),
             metrics: Metrics::new(metrics),
         }

@@ -24,6 +24,7 @@ mod pool;
 mod ports;
 mod reflection;
 mod services;
+mod session;
 mod streams;
 mod task;
 mod validate;

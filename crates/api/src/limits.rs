@@ -49,6 +49,15 @@ pub const FORWARDS_MAX: usize = 512;
 /// Connections of nodes without leases that are remembered.
 pub const CALLERS_MAX: usize = 16_384;
 
+/// Sessions at once.
+pub const SESSIONS_MAX: usize = 1_024;
+/// Batches of one session under way at once; further ones wait in the client.
+pub const SESSION_BATCHES_MAX: usize = 64;
+/// Calls in one batch of a session.
+pub const SESSION_CALLS_MAX: usize = 4_096;
+/// Bytes of the commands of one proposal of a session; an entry holds at most 1 MiB. What is more goes as a further proposal.
+pub const SESSION_PROPOSAL_BYTES_MAX: usize = 512 * 1024;
+
 /// Watches at once, follows of logs included.
 pub const WATCHES_MAX: usize = 4_096;
 /// Rounds read at once by a watch.
@@ -74,6 +83,7 @@ pub const LOG_CHUNK_BYTES_MAX: usize = 64 * 1024;
 pub const LOG_FOLLOW_PAUSE: Duration = Duration::from_millis(300);
 
 const _: () = assert!(TASK_DATA_BYTES_MAX < COMMAND_BYTES_MAX);
+const _: () = assert!(COMMAND_BYTES_MAX <= SESSION_PROPOSAL_BYTES_MAX);
 const _: () = assert!(RESULT_DATA_BYTES_MAX + REASON_BYTES_MAX < COMMAND_BYTES_MAX);
 const _: () = assert!(FORWARDED_POLL_WAIT_MS_MAX < POLL_WAIT_MS_MAX);
 const _: () = assert!((FORWARDED_POLL_WAIT_MS_MAX as u64) < FORWARD_TIMEOUT.as_secs() * 1_000);

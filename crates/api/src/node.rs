@@ -44,7 +44,7 @@ async fn heartbeat(core: Arc<Core>, context: Context, request: HeartbeatRequest)
     Ok(response)
 }
 
-async fn poll(core: Arc<Core>, context: Context, mut request: PollTaskRequest) -> Answer<PollTaskResponse> {
+pub(crate) async fn poll(core: Arc<Core>, context: Context, mut request: PollTaskRequest) -> Answer<PollTaskResponse> {
     validate::name("node_id", request.get_node_id())?;
     if request.get_incarnation() == 0 {
         core.callers.note(&context, request.get_node_id());
@@ -57,8 +57,18 @@ async fn poll(core: Arc<Core>, context: Context, mut request: PollTaskRequest) -
 async fn report(
     core: Arc<Core>,
     context: Context,
-    mut request: ReportTaskResultRequest,
+    request: ReportTaskResultRequest,
 ) -> Answer<ReportTaskResultResponse> {
+    let kind = result(&core, &context, request).await?;
+    Ok(reported(&propose(&core, &context, "", kind).await?))
+}
+
+/// The command of a report.
+pub(crate) async fn result(
+    core: &Arc<Core>,
+    context: &Context,
+    mut request: ReportTaskResultRequest,
+) -> Answer<Command_oneof_kind> {
     validate::name("task_id", request.get_task_id())?;
     task::final_status("final_status", request.get_final_status())?;
     validate::size("result_data", request.get_result_data().len(), limits::RESULT_DATA_BYTES_MAX)?;
@@ -66,9 +76,9 @@ async fn report(
     if request.get_digest().is_empty() {
         request.set_digest(report_digest(request.get_final_status(), request.get_result_data()));
     }
-    let node_id = reporter(&core, &context, &request).await?;
+    let node_id = reporter(core, context, &request).await?;
     // backoff_ms stays 0 here: the leader draws it when it proposes.
-    let kind = Command_oneof_kind::report_result(ReportResult {
+    Ok(Command_oneof_kind::report_result(ReportResult {
         task_id: request.take_task_id(),
         epoch: request.get_lease_epoch(),
         node_id,
@@ -80,15 +90,17 @@ async fn report(
         result_artifact: request.take_result_artifact(),
         infrastructure: request.get_infrastructure(),
         ..ReportResult::default()
-    });
-    let reply = propose(&core, &context, "", kind).await?;
+    }))
+}
+
+pub(crate) fn reported(reply: &CommandReply) -> ReportTaskResultResponse {
     let mut response = ReportTaskResultResponse::new();
     response.set_acknowledged(true);
     response.set_outcome(match reply.get_outcome() {
         Outcome::EXISTING | Outcome::DUPLICATE => ReportOutcome::REPORT_DUPLICATE,
         _ => ReportOutcome::REPORT_ACCEPTED,
     });
-    Ok(response)
+    response
 }
 
 /// Who reports. A client with leases need not say; one without is the node that spoke on this connection before. If none has (it
@@ -103,16 +115,21 @@ async fn reporter(core: &Arc<Core>, context: &Context, request: &ReportTaskResul
 }
 
 async fn start(core: Arc<Core>, context: Context, request: StartTaskRequest) -> Answer<StartTaskResponse> {
+    propose(&core, &context, "", started(request)?).await?;
+    Ok(acknowledged())
+}
+
+/// The command that says that a task runs.
+pub(crate) fn started(mut request: StartTaskRequest) -> Answer<Command_oneof_kind> {
     validate::name("task_id", request.get_task_id())?;
-    let kind = Command_oneof_kind::start(Start {
-        task_id: request.get_task_id().to_owned(),
-        epoch: request.get_lease_epoch(),
-        ..Start::default()
-    });
-    propose(&core, &context, "", kind).await?;
+    let epoch = request.get_lease_epoch();
+    Ok(Command_oneof_kind::start(Start { task_id: request.take_task_id(), epoch, ..Start::default() }))
+}
+
+pub(crate) fn acknowledged() -> StartTaskResponse {
     let mut response = StartTaskResponse::new();
     response.set_acknowledged(true);
-    Ok(response)
+    response
 }
 
 async fn list(core: Arc<Core>, _: Context, request: ListNodesRequest) -> Answer<ListNodesResponse> {

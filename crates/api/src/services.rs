@@ -12,7 +12,7 @@ use crate::forward::Forwarded;
 use crate::health::ReplicaHealth;
 use crate::log_book::LogBook;
 use crate::ports::Ports;
-use crate::{artifact, backup, cluster, job, logs, ml, node, reflection, task};
+use crate::{artifact, backup, cluster, job, logs, ml, node, reflection, session, task};
 
 /// What the services need to know.
 pub struct ApiConfig {
@@ -60,6 +60,7 @@ impl Services {
             ("download", core.downloads.count()),
             ("log", core.log_calls.count()),
             ("watch", core.watches.count()),
+            ("session", core.sessions.count()),
             ("forwarded", core.forwarding.count()),
         ]);
     }
@@ -85,7 +86,7 @@ impl Services {
     fn surface(&self) -> Surface {
         let surface = Surface::new(self.core.clone());
         let surface = node::register(task::register(surface));
-        let surface = job::register(ml::register(surface));
+        let surface = session::register(job::register(ml::register(surface)));
         backup::register(cluster::register(artifact::register(surface)))
     }
 }

@@ -26,7 +26,13 @@ pub(crate) fn register(surface: Surface) -> Surface {
         .server_streaming(&methods::STREAM_LOGS, logs::stream)
 }
 
-async fn submit(core: Arc<Core>, context: Context, mut request: SubmitTaskRequest) -> Answer<SubmitTaskResponse> {
+async fn submit(core: Arc<Core>, context: Context, request: SubmitTaskRequest) -> Answer<SubmitTaskResponse> {
+    let (request_id, kind) = submission(request)?;
+    Ok(submitted(&propose(&core, &context, &request_id, kind).await?))
+}
+
+/// The request id and the command of a submission.
+pub(crate) fn submission(mut request: SubmitTaskRequest) -> Answer<(String, Command_oneof_kind)> {
     validate::name("task_type", request.get_task_type())?;
     validate::json("task_data", request.get_task_data(), limits::TASK_DATA_BYTES_MAX)?;
     validate::optional_name("task_id", request.get_task_id())?;
@@ -40,13 +46,16 @@ async fn submit(core: Arc<Core>, context: Context, mut request: SubmitTaskReques
         spec: request.spec,
         ..SubmitTask::default()
     });
-    let reply = propose(&core, &context, &request_id, kind).await?;
+    Ok((request_id, kind))
+}
+
+pub(crate) fn submitted(reply: &CommandReply) -> SubmitTaskResponse {
     let mut response = SubmitTaskResponse::new();
     response.set_task_id(reply.get_id().to_owned());
     response.set_success(true);
     response.set_position(reply.get_position());
     response.set_existing(reply.get_outcome() != Outcome::OK);
-    Ok(response)
+    response
 }
 
 async fn get(core: Arc<Core>, _: Context, request: GetTaskRequest) -> Answer<GetTaskResponse> {

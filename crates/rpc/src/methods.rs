@@ -44,6 +44,7 @@ methods! {
     SET_TASK_PRIORITY: Unary "/raftgrid.v1.TaskService/SetTaskPriority" (SetTaskPriorityRequest) -> SetTaskPriorityResponse;
     WATCH_TASK: ServerStreaming "/raftgrid.v1.TaskService/WatchTask" (WatchTaskRequest) -> WatchTaskResponse;
     EXPLAIN_TASK: Unary "/raftgrid.v1.TaskService/ExplainTask" (ExplainTaskRequest) -> ExplainTaskResponse;
+    SESSION: Duplex "/raftgrid.v1.TaskService/Session" (SessionBatch) -> SessionAnswers;
     STREAM_LOGS: ServerStreaming "/raftgrid.v1.TaskService/StreamLogs" (StreamLogsRequest) -> LogChunk;
 
     HEARTBEAT: Unary "/raftgrid.v1.NodeService/Heartbeat" (HeartbeatRequest) -> HeartbeatResponse, "/raftpb.NodeService/Heartbeat";

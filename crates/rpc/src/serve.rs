@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grpcio::{
-    ClientStreamingSink, Environment, RequestStream, RpcContext, Server, ServerBuilder, ServerCredentials,
+    ClientStreamingSink, DuplexSink, Environment, RequestStream, RpcContext, Server, ServerBuilder, ServerCredentials,
     ServerStreamingSink, ServiceBuilder, UnarySink,
 };
 use protobuf::Message;
@@ -57,6 +57,10 @@ impl Handlers {
     register!(
         /// One request, a stream of answers.
         server_streaming, add_server_streaming_handler, Req, ServerStreamingSink
+    );
+    register!(
+        /// Streams both ways.
+        duplex, add_duplex_streaming_handler, RequestStream<Req>, DuplexSink
     );
 
     /// The service for a server.

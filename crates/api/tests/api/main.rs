@@ -8,5 +8,6 @@ mod errors;
 mod forwarding;
 mod liveness;
 mod logs;
+mod sessions;
 mod watches;
 mod world;
