@@ -6,9 +6,11 @@ use std::time::Duration;
 use serde_json::{json, Value};
 
 use crate::bench_failover;
+use crate::bench_life::{self, Load};
 use crate::bench_load::{Connections, Seen};
+use crate::bench_ray::Ray;
 use crate::bench_side::{Side, What};
-use crate::cli::{Bench, BenchFailover, BenchTask};
+use crate::cli::{Bench, BenchFailover, BenchLife, BenchTask};
 use crate::context::{Context, Interrupt};
 use crate::failure::{Failure, Result};
 use crate::output::thousands;
@@ -17,6 +19,7 @@ pub(crate) fn run(context: &Context, command: Bench) -> Result<()> {
     match command {
         Bench::Task(args) => task(context, &args),
         Bench::Failover(args) => failover(context, &args),
+        Bench::Life(args) => life(context, &args),
     }
 }
 
@@ -104,6 +107,48 @@ fn failover(context: &Context, args: &BenchFailover) -> Result<()> {
     }
     let headers = ["side", "kills of the leader", "p50 ms", "p99 ms", "max ms"];
     context.output.show(&headers, rows, &Value::Array(json));
+    Ok(())
+}
+
+/// Lives of tasks, ours and Ray's in turn.
+fn life(context: &Context, args: &BenchLife) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let folder = folder(context)?;
+    let env = raftgrid_rpc::environment("bench");
+    let load =
+        Load { workers: args.workers.max(1), open: args.open.max(args.batch), batch: args.batch.clamp(1, 4_096) };
+    let side = Side::raftgrid(&folder.path().join("raftgrid"), false, &interrupt)?;
+    let mut ray = args.ray.as_deref().map(|python| Ray::start(python, folder.path())).transpose()?;
+    let (mut ours, mut theirs, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+    for at in 0..=args.rounds {
+        interrupt.check()?;
+        let time = if at == 0 { Duration::from_millis(500) } else { Duration::from_secs(args.seconds) };
+        let before = side.cpu_seconds();
+        let lives = bench_life::run(&env, &side.leader, load, time)?;
+        let spent = side.cpu_seconds() - before;
+        let other = ray.as_mut().map(|ray| ray.round(time)).transpose()?;
+        if at > 0 {
+            ours.push(lives.rate());
+            cpu.push(spent * 1_000.0 / lives.ended.max(1) as f64);
+            theirs.extend(other);
+        }
+    }
+    let ratio = Spread::of(ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs));
+    let (ours, cpu) = (Spread::of(ours.into_iter()), Spread::of(cpu.into_iter()));
+    let mut rows = vec![vec![
+        format!("{}: submit, assign, report", side.version),
+        ours.whole(),
+        if theirs.is_empty() { String::new() } else { ratio.digits(1) },
+        cpu.digits(3),
+    ]];
+    let mut json = json!({ "per_second": ours.json(), "cpu_seconds_per_1000": cpu.json() });
+    if let Some(ray) = &ray {
+        let theirs = Spread::of(theirs.into_iter());
+        rows.push(vec![format!("{}: no-op tasks", ray.version), theirs.whole(), String::new(), String::new()]);
+        json["ray_per_second"] = theirs.json();
+        json["ratio_to_ray"] = ratio.json();
+    }
+    context.output.show(&["side", "lives/s", "× Ray", "cpu s per 1,000"], rows, &json);
     Ok(())
 }
 

@@ -487,6 +487,30 @@ pub(crate) enum Bench {
     Task(BenchTask),
     /// From SIGKILL of the leader to the next acknowledged write, beside etcd
     Failover(BenchFailover),
+    /// Whole lives of tasks that do nothing (submit, assign, report), over sessions, beside Ray's tasks
+    Life(BenchLife),
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchLife {
+    /// Rounds of each side
+    #[structopt(long, default_value = "5", value_name = "N")]
+    pub(crate) rounds: u64,
+    /// Length of a round
+    #[structopt(long, default_value = "3", value_name = "SECONDS")]
+    pub(crate) seconds: u64,
+    /// Workers of ours
+    #[structopt(long, default_value = "2", value_name = "N")]
+    pub(crate) workers: usize,
+    /// Tasks that are open at once
+    #[structopt(long, default_value = "4096", value_name = "N")]
+    pub(crate) open: u64,
+    /// Submissions in a batch, tasks in a poll
+    #[structopt(long, default_value = "256", value_name = "N")]
+    pub(crate) batch: u64,
+    /// Python interpreter that has Ray; without it ours is measured alone
+    #[structopt(long, parse(from_os_str), value_name = "FILE")]
+    pub(crate) ray: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, StructOpt)]

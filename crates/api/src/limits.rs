@@ -28,7 +28,7 @@ pub const POLL_WAIT_MS_MAX: u32 = 30_000;
 /// Longest wait of a poll that a follower forwards: it holds a thread for that long. The client polls again.
 pub const FORWARDED_POLL_WAIT_MS_MAX: u32 = 1_000;
 /// Tasks handed out by one poll.
-pub const POLL_TASKS_MAX: u32 = 64;
+pub const POLL_TASKS_MAX: u32 = 1_024;
 /// A forwarded call is given up after this; beyond the longest forwarded poll.
 pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -7,7 +7,7 @@ pub const RING_CHANGES_MAX: usize = 1_000_000;
 /// Longest wait of one long poll, in milliseconds.
 pub const POLL_WAIT_MS_MAX: u32 = 30_000;
 /// Tasks that one poll hands out.
-pub const POLL_TASKS_MAX: usize = 64;
+pub const POLL_TASKS_MAX: usize = 1_024;
 /// A task that was handed out is handed out again if the worker has not started it by then, in milliseconds.
 pub const HAND_OUT_AGAIN_MS: u64 = 2_000;
 /// Inputs that may wait for the leader's loops.
