@@ -111,6 +111,7 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
             replica.announce_store(members, &store);
         }
     }));
+    seat.heed(replica.versions().clone());
     seat.fill(Arc::new(replica.handle().clone()));
     let cluster_id = identity.cluster_id.clone();
     let opened = open_ports(

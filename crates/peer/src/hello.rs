@@ -136,6 +136,9 @@ impl Doorkeeper {
             why
         } else if let Some(current) = self.too_old(hello.machine_version) {
             let runs = hello.machine_version;
+            if let Some(versions) = &self.versions {
+                versions.bar(from);
+            }
             format!("it runs machine version {runs}, this group is at {current}; upgrade replica {from}")
         } else {
             match self.stores.meet(from, hello.get_store_uuid()) {

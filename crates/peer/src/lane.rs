@@ -13,10 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Sink;
 use grpcio::{ClientCStreamSender, WriteFlags};
+use raftgrid_driver::NodeId;
 use raftgrid_proto::v1::{PeerHello, RaftFrame};
 
 use crate::metrics::LinkMetrics;
 use crate::outbox::Outbox;
+use crate::raft::RaftSeat;
 
 /// What the link's thread is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,9 @@ struct State {
 
 /// One peer's lane.
 pub(crate) struct Lane {
+    to: NodeId,
+    /// Knows whether the peer may have messages.
+    seat: RaftSeat,
     outbox: Outbox,
     state: Mutex<State>,
     told: Condvar,
@@ -62,8 +67,10 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(metrics: LinkMetrics) -> Arc<Self> {
+    pub(crate) fn new(to: NodeId, seat: RaftSeat, metrics: LinkMetrics) -> Arc<Self> {
         Arc::new(Self {
+            to,
+            seat,
             outbox: Outbox::default(),
             state: Mutex::default(),
             told: Condvar::new(),
@@ -72,9 +79,9 @@ impl Lane {
         })
     }
 
-    /// Takes a message, and sends it if nothing is on its way. False: it does not fit.
+    /// Takes a message, and sends it if nothing is on its way. False: it does not fit, or the peer may have none.
     pub(crate) fn send(self: &Arc<Self>, message: Bytes) -> bool {
-        let taken = self.outbox.put(message);
+        let taken = !self.seat.barred(self.to) && self.outbox.put(message);
         if taken {
             self.pump();
         }
@@ -179,6 +186,10 @@ impl Lane {
                 self.metrics.bytes.add(open.under_way.iter().map(|message| message.len() as u64).sum());
                 open.under_way.clear();
                 first |= !std::mem::replace(&mut open.delivered, true);
+            }
+            if self.seat.barred(self.to) {
+                // What waits is from before it was refused.
+                self.drop_waiting();
             }
             let Some(messages) = self.outbox.take() else { return Ok(first) };
             let mut frame = RaftFrame::new();

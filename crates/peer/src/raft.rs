@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use raftgrid_driver::{Message, NodeId, RaftHandle};
+use raftgrid_replica::Versions;
 
 /// The running replica, as its transport sees it. No call blocks.
 pub trait Raft: Send + Sync {
@@ -30,6 +31,7 @@ impl Raft for RaftHandle {
 #[derive(Clone, Default)]
 pub struct RaftSeat {
     raft: Arc<OnceLock<Arc<dyn Raft>>>,
+    versions: Arc<OnceLock<Versions>>,
 }
 
 impl RaftSeat {
@@ -41,6 +43,16 @@ impl RaftSeat {
     /// The replica runs; the first call counts.
     pub fn fill(&self, raft: Arc<dyn Raft>) {
         let _ = self.raft.set(raft);
+    }
+
+    /// From now on who was refused for its version gets no messages either; the first call counts.
+    pub fn heed(&self, versions: Versions) {
+        let _ = self.versions.set(versions);
+    }
+
+    /// Whether `node` was refused because it cannot follow the state here: it could go on with what it is sent, and diverge.
+    pub(crate) fn barred(&self, node: NodeId) -> bool {
+        self.versions.get().is_some_and(|versions| versions.barred(node))
     }
 
     pub(crate) fn step(&self, message: Message) {

@@ -78,7 +78,7 @@ impl PeerTransport {
                 return None;
             }
             let metrics = self.metrics.link(to);
-            let lane = Lane::new(metrics.clone());
+            let lane = Lane::new(to, self.seat.clone(), metrics.clone());
             let link = Link {
                 dialer: self.dialer.clone(),
                 identity: self.config.identity.clone(),
@@ -109,6 +109,9 @@ impl PeerTransport {
         let report = Report::new(self.seat.clone(), message.to, self.sending.clone());
         if self.sending.fetch_add(1, Ordering::AcqRel) >= limits::SNAPSHOTS_SENT_MAX {
             warn!(self.config.logger, "snapshot not sent, others are under way"; "to" => message.to);
+            return;
+        }
+        if self.seat.barred(message.to) {
             return;
         }
         let (dialer, config, book) = (self.dialer.clone(), self.config.clone(), self.book.clone());

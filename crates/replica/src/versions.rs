@@ -3,10 +3,10 @@
 //! A replica says on every stream that it opens which version it can run (`PeerHello`); it counts as long as that stream is open. A leader
 //! proposes `SetMachineVersion(v)` once every member, learners too, has said v or more and is connected: a replica that met a version that
 //! it does not know would have to stop. Who is away is waited for. Afterwards a
-//! replica that says less is refused at the door, whatever its program knows of this. Nothing here is durable: the version itself is, in the state.
+//! replica that says less is refused at the door, and sent no more, whatever its program knows of this. Nothing here is durable: the version itself is, in the state.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raftgrid_driver::{ConfState, NodeId};
@@ -23,12 +23,16 @@ struct Streams {
     last: u64,
     /// (node, number of the stream) → version.
     said: BTreeMap<(NodeId, u64), u64>,
+    /// Refused, and not let in since.
+    barred: BTreeSet<NodeId>,
 }
 
 struct Said {
     streams: Mutex<Streams>,
     /// Of the state here.
     current: AtomicU64,
+    /// Whether anybody is barred: looked at for each message.
+    any_barred: AtomicBool,
     told: Told,
 }
 
@@ -47,7 +51,13 @@ pub struct Heard {
 impl Versions {
     /// Nobody has said anything. `told` is called after every change, on the thread that brings it; it must not block.
     pub fn new(told: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { said: Arc::new(Said { streams: Mutex::default(), current: AtomicU64::new(0), told: Box::new(told) }) }
+        let said = Said {
+            streams: Mutex::default(),
+            current: AtomicU64::new(0),
+            any_barred: AtomicBool::new(false),
+            told: Box::new(told),
+        };
+        Self { said: Arc::new(said) }
     }
 
     fn streams(&self) -> MutexGuard<'_, Streams> {
@@ -61,10 +71,24 @@ impl Versions {
             streams.last += 1;
             let key = (node, streams.last);
             streams.said.insert(key, version);
+            streams.barred.remove(&node);
+            self.said.any_barred.store(!streams.barred.is_empty(), Ordering::Relaxed);
             key
         };
         (self.said.told)();
         Heard { versions: self.clone(), key }
+    }
+
+    /// `node` was refused, since its program cannot follow the state here. Until it is let in, nothing is to be sent to it.
+    pub fn bar(&self, node: NodeId) {
+        let mut streams = self.streams();
+        streams.barred.insert(node);
+        self.said.any_barred.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether `node` was refused and was not let in since.
+    pub fn barred(&self, node: NodeId) -> bool {
+        self.said.any_barred.load(Ordering::Relaxed) && self.streams().barred.contains(&node)
     }
 
     /// The version of the state here, as applied. Who runs less cannot follow it, and must not be let in.
@@ -184,6 +208,17 @@ mod tests {
         assert_eq!(raise.due(0, 1, 1, &conf(&[1, 2], &[])), None);
         drop(last_life);
         assert_eq!(raise.due(0, 1, 1, &conf(&[1, 2], &[])), Some(2));
+    }
+
+    #[test]
+    fn who_was_refused_is_barred_until_it_is_let_in() {
+        let versions = Versions::new(|| ());
+        assert!(!versions.barred(2));
+        versions.bar(2);
+        versions.bar(3);
+        assert!(versions.barred(2) && versions.barred(3) && !versions.barred(4));
+        let _let_in = versions.heard(2, 2);
+        assert!(!versions.barred(2) && versions.barred(3));
     }
 
     #[test]

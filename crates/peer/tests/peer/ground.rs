@@ -381,13 +381,24 @@ pub fn transport_by(
     shelf: Arc<Shelf>,
 ) -> (PeerTransport, Receiver<Heard>) {
     let (seat, heard) = raft();
+    (transport_in(seat, dialer, cluster, book, shelf), heard)
+}
+
+/// The same for a replica that sits in `seat`.
+pub fn transport_in(
+    seat: RaftSeat,
+    dialer: Dialer,
+    cluster: &str,
+    book: Arc<AddressBook>,
+    shelf: Arc<Shelf>,
+) -> PeerTransport {
     let config = TransportConfig {
         identity: identity(cluster, 1),
         snapshot_bytes_per_second: 0,
         snapshot_timeout: PATIENCE,
         logger: logger(),
     };
-    (PeerTransport::new(dialer, config, book, seat, Arc::new(Files(shelf))), heard)
+    PeerTransport::new(dialer, config, book, seat, Arc::new(Files(shelf)))
 }
 
 pub fn book(node: NodeId, address: &str) -> Arc<AddressBook> {

@@ -6,6 +6,7 @@ use futures::{SinkExt, TryFutureExt};
 use grpcio::{CallOption, Client, RpcStatusCode, WriteFlags};
 use raftgrid_driver::Transport;
 use raftgrid_proto::v1::{PeerHello, RaftFrame};
+use raftgrid_replica::Versions;
 use raftgrid_rpc::methods::PEER_RAFT;
 
 use crate::ground::*;
@@ -53,6 +54,27 @@ fn a_stream_of_another_cluster_or_for_another_node_is_refused() {
         assert!(status.message().contains(why), "{}", status.message());
     }
     assert!(two.heard.try_recv().is_err(), "nothing was stepped");
+}
+
+#[test]
+fn who_was_refused_for_its_version_is_sent_nothing_until_it_is_let_in() {
+    let two = plain_end(2);
+    let (seat, reports) = raft();
+    let versions = Versions::new(|| ());
+    seat.heed(versions.clone());
+    let mut transport = transport_in(seat, two.env.clone().into(), "blue", book(2, &two.address), Arc::default());
+    let arrives = |data: &[u8]| {
+        assert_eq!(two.heard.recv_timeout(PATIENCE).expect("it arrives"), Heard::Step(message(2, data)));
+    };
+    transport.send(vec![message(2, b"before")]);
+    arrives(b"before");
+    versions.bar(2);
+    transport.send(vec![message(2, b"meanwhile")]);
+    assert_eq!(reports.recv_timeout(PATIENCE).expect("raft is told"), Heard::Unreachable(2));
+    let let_in = versions.heard(2, 2);
+    transport.send(vec![message(2, b"after")]);
+    arrives(b"after");
+    drop(let_in);
 }
 
 #[test]
