@@ -4,12 +4,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use futures::channel::mpsc::{unbounded, UnboundedReceiver, UnboundedSender};
 use futures::executor::LocalPool;
 use futures::task::LocalSpawnExt;
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::grpcio::{
     CallOption, Client as Stub, ClientDuplexReceiver, ClientDuplexSender, Environment, WriteFlags,
@@ -17,7 +20,7 @@ use raftgrid_rpc::grpcio::{
 use raftgrid_rpc::methods::{HEARTBEAT, SESSION};
 
 use crate::failure::{Failure, Result};
-use crate::limits::BENCH_CALL_TIMEOUT;
+use crate::limits::{BENCH_BEAT, BENCH_CALL_TIMEOUT};
 
 /// What one round saw.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,6 +54,8 @@ struct Shared {
     submitted: Cell<u64>,
     ended: Cell<u64>,
     failed: RefCell<Option<String>>,
+    /// Told when lives have ended, and when a worker stops.
+    progress: UnboundedSender<()>,
 }
 
 impl Shared {
@@ -67,23 +72,33 @@ impl Shared {
 pub(crate) fn run(env: &Arc<Environment>, address: &str, load: Load, time: Duration) -> Result<Lives> {
     let stub = Stub::new(raftgrid_rpc::channel(env, address));
     let begin = Instant::now();
+    let (progress, ticks) = unbounded();
     let shared = Rc::new(Shared {
         load,
         until: begin + time,
         submitted: Cell::new(0),
         ended: Cell::new(0),
         failed: RefCell::new(None),
+        progress,
     });
     let mut pool = LocalPool::new();
-    for at in 0..load.workers {
-        let node = register(&stub, at)?;
+    let workers = (0..load.workers).map(|at| register(&stub, at)).collect::<Result<Vec<_>>>()?;
+    for node in workers.iter().cloned() {
         let (sink, answers) = session(&stub, time)?;
         let worker = work(shared.clone(), node, sink, answers);
         pool.spawner().spawn_local(worker).map_err(|error| broken(&error.to_string()))?;
     }
     let (sink, answers) = session(&stub, time)?;
-    pool.spawner().spawn_local(submit(shared.clone(), sink, answers)).map_err(|error| broken(&error.to_string()))?;
-    pool.run();
+    for part in [submit(shared.clone(), sink, ticks).boxed_local(), listen(shared.clone(), answers).boxed_local()] {
+        pool.spawner().spawn_local(part).map_err(|error| broken(&error.to_string()))?;
+    }
+    let (lives, over) = channel();
+    thread::scope(|scope| {
+        let (stub, workers) = (&stub, &workers);
+        scope.spawn(move || beat(stub, workers, &over));
+        pool.run();
+        drop(lives);
+    });
     let took = begin.elapsed();
     let failed = shared.failed.borrow_mut().take();
     match failed {
@@ -104,25 +119,49 @@ fn session(stub: &Stub, time: Duration) -> Result<(Sink, Answers)> {
     stub.duplex_streaming(&SESSION.method, option).map_err(|error| broken(&error.to_string()))
 }
 
-/// A worker with room for everything that is open: (node id, incarnation). It sends no further beat: nothing here lives for a lease's time.
-fn register(stub: &Stub, at: usize) -> Result<(String, u64)> {
+/// A simulated worker.
+#[derive(Clone)]
+struct Worker {
+    node_id: String,
+    boot_nonce: u64,
+    incarnation: u64,
+}
+
+/// A worker with room for everything that is open.
+fn register(stub: &Stub, at: usize) -> Result<Worker> {
     let node_id = format!("bench-{at}");
+    let boot_nonce = u64::from(std::process::id()) << 16 | at as u64 | 1 << 40;
     let mut request = HeartbeatRequest::new();
     request.set_node_id(node_id.clone());
-    request.set_boot_nonce(u64::from(std::process::id()) << 16 | at as u64 | 1 << 40);
+    request.set_boot_nonce(boot_nonce);
     request.mut_node().set_node_id(node_id.clone());
     request.mut_node().mut_capacity().set_slots(4_096);
     let option = CallOption::default().timeout(BENCH_CALL_TIMEOUT);
-    let answer = raftgrid_rpc::answer(stub, &HEARTBEAT.method, &request, option);
+    let answer = raftgrid_rpc::answer::ask_now(stub, &HEARTBEAT.method, &request, option);
     let answer = answer.map_err(|error| broken(&error.to_string()))?;
-    Ok((node_id, answer.get_incarnation()))
+    Ok(Worker { node_id, boot_nonce, incarnation: answer.get_incarnation() })
+}
+
+/// Says that the workers live, until the sender of `over` is gone. No lease is named: nothing here lives for a lease's time.
+fn beat(stub: &Stub, workers: &[Worker], over: &Receiver<()>) {
+    while over.recv_timeout(BENCH_BEAT) == Err(RecvTimeoutError::Timeout) {
+        for worker in workers {
+            let mut request = HeartbeatRequest::new();
+            request.set_node_id(worker.node_id.clone());
+            request.set_boot_nonce(worker.boot_nonce);
+            request.set_incarnation(worker.incarnation);
+            let option = CallOption::default().timeout(BENCH_CALL_TIMEOUT);
+            // One that is lost is followed by the next; a worker that is taken for dead gets no tasks, which the figure shows.
+            let _ = raftgrid_rpc::answer::ask_now(stub, &HEARTBEAT.method, &request, option);
+        }
+    }
 }
 
 fn call(call: SessionCall_oneof_call) -> SessionCall {
     SessionCall { call: Some(call), ..SessionCall::default() }
 }
 
-async fn submit(shared: Rc<Shared>, mut sink: Sink, mut answers: Answers) {
+async fn submit(shared: Rc<Shared>, mut sink: Sink, mut ticks: UnboundedReceiver<()>) {
     let batch = shared.load.batch;
     while shared.goes_on() {
         // What is on its way counts as open: the load never passes its bound.
@@ -139,13 +178,20 @@ async fn submit(shared: Rc<Shared>, mut sink: Sink, mut answers: Answers) {
                 return shared.fail(error);
             }
         }
-        match answers.next().await {
-            Some(Ok(answered)) => refused(&shared, &answered),
-            Some(Err(error)) => return shared.fail(error),
-            None => return shared.fail("the session ended"),
+        ticks.next().await;
+    }
+    // A session that is over has said so to whoever listens.
+    let _ = sink.close().await;
+}
+
+/// Reads the answers of the submissions until the session ends.
+async fn listen(shared: Rc<Shared>, mut answers: Answers) {
+    while let Some(answered) = answers.next().await {
+        match answered {
+            Ok(answered) => refused(&shared, &answered),
+            Err(error) => return shared.fail(error),
         }
     }
-    let _ = sink.close().await;
 }
 
 /// Notes the first call that was refused: a benchmark of errors measures nothing.
@@ -155,8 +201,14 @@ fn refused(shared: &Shared, answers: &SessionAnswers) {
     }
 }
 
-async fn work(shared: Rc<Shared>, node: (String, u64), mut sink: Sink, mut answers: Answers) {
-    if let Err(error) = sink.send((poll(&shared, &node), WriteFlags::default())).await {
+async fn work(shared: Rc<Shared>, node: Worker, sink: Sink, answers: Answers) {
+    run_tasks(&shared, &node, sink, answers).await;
+    // The submitter may have gone.
+    let _ = shared.progress.unbounded_send(());
+}
+
+async fn run_tasks(shared: &Shared, node: &Worker, mut sink: Sink, mut answers: Answers) {
+    if let Err(error) = sink.send((poll(shared, node), WriteFlags::default())).await {
         return shared.fail(error);
     }
     while shared.goes_on() {
@@ -165,10 +217,11 @@ async fn work(shared: Rc<Shared>, node: (String, u64), mut sink: Sink, mut answe
             Some(Err(error)) => return shared.fail(error),
             None => return shared.fail("the session ended"),
         };
-        refused(&shared, &answered);
+        refused(shared, &answered);
         let first = answered.get_answers().first();
         if first.is_none_or(|answer| !answer.has_poll()) {
             shared.ended.set(shared.ended.get() + answered.answers.len() as u64);
+            let _ = shared.progress.unbounded_send(());
             continue;
         }
         let reports: Vec<SessionCall> = answered.answers.into_iter().flat_map(reports).collect();
@@ -176,7 +229,7 @@ async fn work(shared: Rc<Shared>, node: (String, u64), mut sink: Sink, mut answe
         if !reports.is_empty() {
             messages.push(SessionBatch { calls: reports.into(), ..SessionBatch::default() });
         }
-        messages.push(poll(&shared, &node));
+        messages.push(poll(shared, node));
         for message in messages {
             if let Err(error) = sink.send((message, WriteFlags::default())).await {
                 return shared.fail(error);
@@ -186,10 +239,10 @@ async fn work(shared: Rc<Shared>, node: (String, u64), mut sink: Sink, mut answe
     let _ = sink.close().await;
 }
 
-fn poll(shared: &Shared, (node_id, incarnation): &(String, u64)) -> SessionBatch {
+fn poll(shared: &Shared, worker: &Worker) -> SessionBatch {
     let mut request = PollTaskRequest::new();
-    request.set_node_id(node_id.clone());
-    request.set_incarnation(*incarnation);
+    request.set_node_id(worker.node_id.clone());
+    request.set_incarnation(worker.incarnation);
     request.set_wait_ms(200);
     request.set_max_tasks(shared.load.batch as u32);
     SessionBatch { calls: vec![call(SessionCall_oneof_call::poll(request))].into(), ..SessionBatch::default() }

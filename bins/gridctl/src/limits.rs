@@ -32,6 +32,8 @@ pub(crate) const DEV_PEERS_MAX: u32 = 7;
 pub(crate) const DEV_WORKERS_MAX: u32 = 64;
 /// One call of a benchmark.
 pub(crate) const BENCH_CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two heartbeats of a simulated worker: below the interval of the `local` preset.
+pub(crate) const BENCH_BEAT: Duration = Duration::from_millis(200);
 /// One attempt of a write while nobody may lead.
 pub(crate) const BENCH_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Between a server's return and the next kill.
