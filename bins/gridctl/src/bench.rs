@@ -1,18 +1,22 @@
 //! `gridctl bench`: our control plane beside etcd, in one run, round by round in turn. A benchmark, never a test: it decides nothing.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
+use raftgrid_proto::v1::Consistency;
 use serde_json::{json, Value};
 
 use crate::bench_failover;
 use crate::bench_life::{self, Load};
 use crate::bench_load::{Connections, Seen};
 use crate::bench_ray::Ray;
+use crate::bench_scale;
 use crate::bench_side::{Side, What};
-use crate::cli::{Bench, BenchFailover, BenchLife, BenchTask};
+use crate::cli::{Bench, BenchFailover, BenchLife, BenchScale, BenchTask};
 use crate::context::{Context, Interrupt};
 use crate::failure::{Failure, Result};
+use crate::limits::BENCH_IDLE_TIME;
 use crate::output::thousands;
 
 pub(crate) fn run(context: &Context, command: Bench) -> Result<()> {
@@ -20,6 +24,7 @@ pub(crate) fn run(context: &Context, command: Bench) -> Result<()> {
         Bench::Task(args) => task(context, &args),
         Bench::Failover(args) => failover(context, &args),
         Bench::Life(args) => life(context, &args),
+        Bench::Scale(args) => scale(context, &args),
     }
 }
 
@@ -149,6 +154,73 @@ fn life(context: &Context, args: &BenchLife) -> Result<()> {
         json["ratio_to_ray"] = ratio.json();
     }
     context.output.show(&["side", "lives/s", "× Ray", "cpu s per 1,000"], rows, &json);
+    Ok(())
+}
+
+/// Idle workers first, on an empty cluster; then tasks on another, which nobody runs.
+fn scale(context: &Context, args: &BenchScale) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let folder = folder(context)?;
+    let env = raftgrid_rpc::environment("bench");
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut json = json!({});
+    let mut told = |what: String, value: String, key: &str, figure: f64| {
+        rows.push(vec![what, value]);
+        json[key] = json!(figure);
+    };
+    if args.workers > 0 {
+        let side = Side::raftgrid(&folder.path().join("workers"), false, &interrupt)?;
+        let before = side.memory_bytes();
+        let mut figures = (0, 0.0);
+        let idle = bench_scale::idle_workers(&env, &side.leader, args.workers, || {
+            // The first beats and registrations are over by then.
+            thread::sleep(BENCH_IDLE_TIME / 2);
+            let cpu = side.cpu_seconds();
+            thread::sleep(BENCH_IDLE_TIME);
+            figures = (side.memory_bytes(), side.cpu_seconds() - cpu);
+            Ok(())
+        })?;
+        let each = figures.0.saturating_sub(before) as f64 / args.workers as f64 / 1_024.0;
+        let share = figures.1 / BENCH_IDLE_TIME.as_secs_f64() * 100.0;
+        let workers = args.workers;
+        told(
+            format!("{workers} idle workers: memory each, all replicas"),
+            format!("{each:.1} KiB"),
+            "worker_kib",
+            each,
+        );
+        told(
+            format!("{workers} idle workers: CPU of all replicas"),
+            format!("{share:.1} % of a core"),
+            "idle_cpu",
+            share,
+        );
+        told("heartbeats meanwhile".to_owned(), idle.beats.to_string(), "beats", idle.beats as f64);
+    }
+    if args.tasks > 0 {
+        let side = Side::raftgrid(&folder.path().join("tasks"), false, &interrupt)?;
+        let stub = raftgrid_rpc::grpcio::Client::new(raftgrid_rpc::channel(&env, &side.leader));
+        let before = side.memory_bytes();
+        let took = bench_scale::submit(&stub, args.tasks, || What::task_data(args.bytes))?;
+        let rate = args.tasks as f64 / took.as_secs_f64();
+        let tasks = args.tasks;
+        told(
+            format!("{tasks} tasks of {} B submitted over a session", args.bytes),
+            format!("{rate:.0}/s"),
+            "submit",
+            rate,
+        );
+        let each = side.memory_bytes().saturating_sub(before) as f64 / 3.0 / tasks as f64;
+        told("memory for a waiting task, a replica".to_owned(), format!("{each:.0} B"), "task_bytes", each);
+        for (name, consistency) in [("linearizable", Consistency::LINEARIZABLE), ("local", Consistency::LOCAL)] {
+            let times = bench_scale::list(&stub, args.pages, consistency)?;
+            let at = |share: f64| times[((times.len().max(1) - 1) as f64 * share).round() as usize];
+            let (p50, p99) = (at(0.5), at(0.99));
+            let shown = format!("{p50:.2} ms, p99 {p99:.2} ms");
+            told(format!("a page of 1,000 of them, {name}, p50"), shown, &format!("page_{name}_p99_ms"), p99);
+        }
+    }
+    context.output.show(&["measured", "figure"], rows, &json);
     Ok(())
 }
 

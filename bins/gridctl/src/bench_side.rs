@@ -225,6 +225,11 @@ impl Side {
 }
 
 impl What {
+    /// A JSON string of random letters, as many bytes.
+    pub(crate) fn task_data(bytes: usize) -> Vec<u8> {
+        format!("\"{}\"", letters(bytes.saturating_sub(2))).into_bytes()
+    }
+
     /// A write of `bytes` random bytes under a key of its own.
     pub(crate) fn request(self, bytes: usize) -> Vec<u8> {
         match self {
@@ -257,7 +262,7 @@ fn letters(count: usize) -> String {
 fn submit(bytes: usize) -> Vec<u8> {
     let mut request = SubmitTaskRequest::new();
     request.set_task_type("bench".to_owned());
-    request.set_task_data(format!("\"{}\"", letters(bytes.saturating_sub(2))).into_bytes());
+    request.set_task_data(What::task_data(bytes));
     request.set_request_id(raftgrid_client::request_id());
     request.write_to_bytes().expect("it has no required fields")
 }

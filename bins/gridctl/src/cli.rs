@@ -489,6 +489,24 @@ pub(crate) enum Bench {
     Failover(BenchFailover),
     /// Whole lives of tasks that do nothing (submit, assign, report), over sessions, beside Ray's tasks
     Life(BenchLife),
+    /// What many tasks and many idle workers cost: memory, pages of a list, CPU
+    Scale(BenchScale),
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchScale {
+    /// Waiting tasks
+    #[structopt(long, default_value = "1000000", value_name = "N")]
+    pub(crate) tasks: u64,
+    /// Bytes of each task's data
+    #[structopt(long, default_value = "256", value_name = "BYTES")]
+    pub(crate) bytes: usize,
+    /// Pages of 1,000 that are listed
+    #[structopt(long, default_value = "1000", value_name = "N")]
+    pub(crate) pages: usize,
+    /// Idle workers, each with a connection of its own
+    #[structopt(long, default_value = "10000", value_name = "N")]
+    pub(crate) workers: usize,
 }
 
 #[derive(Clone, Debug, StructOpt)]

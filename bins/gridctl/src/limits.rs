@@ -34,6 +34,14 @@ pub(crate) const DEV_WORKERS_MAX: u32 = 64;
 pub(crate) const BENCH_CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two heartbeats of a simulated worker: below the interval of the `local` preset.
 pub(crate) const BENCH_BEAT: Duration = Duration::from_millis(200);
+/// Submitting all tasks of `bench scale`.
+pub(crate) const BENCH_LOAD_TIMEOUT: Duration = Duration::from_secs(1_200);
+/// Long poll of an idle simulated worker.
+pub(crate) const BENCH_POLL_WAIT: Duration = Duration::from_secs(30);
+/// Threads on which idle simulated workers beat.
+pub(crate) const BENCH_BEATING_THREADS: usize = 8;
+/// For so long idle workers are watched.
+pub(crate) const BENCH_IDLE_TIME: Duration = Duration::from_secs(30);
 /// One attempt of a write while nobody may lead.
 pub(crate) const BENCH_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Between a server's return and the next kill.

@@ -12,6 +12,7 @@ mod bench_failover;
 mod bench_life;
 mod bench_load;
 mod bench_ray;
+mod bench_scale;
 mod bench_side;
 mod bundle;
 mod certs;
