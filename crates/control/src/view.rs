@@ -111,7 +111,10 @@ impl View {
             | Table::Request
             | Table::RequestByAge
             | Table::Member
-            | Table::Digest => Ok(Touched::Nothing),
+            | Table::Digest
+            | Table::Kv
+            | Table::KvByJob
+            | Table::KvCount => Ok(Touched::Nothing),
         }
     }
 

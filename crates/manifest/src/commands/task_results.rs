@@ -14,6 +14,9 @@ use crate::read;
 use crate::reply::{invalid, not_found, stale_lease};
 use crate::text::{check_bytes, hash_parts};
 
+/// The machine version from which on a report names the attempt's log.
+const LOG_ARTIFACTS_SINCE: u64 = 3;
+
 /// The digest of a report that came without one: SHA-256 over (final status, result). An equal report gets the same reply again.
 pub fn report_digest(final_status: TaskStatus, result_data: &str) -> Vec<u8> {
     hash_parts(&[&(final_status as i32).to_be_bytes(), result_data.as_bytes()])
@@ -47,6 +50,9 @@ pub(crate) fn report(machine: &mut Machine<'_>, command: &ReportResult) -> Handl
     check_bytes("result_data", command.result_data.len(), RESULT_DATA_BYTES_MAX)?;
     check_bytes("result_artifact", command.result_artifact.len(), ID_BYTES_MAX)?;
     check_bytes("digest", command.digest.len(), NOTE_BYTES_MAX)?;
+    if machine.meta.machine_version >= LOG_ARTIFACTS_SINCE {
+        check_bytes("log_artifact", command.log_artifact.len(), ID_BYTES_MAX)?;
+    }
     let mut row = read::task_by_id(&machine.rows, task_id)?.ok_or_else(|| not_found("task", task_id))?;
     let digest = if command.digest.is_empty() {
         report_digest(command.final_status, &command.result_data)
@@ -70,6 +76,12 @@ pub(crate) fn report(machine: &mut Machine<'_>, command: &ReportResult) -> Handl
         ..LastReport::default()
     });
     row.mut_task().result_artifact = command.result_artifact.clone();
+    if machine.meta.machine_version >= LOG_ARTIFACTS_SINCE {
+        // Of the newest attempt that has one: a log that could not be uploaded does not take the last one away.
+        if !command.log_artifact.is_empty() {
+            row.mut_task().log_artifact = command.log_artifact.clone();
+        }
+    }
     if command.final_status == TaskStatus::COMPLETED {
         complete(machine, row, &command.result_data)?;
     } else {
