@@ -23,6 +23,7 @@ mod dev_state;
 mod dev_stop;
 mod failure;
 mod job;
+mod kv;
 mod launch;
 mod limits;
 mod node;
@@ -82,6 +83,7 @@ fn run(parsed: Parsed<Cli>) -> Result<()> {
         Command::Job(command) => job::run(&context, command),
         Command::Task(command) => task::run(&context, command),
         Command::Node(command) => node::run(&context, command),
+        Command::Kv(command) => kv::run(&context, command),
         Command::Cluster(command) => cluster::run(&context, command),
         Command::Artifact(command) => artifact::run(&context, command),
         Command::Demo(args) => demo::run(&context, &args),

@@ -3,6 +3,7 @@
 mod options;
 mod run_task;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use anyhow::{Context, Result};
 use raftgrid_agent::run_worker;
 use raftgrid_settings::program::{failed, open, wrong_usage, Program};
 use raftgrid_settings::{Settings, SettingsError};
-use raftgrid_worker::{look_at_python, WorkerConfig, WorkerEnd};
+use raftgrid_worker::{look_at_gpus, look_at_python, WorkerConfig, WorkerEnd};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use slog::{info, Level, Logger};
 
@@ -53,12 +54,15 @@ fn run(settings: &Settings, mut config: WorkerConfig, endpoints: &[String]) -> R
     }
     let chosen = settings.given("python").then_some("--python");
     look_at_python(&mut config, chosen, &logger).map_err(anyhow::Error::msg)?;
+    look_at_gpus(&mut config, &logger);
+    let notice = settings.get("notice_file").filter(|path| !path.is_empty()).map(PathBuf::from);
     let handle = run_worker(config, endpoints, &logger)?;
     let mut draining = false;
     while !handle.is_finished() {
-        if asked.load(Ordering::SeqCst) && !draining {
+        let noticed = notice.as_ref().is_some_and(|path| path.exists());
+        if (asked.load(Ordering::SeqCst) || noticed) && !draining {
             draining = true;
-            info!(logger, "draining");
+            info!(logger, "draining"; "by_notice" => noticed);
             handle.drain();
         }
         std::thread::sleep(LOOK_INTERVAL);

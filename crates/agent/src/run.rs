@@ -65,10 +65,11 @@ pub fn run_worker(config: WorkerConfig, endpoints: &[String], logger: &Logger) -
 /// Starts a worker on the process's environment.
 pub fn run_worker_in(
     env: &Arc<Environment>,
-    config: WorkerConfig,
+    mut config: WorkerConfig,
     endpoints: &[String],
     logger: &Logger,
 ) -> Result<Handle, RunError> {
+    config.endpoints = endpoints.to_vec();
     if !config.shim.is_file() {
         return Err(RunError::Shim(config.shim));
     }

@@ -53,6 +53,8 @@ pub const CALLERS_MAX: usize = 16_384;
 pub const WATCHES_MAX: usize = 4_096;
 /// Rounds read at once by a watch.
 pub const WATCH_ROUNDS_MAX: usize = 256;
+/// Longest watch of a key that names a time.
+pub const KV_WATCH_SECONDS_MAX: u64 = 24 * 60 * 60;
 /// A watch looks again after this even if nothing was applied, to notice a client that has gone.
 pub const WATCH_IDLE: Duration = Duration::from_secs(1);
 /// Longest time for which a follower waits until it has applied what its leader has answered.

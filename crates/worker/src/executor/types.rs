@@ -51,6 +51,8 @@ pub struct Exit {
     pub result_data: String,
     /// This machine lacks what the task needs; another one may have it.
     pub node_failed: bool,
+    /// Where the attempt's log is kept; "" if it has none.
+    pub log_artifact: String,
 }
 
 /// What the worker tells about an attempt.
@@ -66,6 +68,8 @@ pub struct Report {
     pub result_data: String,
     /// This machine lacks what the task needs; another one may have it.
     pub node_failed: bool,
+    /// Where the attempt's log is kept; "" if it has none.
+    pub log_artifact: String,
 }
 
 /// Why a process is stopped.
