@@ -48,6 +48,8 @@ pub(crate) enum Leaving {
 pub(crate) struct View {
     /// As of the last Meta row.
     pub(crate) cluster_time_ms: u64,
+    /// As of the last Meta row; 0 before one was seen.
+    pub(crate) machine_version: u64,
     /// Not terminal, by sequence; without payload and result.
     pub(crate) tasks: BTreeMap<u64, TaskRow>,
     task_ids: BTreeMap<String, u64>,
@@ -125,6 +127,7 @@ impl View {
     fn apply_meta(&mut self, value: Option<&[u8]>) -> Result<Touched, RowsError> {
         if let Some(row) = decode::<MetaRow>(value)? {
             self.cluster_time_ms = self.cluster_time_ms.max(row.cluster_time_ms);
+            self.machine_version = row.machine_version;
         }
         Ok(Touched::Meta)
     }

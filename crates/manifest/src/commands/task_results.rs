@@ -2,11 +2,12 @@
 //! report and an expiry that were both proposed can never both take effect.
 
 use protobuf::SingularPtrField;
-use raftgrid_proto::v1::{CommandReply, ExpireLease, LastReport, Outcome, ReportResult, TaskRow, TaskStatus};
+use raftgrid_proto::v1::{ArtifactState, CommandReply, ExpireLease, LastReport, Outcome, ReportResult, TaskRow, TaskStatus};
 
+use crate::commands::artifacts;
 use crate::commands::lifecycle::{complete, interrupt, user_failure, Interruption};
 use crate::commands::tasks::with_open_lease;
-use crate::error::Handled;
+use crate::error::{Fault, Handled};
 use crate::limits::{EXIT_CODES_FINAL, EXIT_CODE_RETRY, ID_BYTES_MAX, NOTE_BYTES_MAX, RESULT_DATA_BYTES_MAX};
 use crate::machine::Machine;
 use crate::mutant;
@@ -14,6 +15,8 @@ use crate::read;
 use crate::reply::{invalid, not_found, stale_lease};
 use crate::text::{check_bytes, hash_parts};
 
+/// Of artifacts that are logs.
+const LOG_KIND: &str = "log";
 /// The machine version from which on a report names the attempt's log.
 const LOG_ARTIFACTS_SINCE: u64 = 3;
 
@@ -77,9 +80,9 @@ pub(crate) fn report(machine: &mut Machine<'_>, command: &ReportResult) -> Handl
     });
     row.mut_task().result_artifact = command.result_artifact.clone();
     if machine.meta.machine_version >= LOG_ARTIFACTS_SINCE {
-        // Of the newest attempt that has one: a log that could not be uploaded does not take the last one away.
-        if !command.log_artifact.is_empty() {
-            row.mut_task().log_artifact = command.log_artifact.clone();
+        let before = std::mem::replace(&mut row.mut_task().log_artifact, command.log_artifact.clone());
+        if before != command.log_artifact {
+            delete_log(machine, &before)?;
         }
     }
     if command.final_status == TaskStatus::COMPLETED {
@@ -98,6 +101,16 @@ pub(crate) fn report(machine: &mut Machine<'_>, command: &ReportResult) -> Handl
         }
     }
     Ok(reply)
+}
+
+/// A task keeps the log of the attempt that reported last. Nothing else is deleted by the name that a worker gave.
+fn delete_log(machine: &mut Machine<'_>, artifact: &str) -> Result<(), Fault> {
+    let Ok(artifact_id) = artifact.parse() else { return Ok(()) };
+    let row = read::artifact(&machine.rows, artifact_id)?;
+    if let Some(row) = row.filter(|row| row.kind == LOG_KIND && row.state == ArtifactState::ARTIFACT_COMMITTED) {
+        artifacts::start_deleting(machine, row)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn expire(machine: &mut Machine<'_>, command: &ExpireLease) -> Handled {
