@@ -14,7 +14,9 @@ pub(crate) fn run(context: &Context, command: Kv) -> Result<()> {
     match command {
         Kv::Put { key, value, job } => {
             let revision = client.kv_put(&key, &given(&value)?, &job.unwrap_or_default())?;
-            context.output.done(format!("key {key} has revision {revision}"), &json!({"key": key, "revision": revision}));
+            context
+                .output
+                .done(format!("key {key} has revision {revision}"), &json!({"key": key, "revision": revision}));
         }
         Kv::Get { key } => {
             let (value, revision) = client.kv_get(&key)?.ok_or_else(|| absent(&key))?;
@@ -37,7 +39,9 @@ pub(crate) fn run(context: &Context, command: Kv) -> Result<()> {
                 return Err(Failure::new(format!("key {key} is not at revision {expected}: {has}"), next));
             }
             let revision = answer.get_revision();
-            context.output.done(format!("key {key} has revision {revision}"), &json!({"key": key, "revision": revision}));
+            context
+                .output
+                .done(format!("key {key} has revision {revision}"), &json!({"key": key, "revision": revision}));
         }
         Kv::Watch { key } => {
             client.kv_watch(&key, context.global.timeout, &mut |change| {

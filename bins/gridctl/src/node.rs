@@ -15,8 +15,20 @@ pub(crate) fn run(context: &Context, command: Node) -> Result<()> {
         Node::List => {
             let nodes = client.list_nodes()?;
             let json = Value::Array(nodes.iter().map(node_json).collect());
-            let headers =
-                ["node", "status", "eligibility", "tasks", "slots", "cpu %", "address", "region", "gpus", "cannot run", "problem", "beat"];
+            let headers = [
+                "node",
+                "status",
+                "eligibility",
+                "tasks",
+                "slots",
+                "cpu %",
+                "address",
+                "region",
+                "gpus",
+                "cannot run",
+                "problem",
+                "beat",
+            ];
             context.output.show(&headers, nodes.iter().map(row).collect(), &json);
             return Ok(());
         }

@@ -48,7 +48,9 @@ mod tests {
         let argv = ["python3", "--parent", "7"].map(str::to_owned).to_vec();
         assert_eq!(parsed("--parent 4 exec -- python3 --parent 7"), Some((4, RunTask::Exec(argv))));
         assert_eq!(parsed("--parent 4 matmul 64 7"), Some((4, RunTask::Matmul { n: 64, seed: 7 })));
-        let limited = parse(&"--parent 4 --limits 1,2,3,4 exec -- x --limits 9".split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let limited = parse(
+            &"--parent 4 --limits 1,2,3,4 exec -- x --limits 9".split(' ').map(str::to_owned).collect::<Vec<_>>(),
+        );
         let (_, confinement, what) = limited.expect("well formed");
         assert_eq!((confinement.data_bytes, confinement.file_bytes), (1, 4));
         assert_eq!(what, RunTask::Exec(["x", "--limits", "9"].map(str::to_owned).to_vec()));

@@ -188,7 +188,8 @@ impl Kept {
             let (back, data) = core
                 .data
                 .run(move || {
-                    let mut data = vec![0; limits::LOG_CHUNK_BYTES_MAX.min(usize::try_from(total - at).unwrap_or(usize::MAX))];
+                    let mut data =
+                        vec![0; limits::LOG_CHUNK_BYTES_MAX.min(usize::try_from(total - at).unwrap_or(usize::MAX))];
                     let read = download.read_at(at, &mut data);
                     read.map(|count| {
                         data.truncate(count);

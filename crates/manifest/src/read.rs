@@ -2,7 +2,8 @@
 
 use protobuf::Message;
 use raftgrid_proto::v1::{
-    ArtifactRow, ContributionRow, JobRow, KvCountRow, KvRow, MemberRow, MetaRow, NodeRow, RequestRow, RoundRow, TaskRow, TaskStatus,
+    ArtifactRow, ContributionRow, JobRow, KvCountRow, KvRow, MemberRow, MetaRow, NodeRow, RequestRow, RoundRow,
+    TaskRow, TaskStatus,
 };
 
 use crate::keys;

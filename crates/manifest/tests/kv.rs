@@ -140,7 +140,9 @@ fn what_is_too_large_or_no_key_is_refused_by_its_field() {
     let mut world = world();
     let long = "k".repeat(limits::KV_KEY_BYTES_MAX + 1);
     let large = vec![0; limits::KV_VALUE_BYTES_MAX + 1];
-    for (kind, field) in [(put("", b""), "key:"), (put("a\nb", b""), "key:"), (put(&long, b""), "key:"), (put("k", &large), "value:")] {
+    for (kind, field) in
+        [(put("", b""), "key:"), (put("a\nb", b""), "key:"), (put(&long, b""), "key:"), (put("k", &large), "value:")]
+    {
         let reply = world.must(kind, Outcome::INVALID);
         assert!(reply.message.starts_with(field), "{}", reply.message);
     }

@@ -36,7 +36,10 @@ fn the_log_of_an_older_attempt_goes_when_the_next_one_reports() {
     let epoch = world.assign("t", "node-a");
     world.ok(report("t", epoch, TaskStatus::COMPLETED, |report| report.log_artifact = second.clone()));
     assert_eq!(world.task("t").log_artifact, second);
-    assert_eq!((state(&world, &first), state(&world, &second)), (ArtifactState::ARTIFACT_DELETING, ArtifactState::ARTIFACT_COMMITTED));
+    assert_eq!(
+        (state(&world, &first), state(&world, &second)),
+        (ArtifactState::ARTIFACT_DELETING, ArtifactState::ARTIFACT_COMMITTED)
+    );
 }
 
 #[test]

@@ -29,7 +29,8 @@ impl Cgroups {
     pub(crate) fn open(root: &Path, own: &str) -> Result<Self, String> {
         let path = own.lines().find_map(|line| line.strip_prefix("0::")).ok_or("this worker is in no cgroup v2")?;
         let base = root.join(path.trim_start_matches('/'));
-        let has = fs::read_to_string(base.join("cgroup.controllers")).map_err(|error| format!("no cgroup v2: {error}"))?;
+        let has =
+            fs::read_to_string(base.join("cgroup.controllers")).map_err(|error| format!("no cgroup v2: {error}"))?;
         let missing = CONTROLLERS.iter().find(|name| !has.split_whitespace().any(|word| word == **name));
         if let Some(missing) = missing {
             return Err(format!("the cgroup of this worker has no controller `{missing}`"));

@@ -81,7 +81,8 @@ impl Checks {
     pub(crate) fn problem(&self, logger: &Logger) -> String {
         let mut state = lock(&self.state);
         let skew_ms = state.skew_ms.unsigned_abs();
-        let clock = (skew_ms > CLOCK_SKEW_MS_MAX).then(|| format!("its clock differs from the leader's by {skew_ms} ms"));
+        let clock =
+            (skew_ms > CLOCK_SKEW_MS_MAX).then(|| format!("its clock differs from the leader's by {skew_ms} ms"));
         let leaving = state.leaving.then(|| "it is draining".to_owned());
         let found: Vec<String> = [leaving, state.machine.clone(), clock].into_iter().flatten().collect();
         let problem = one_line(&found.join("; "));

@@ -74,7 +74,8 @@ impl Confinement {
     pub(crate) fn apply(&self) -> Result<(), String> {
         if let Some(cgroup) = &self.cgroup {
             // 0 is whoever writes.
-            fs::write(cgroup.join("cgroup.procs"), "0").map_err(|error| format!("failed to enter the cgroup: {error}"))?;
+            fs::write(cgroup.join("cgroup.procs"), "0")
+                .map_err(|error| format!("failed to enter the cgroup: {error}"))?;
         }
         let limits = [
             (Resource::Data, self.data_bytes, 0),

@@ -45,7 +45,8 @@ mod tests {
             add(&mut variables, place);
             variables
         };
-        let (first, second, again) = (told(&place(0, 1 << 40)), told(&place(3, 1 << 40)), told(&place(3, (1 << 40) + 1)));
+        let (first, second, again) =
+            (told(&place(0, 1 << 40)), told(&place(3, 1 << 40)), told(&place(3, (1 << 40) + 1)));
         assert_eq!((first["RANK"].as_str(), second["RANK"].as_str(), second["WORLD_SIZE"].as_str()), ("0", "3", "4"));
         assert_eq!(first["MASTER_PORT"], second["MASTER_PORT"]);
         assert_ne!(second["MASTER_PORT"], again["MASTER_PORT"]);

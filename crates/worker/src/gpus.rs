@@ -218,8 +218,7 @@ mod tests {
         let text = "1, NVIDIA A100-SXM4-80GB, 81920\n0, NVIDIA H100, special, 1024\n2, Tegra, [N/A]\n\n";
         let gpus = parse_nvidia_smi(text).expect("well formed");
         let seen: Vec<_> = gpus.iter().map(|gpu| (gpu.index, gpu.model.as_str(), gpu.memory_bytes)).collect();
-        let wanted =
-            [(0, "NVIDIA H100, special", 1 << 30), (1, "NVIDIA A100-SXM4-80GB", 80 << 30), (2, "Tegra", 0)];
+        let wanted = [(0, "NVIDIA H100, special", 1 << 30), (1, "NVIDIA A100-SXM4-80GB", 80 << 30), (2, "Tegra", 0)];
         assert_eq!(seen, wanted);
         assert_eq!(parse_nvidia_smi("").expect("no GPU"), []);
         for wrong in ["No devices were found", "0, a", "x, a, 1", "0, a, much", "0, a, 1\n0, b, 1"] {

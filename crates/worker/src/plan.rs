@@ -139,7 +139,8 @@ impl TorchrunPlan {
         ];
         let options = options.into_iter().filter(|(_, value)| !value.is_empty());
         let options = options.map(|(name, value)| format!("{name}={value}"));
-        let module = ["-m", "torch.distributed.run"].map(str::to_owned);
+        // torchrun itself, with our rendezvous registered even where the package is not installed but on the path.
+        let module = ["-m", "raftgrid.torchrun"].map(str::to_owned);
         python.next().into_iter().chain(module).chain(options).chain(python).collect()
     }
 }
@@ -168,7 +169,8 @@ pub fn plan(task_type: &str, task_data: &[u8]) -> Result<Plan, PlanError> {
         "train" => Plan::Train(parse(task_data)?),
         "torchrun" => Plan::Torchrun(parse(task_data)?),
         other => {
-            let reason = format!("unknown task type `{other}`; this worker knows command, python, matmul, train and torchrun");
+            let reason =
+                format!("unknown task type `{other}`; this worker knows command, python, matmul, train and torchrun");
             return Err(PlanError::new(exit_code::USAGE, reason));
         }
     };

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use raftgrid_proto::v1::{Job, Task};
+use raftgrid_proto::v1::{GangPlace, Job, Task};
 
-use crate::gang::{self, Place};
 use crate::environment::{add_python, add_reproducible, add_tasks_own, inherited, Variables};
 use crate::executor::LeaseId;
+use crate::gang::{self, Place};
 use crate::host::Shared;
 use crate::plan::{exit_code, plan, script_path, Plan, PlanError, PythonPlan};
 use crate::plane::PlaneError;
@@ -93,8 +93,7 @@ pub(crate) fn stage(
             let argv = python_argv(python_program, python, bundle.as_deref(), folder)?;
             let place = place_of(task);
             let nodes = place.as_ref().map_or(1, |place| place.world_size);
-            let meeting = if task.get_job_id().is_empty() { task.get_task_id() } else { task.get_job_id() };
-            (Program::Exec(torchrun.argv(argv, nodes, meeting)), python.stdin.clone())
+            (Program::Exec(torchrun.argv(argv, nodes, &meeting_of(task))), python.stdin.clone())
         }
         Plan::Matmul(matmul) => (Program::Matmul { n: matmul.n, seed: matmul.seed }, None),
     };
@@ -188,8 +187,22 @@ fn add_venv(variables: &mut Variables, venv: &Venv) {
 }
 
 /// The task's place in its gang; None: it is in none.
-fn place_of(_task: &Task) -> Option<Place> {
-    None
+fn place_of(task: &Task) -> Option<Place> {
+    let place = task.gang_place.as_ref()?;
+    Some(Place {
+        rank: place.get_rank(),
+        world_size: place.get_world_size(),
+        master_address: place.get_master_address().to_owned(),
+        generation: place.get_generation(),
+    })
+}
+
+/// Under which name the agents of a torchrun job meet: another one after each placement, so that what was closed by the last one is left
+/// alone.
+fn meeting_of(task: &Task) -> String {
+    let placement = task.gang_place.as_ref().map_or(u64::from(task.get_attempt()), GangPlace::get_generation);
+    let name = if task.get_job_id().is_empty() { task.get_task_id() } else { task.get_job_id() };
+    format!("{name}.{placement}")
 }
 
 fn python_argv(

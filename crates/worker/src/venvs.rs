@@ -93,7 +93,8 @@ impl Venvs {
         fs::create_dir_all(&self.folder).map_err(disk("make the folder of environments"))?;
         let name = name(wanted, &identity);
         let folder = self.folder.join(&name);
-        let lock = File::options().create(true).truncate(false).write(true).open(self.folder.join(format!("{name}.lock")));
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(self.folder.join(format!("{name}.lock")));
         let lock = lock.map_err(disk("lock an environment"))?;
         loop {
             patiently(&lock, FlockOperation::NonBlockingLockShared, stopped)?;
@@ -135,7 +136,8 @@ impl Venvs {
         found.sort();
         let excess = found.len().saturating_sub(VENVS_KEPT);
         for (_, name) in found.iter().filter(|(_, name)| name != keep).take(excess) {
-            let Ok(lock) = File::options().create(true).truncate(false).write(true).open(self.folder.join(format!("{name}.lock")))
+            let Ok(lock) =
+                File::options().create(true).truncate(false).write(true).open(self.folder.join(format!("{name}.lock")))
             else {
                 continue;
             };
@@ -196,13 +198,7 @@ fn patiently(lock: &File, operation: FlockOperation, stopped: &dyn Fn() -> bool)
     }
 }
 
-fn make(
-    python: &str,
-    identity: &Identity,
-    wanted: &Wanted<'_>,
-    folder: &Path,
-    run: Run<'_>,
-) -> Result<(), PlanError> {
+fn make(python: &str, identity: &Identity, wanted: &Wanted<'_>, folder: &Path, run: Run<'_>) -> Result<(), PlanError> {
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(disk("remove a broken environment"))?;
     }
@@ -222,7 +218,8 @@ fn make(
     let list = folder.join("requirements.txt");
     fs::write(&list, wanted.requirements).map_err(disk("write the requirements"))?;
     let list = list.to_string_lossy().into_owned();
-    let install = ["install", "--disable-pip-version-check", "--no-input", "--no-color", "--progress-bar", "off", "-r", &list];
+    let install =
+        ["install", "--disable-pip-version-check", "--no-input", "--no-color", "--progress-bar", "off", "-r", &list];
     // The machine's own packages are there too, behind the environment's: raftgrid and what it needs.
     write_path_file(folder, &identity.packages).map_err(disk("prepare an environment"))?;
     let with_machines_pip = words(&[&[python, "-m", "pip", "--python", &own], &install[..]].concat());
@@ -263,7 +260,10 @@ pub(crate) fn of_file(name: &str, bundle: Option<&Path>) -> Result<String, PlanE
     let path = crate::plan::script_path(name, bundle)?;
     let size = fs::metadata(&path).map(|it| it.len()).unwrap_or(0);
     if size > REQUIREMENTS_BYTES_MAX as u64 {
-        return Err(PlanError::new(exit_code::DATA, format!("requirements: `{name}` has more than {REQUIREMENTS_BYTES_MAX} bytes")));
+        return Err(PlanError::new(
+            exit_code::DATA,
+            format!("requirements: `{name}` has more than {REQUIREMENTS_BYTES_MAX} bytes"),
+        ));
     }
     fs::read_to_string(&path).map_err(|error| {
         let error = one_line(&error.to_string());
@@ -290,7 +290,11 @@ mod tests {
         assert_ne!(base, name(&wanted("numpy==2", "b1"), &identity("3.11")));
         assert_ne!(base, name(&wanted("numpy==1", "b1"), &identity("3.12")));
         for text in ["./wheels/a.whl", "--find-links wheels\nnumpy", "-r more.txt"] {
-            assert_ne!(name(&wanted(text, "b1"), &identity("3.11")), name(&wanted(text, "b2"), &identity("3.11")), "{text}");
+            assert_ne!(
+                name(&wanted(text, "b1"), &identity("3.11")),
+                name(&wanted(text, "b2"), &identity("3.11")),
+                "{text}"
+            );
         }
     }
 

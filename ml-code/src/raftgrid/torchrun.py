@@ -1,6 +1,7 @@
 """A rendezvous for unmodified torchrun: `torchrun --rdzv-backend=raftgrid --rdzv-endpoint HOST:PORT[,HOST:PORT...] --rdzv-id ID ...`.
 
-torchrun finds `handler` by the entry point group `torchrun.handlers`. The state of the rendezvous is one replicated key, changed by
+torchrun finds `handler` by the entry point group `torchrun.handlers`, where this package is installed; where it only lies on PYTHONPATH,
+`python -m raftgrid.torchrun` takes torchrun's arguments. The state of the rendezvous is one replicated key, changed by
 compare-and-set; its token is the key's revision. Any control-plane node may die: calls go on at the others, with the same request id.
 In a task of raftgrid the endpoint may be left out, writes carry the task's lease, and the keys go when the job is over.
 
@@ -165,3 +166,19 @@ def create(params: RendezvousParameters) -> RendezvousHandler:
 def handler() -> Callable[[RendezvousParameters], RendezvousHandler]:
     """What the entry point names: torchrun calls it for the function that makes handlers."""
     return create
+
+
+def main() -> None:
+    """torchrun with this rendezvous registered."""
+    from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
+    from torch.distributed.run import main as torchrun
+
+    try:
+        rendezvous_handler_registry.register("raftgrid", create)
+    except ValueError:
+        pass  # the entry point was found
+    torchrun()
+
+
+if __name__ == "__main__":
+    main()

@@ -90,8 +90,12 @@ fn scope(machine: &Machine<'_>, old: Option<&KvRow>, writer: &KvWriter) -> Resul
     if job_end::is_over(job.get_job().phase) {
         return Err(precondition(format!("job {} is over, and its keys are gone", writer.job_id)));
     }
-    if job.sequence != before && read::kv_of_job(&machine.rows, job.sequence, KV_JOB_ROWS_MAX)?.len() >= KV_JOB_ROWS_MAX {
-        return Err(refuse(Outcome::EXHAUSTED, format!("job {} has {KV_JOB_ROWS_MAX} keys, the most there may be", writer.job_id)));
+    if job.sequence != before && read::kv_of_job(&machine.rows, job.sequence, KV_JOB_ROWS_MAX)?.len() >= KV_JOB_ROWS_MAX
+    {
+        return Err(refuse(
+            Outcome::EXHAUSTED,
+            format!("job {} has {KV_JOB_ROWS_MAX} keys, the most there may be", writer.job_id),
+        ));
     }
     Ok(job.sequence)
 }

@@ -40,6 +40,7 @@ pub const MACHINE_VERSION: u64 = 3;
 pub fn minimum_version(kind: &Kind) -> u64 {
     match kind {
         Kind::submit_task(command) => spec_version(command.get_spec()),
+        Kind::submit_job(command) if command.get_spec().field_type == job_spec::TORCHRUN => 3,
         Kind::submit_job(command) => spec_version(command.get_spec().get_task()),
         Kind::register_node(_)
         | Kind::assign(_)

@@ -2,7 +2,9 @@
 //! report and an expiry that were both proposed can never both take effect.
 
 use protobuf::SingularPtrField;
-use raftgrid_proto::v1::{ArtifactState, CommandReply, ExpireLease, LastReport, Outcome, ReportResult, TaskRow, TaskStatus};
+use raftgrid_proto::v1::{
+    ArtifactState, CommandReply, ExpireLease, LastReport, Outcome, ReportResult, TaskRow, TaskStatus,
+};
 
 use crate::commands::artifacts;
 use crate::commands::lifecycle::{complete, interrupt, user_failure, Interruption};

@@ -175,7 +175,8 @@ impl Held {
                 let reason = crate::output::one_line(&format!("the control plane refused the result: {why}"));
                 let (status, exit_code) = (TaskStatus::FAILED, EXIT_REFUSED);
                 let log_artifact = std::mem::take(&mut report.log_artifact);
-                *report = Report { status, exit_code, reason, result_data: String::new(), node_failed: false, log_artifact };
+                *report =
+                    Report { status, exit_code, reason, result_data: String::new(), node_failed: false, log_artifact };
                 *call = Call::new();
                 true
             }

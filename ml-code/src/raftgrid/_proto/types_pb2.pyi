@@ -112,6 +112,20 @@ class Constraint(_message.Message):
     value: str
     def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
 
+class GangPlace(_message.Message):
+    __slots__ = ("rank", "world_size", "master_node_id", "master_address", "generation")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MASTER_NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    MASTER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    world_size: int
+    master_node_id: str
+    master_address: str
+    generation: int
+    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., master_node_id: _Optional[str] = ..., master_address: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+
 class TaskSpec(_message.Message):
     __slots__ = ("resources", "max_retries", "retries_given", "start_timeout_ms", "run_timeout_ms", "deadline_unix_ms", "queue_ttl_ms", "constraints", "priority", "env", "bundle_artifact", "on_disconnect", "preferred_nodes", "limits", "requirements", "requirements_file")
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -165,7 +179,7 @@ class Limits(_message.Message):
     def __init__(self, memory_bytes: _Optional[int] = ..., cpu_seconds: _Optional[int] = ..., open_files: _Optional[int] = ..., file_bytes: _Optional[int] = ..., processes: _Optional[int] = ..., cpu_milli: _Optional[int] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "task_type", "status", "assigned_node_id", "task_data", "created_at", "started_at", "completed_at", "result_data", "phase", "attempt", "lease_epoch", "failure_reason", "pending_reason", "progress", "spec", "job_id", "parent_task_id", "revision", "principal", "queue", "result_artifact", "log_artifact")
+    __slots__ = ("task_id", "task_type", "status", "assigned_node_id", "task_data", "created_at", "started_at", "completed_at", "result_data", "phase", "attempt", "lease_epoch", "failure_reason", "pending_reason", "progress", "spec", "job_id", "parent_task_id", "revision", "principal", "queue", "result_artifact", "log_artifact", "gang_place")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_TYPE_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +203,7 @@ class Task(_message.Message):
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     RESULT_ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     LOG_ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    GANG_PLACE_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     task_type: str
     status: TaskStatus
@@ -212,7 +227,8 @@ class Task(_message.Message):
     queue: str
     result_artifact: str
     log_artifact: str
-    def __init__(self, task_id: _Optional[str] = ..., task_type: _Optional[str] = ..., status: _Optional[_Union[TaskStatus, str]] = ..., assigned_node_id: _Optional[str] = ..., task_data: _Optional[bytes] = ..., created_at: _Optional[int] = ..., started_at: _Optional[int] = ..., completed_at: _Optional[int] = ..., result_data: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., attempt: _Optional[int] = ..., lease_epoch: _Optional[int] = ..., failure_reason: _Optional[str] = ..., pending_reason: _Optional[str] = ..., progress: _Optional[str] = ..., spec: _Optional[_Union[TaskSpec, _Mapping]] = ..., job_id: _Optional[str] = ..., parent_task_id: _Optional[str] = ..., revision: _Optional[int] = ..., principal: _Optional[str] = ..., queue: _Optional[str] = ..., result_artifact: _Optional[str] = ..., log_artifact: _Optional[str] = ...) -> None: ...
+    gang_place: GangPlace
+    def __init__(self, task_id: _Optional[str] = ..., task_type: _Optional[str] = ..., status: _Optional[_Union[TaskStatus, str]] = ..., assigned_node_id: _Optional[str] = ..., task_data: _Optional[bytes] = ..., created_at: _Optional[int] = ..., started_at: _Optional[int] = ..., completed_at: _Optional[int] = ..., result_data: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., attempt: _Optional[int] = ..., lease_epoch: _Optional[int] = ..., failure_reason: _Optional[str] = ..., pending_reason: _Optional[str] = ..., progress: _Optional[str] = ..., spec: _Optional[_Union[TaskSpec, _Mapping]] = ..., job_id: _Optional[str] = ..., parent_task_id: _Optional[str] = ..., revision: _Optional[int] = ..., principal: _Optional[str] = ..., queue: _Optional[str] = ..., result_artifact: _Optional[str] = ..., log_artifact: _Optional[str] = ..., gang_place: _Optional[_Union[GangPlace, _Mapping]] = ...) -> None: ...
 
 class Gpu(_message.Message):
     __slots__ = ("model", "memory_bytes")

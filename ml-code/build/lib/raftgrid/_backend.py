@@ -1,0 +1,97 @@
+"""What a job talks to: workerd's agent (`_agent`) or this process itself (`_local`)."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any, Dict, Optional, Protocol, Tuple
+
+from .optimizer import SGD
+
+
+class Outcome(enum.Enum):
+    """What became of a contribution."""
+
+    ACCEPTED = "ACCEPTED"
+    """Durable and in the ledger."""
+    DUPLICATE = "DUPLICATE"
+    """The same bytes were accepted before, from this or another worker."""
+    STALE = "STALE"
+    """The round is closed or the model moved on; nothing to do but to go on."""
+    REJECTED = "REJECTED"
+    """A guard refused it: not finite, another shape or dtype than the model's, too large."""
+    MISMATCH = "MISMATCH"
+    """Other bytes were accepted for this (round, shard) before: the script is not reproducible. Recorded; the first ones count."""
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """Answer to a push."""
+
+    outcome: Outcome
+    reason: str = ""
+    """Why, where the outcome is not ACCEPTED."""
+    position: int = 0
+    """The log position of the commit; 0 without a cluster."""
+
+    @property
+    def ok(self) -> bool:
+        """True if these bytes are in the ledger: ACCEPTED or DUPLICATE."""
+        return self.outcome in (Outcome.ACCEPTED, Outcome.DUPLICATE)
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """What workerd tells a process at its start."""
+
+    job_id: str
+    task_id: str
+    attempt: int
+    num_shards: int
+    rounds: int
+    seed: int
+    node_id: str = ""
+    init_task: bool = True
+    config: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """One (round, shard) to compute."""
+
+    round: int
+    shard: int
+    num_shards: int
+    seed: int
+    model_version: int
+    model_digest: bytes = b""
+
+
+class Backend(Protocol):
+    """Models down, gradients up. Calls return when their effect is certain; they retry by themselves what can be retried."""
+
+    info: JobInfo
+
+    def init_model(self, frame: bytes, optimizer: SGD) -> PushResult:
+        """Offers model 0."""
+
+    def next_step(self) -> Optional[StepInfo]:
+        """The next step of this worker, waiting for it; None if the job needs no more of it."""
+
+    def get_model(self, version: Optional[int], digest: bytes) -> Tuple[int, bytes]:
+        """(version, file) of a model; None: the newest. `digest`: its SHA-256, empty if unknown."""
+
+    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str) -> PushResult:
+        """Sends a contribution."""
+
+    def final_version(self) -> Optional[int]:
+        """The version after the last round; None: the newest."""
+
+    def should_stop(self) -> bool:
+        """Whether the task was cancelled or its node is drained."""
+
+    def set_result(self, result_json: str) -> None:
+        """The task's result, if it ends well."""
+
+    def close(self) -> None:
+        """Ends the connection."""

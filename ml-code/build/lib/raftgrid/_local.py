@@ -1,0 +1,106 @@
+"""Without a cluster: one worker, in this process, which is also the one that aggregates. Same loop, same arithmetic, nothing on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Dict, List, Optional, Tuple
+
+from . import _aggregate, _frame
+from ._backend import JobInfo, Outcome, PushResult, StepInfo
+from .errors import RaftgridError
+from .optimizer import SGD
+from .seeds import shard_seed
+
+
+class LocalBackend:
+    """Rounds one after another, shards in order. A round is aggregated when the step after its last shard is asked for."""
+
+    def __init__(self, info: JobInfo) -> None:
+        self.info = info
+        self.metrics: List[Dict[str, float]] = []
+        """The mean metrics of each committed round."""
+        self._models: List[bytes] = []
+        self._state: Optional[bytes] = None
+        self._optimizer = SGD()
+        self._pending: Optional[StepInfo] = None
+        self._contributions: Dict[int, Tuple[float, bytes, str]] = {}
+        self._refused = ""
+
+    def init_model(self, frame: bytes, optimizer: SGD) -> PushResult:
+        params = _frame.from_bytes(frame)
+        wrong = "the model has no tensors" if not params else _frame.not_finite(params)
+        if wrong is not None:
+            return PushResult(Outcome.REJECTED, wrong)
+        if self._models:
+            same = self._models[0] == frame
+            return PushResult(Outcome.DUPLICATE) if same else PushResult(Outcome.MISMATCH, "model 0 has other bytes")
+        self._models.append(frame)
+        self._optimizer = optimizer
+        return PushResult(Outcome.ACCEPTED)
+
+    def next_step(self) -> Optional[StepInfo]:
+        if not self._models:
+            raise RaftgridError("there is no model: call job.init_model(params) before job.rounds()")
+        if self._pending is not None and self._pending.shard not in self._contributions:
+            # A cluster would give the pair to another worker; here is no other.
+            what = f"round {self._pending.round} shard {self._pending.shard}"
+            raise RaftgridError(f"{what} was not pushed" if not self._refused else f"{what} was rejected: {self._refused}")
+        if len(self._contributions) == self.info.num_shards:
+            self._commit_round()
+        round_now = len(self._models) - 1
+        if round_now >= self.info.rounds:
+            self._pending = None
+            return None
+        shard = len(self._contributions)
+        seed = shard_seed(self.info.seed, round_now, shard)
+        digest = hashlib.sha256(self._models[-1]).digest() if shard == 0 or not self._pending else self._pending.model_digest
+        self._pending = StepInfo(round_now, shard, self.info.num_shards, seed, round_now, digest)
+        return self._pending
+
+    def _commit_round(self) -> None:
+        in_order = [self._contributions[shard] for shard in range(self.info.num_shards)]
+        model, self._state = _aggregate.aggregate(
+            self._models[-1], self._state, [(weight, data) for weight, data, _ in in_order], self._optimizer
+        )
+        metrics = _aggregate.mean_metrics([(weight, text) for weight, _, text in in_order])
+        self.metrics.append(metrics)
+        self._models[-1] = b""  # only the newest model is kept
+        self._models.append(model)
+        self._contributions = {}
+        shown = "".join(f" {name}={value:.4f}" for name, value in metrics.items())
+        print(f"round {len(self._models) - 1}/{self.info.rounds}{shown}", flush=True)
+
+    def get_model(self, version: Optional[int], digest: bytes) -> Tuple[int, bytes]:
+        newest = len(self._models) - 1
+        wanted = newest if version is None else version
+        if newest < 0 or wanted != newest:
+            raise RaftgridError(f"there is no model {wanted}: without a cluster only the newest, {newest}, is kept")
+        return wanted, self._models[wanted]
+
+    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str) -> PushResult:
+        if step.round != len(self._models) - 1:
+            return PushResult(Outcome.STALE, f"round {step.round} is closed")
+        before = self._contributions.get(step.shard)
+        if before is not None:
+            same = before[1] == frame
+            return PushResult(Outcome.DUPLICATE) if same else PushResult(Outcome.MISMATCH, "other bytes were accepted before")
+        grads = _frame.from_bytes(frame)
+        wrong = _frame.difference(_frame.from_bytes(self._models[-1]), grads) or _frame.not_finite(grads)
+        if wrong is not None:
+            self._refused = wrong
+            return PushResult(Outcome.REJECTED, wrong)
+        self._contributions[step.shard] = (weight, frame, metrics_json)
+        self._refused = ""
+        return PushResult(Outcome.ACCEPTED)
+
+    def final_version(self) -> Optional[int]:
+        return None
+
+    def should_stop(self) -> bool:
+        return False
+
+    def set_result(self, result_json: str) -> None:
+        print(f"result {result_json}", flush=True)
+
+    def close(self) -> None:
+        return None

@@ -1,0 +1,67 @@
+"""The function style: the loop is raftgrid's, the user gives what is computed in it."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+
+import numpy as np
+
+from ._frame import Params
+from .job import Job, Step, init as _init
+from .optimizer import SGD
+
+Compute = Callable[[Params, Step], Tuple[Mapping[str, np.ndarray], float, Mapping[str, float]]]
+"""(parameters of this round, step) → (gradients, weight, metrics)."""
+
+
+class Worker:
+    """A function that computes steps. Call it as the function that it is; `run` drives it."""
+
+    def __init__(self, compute: Compute) -> None:
+        self.compute = compute
+        self.__name__ = getattr(compute, "__name__", "compute")
+        self.__doc__ = compute.__doc__
+
+    def __call__(
+        self, params: Params, step: Step
+    ) -> Tuple[Mapping[str, np.ndarray], float, Mapping[str, float]]:
+        return self.compute(params, step)
+
+
+def worker(compute: Compute) -> Worker:
+    """Marks a function as the one that computes steps::
+
+        @raftgrid.worker
+        def compute(params, step):
+            ...
+            return grads, num_samples, {"loss": loss}
+
+        raftgrid.run(compute, init=lambda seed: make_params(seed), optimizer=raftgrid.SGD(lr=0.1))
+    """
+    return Worker(compute)
+
+
+def run(
+    compute: Compute,
+    init: Callable[[int], Params],
+    optimizer: Optional[SGD] = None,
+    finish: Optional[Callable[[Params, Job], Optional[Mapping[str, Any]]]] = None,
+    **settings: Optional[int],
+) -> Dict[str, np.ndarray]:
+    """Runs the whole job and returns the final model.
+
+    init: job seed → first parameters. finish: (final parameters, job) → what `job.result` gets, or None. settings: those of `raftgrid.init`.
+    Raises what `init`, `rounds`, `load` and `push` raise.
+    """
+    job = _init(**settings)
+    params = init(job.seed)
+    job.init_model(params, optimizer=optimizer)
+    for step in job.rounds():
+        step.load(params)
+        grads, weight, metrics = compute(params, step)
+        step.push(grads, weight=weight, metrics=metrics)
+    job.load_final(params)
+    result = finish(params, job) if finish is not None else None
+    if result is not None:
+        job.result(result)
+    return params
