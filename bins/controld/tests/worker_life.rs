@@ -2,6 +2,7 @@
 
 mod harness;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -117,6 +118,37 @@ fn what_is_wrong_with_a_machine_is_shown_and_keeps_tasks_away_until_it_is_right(
     std::fs::rename(&aside, &dir).expect("ours");
     node_with(&cluster, "w1", "healthy");
     task_with(&cluster, "waits", "completed");
+}
+
+#[test]
+fn gpus_of_nvidia_smi_are_the_node_s_and_one_that_is_gone_is_a_problem() {
+    let cluster = Cluster::start(1, &[]);
+    let folder = cluster.dir.path().join("bin");
+    std::fs::create_dir(&folder).expect("writable");
+    let (program_path, lines) = (folder.join("nvidia-smi"), folder.join("lines"));
+    write(&lines, "0, NVIDIA H100, 81559\n1, NVIDIA H100, 81559\n");
+    // What it prints is a file's business, so that it can change at once.
+    write(&program_path, &format!("#!/bin/sh\ncat {}\n", lines.display()));
+    std::fs::set_permissions(&program_path, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    let mut command = Command::new(program("workerd"));
+    command
+        .args(["--node-id", "w1", "--endpoints", &cluster.endpoints().join(","), "--preset", "local", "--slots", "2"])
+        .arg("--dir")
+        .arg(cluster.dir.path().join("w1"))
+        .env("PATH", format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default()));
+    let _worker = Process::start(&mut command, &cluster.dir.path().join("w1.log"));
+    let node = node_with(&cluster, "w1", "healthy");
+    assert_eq!(node["gpus"][1], serde_json::json!({"model": "NVIDIA H100", "memory_bytes": 81_559_u64 << 20}));
+    let data = r#"{"argv":["sh","-c","echo $CUDA_VISIBLE_DEVICES"]}"#;
+    let done =
+        json(&cluster, &["task", "submit", "--type", "command", "--gpus", "2", "--data", data, "--wait"]).to_string();
+    assert!(done.contains("0,1"), "{done}");
+    write(&lines, "0, NVIDIA H100, 81559\n");
+    node_with(&cluster, "w1", "unhealthy");
+    let problem = wait_for("the problem", || {
+        self::node(&cluster, "w1").and_then(|node| node["problem"].as_str().map(str::to_owned)).filter(|it| !it.is_empty())
+    });
+    assert_eq!(problem, "GPU 1 is gone");
 }
 
 #[test]

@@ -277,6 +277,15 @@ pub(crate) struct TaskSubmit {
     /// Id of the task [default: given by the cluster]
     #[structopt(long, value_name = "ID")]
     pub(crate) id: Option<String>,
+    /// GPUs that it gets to itself
+    #[structopt(long, default_value = "0", value_name = "N")]
+    pub(crate) gpus: u32,
+    /// Bytes of memory that it may take
+    #[structopt(long, default_value = "0", hide_default_value = true, value_name = "BYTES")]
+    pub(crate) memory_limit: u64,
+    /// Requirements file of the Python packages that it gets
+    #[structopt(long, parse(from_os_str), value_name = "FILE")]
+    pub(crate) requirements: Option<PathBuf>,
     /// Wait until it is over; fails if the task fails
     #[structopt(long)]
     pub(crate) wait: bool,
