@@ -44,6 +44,9 @@ pub(crate) struct Options {
     /// Where virtual environments of jobs are kept; workers of one machine may share it. In --dir if it is not given.
     #[structopt(long, value_name = "DIR")]
     venvs: Option<String>,
+    /// How long tasks that run may go on after SIGTERM, like 10m; 0s: they are given back at once.
+    #[structopt(long, value_name = "TIME")]
+    drain_wait: Option<String>,
     /// A file that appears when the machine is about to go: the worker drains then.
     #[structopt(long, value_name = "FILE")]
     notice_file: Option<String>,
@@ -84,6 +87,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("python_path", ""),
     key("gpus_simulated", ""),
     key("venvs", ""),
+    key("drain_wait", "0s"),
     key("notice_file", ""),
     key("cloud_provider", ""),
     key("region", ""),
@@ -116,6 +120,7 @@ impl Program for Options {
             ("python_path", self.python_path.clone()),
             ("gpus_simulated", self.gpus_simulated.clone()),
             ("venvs", self.venvs.clone()),
+            ("drain_wait", self.drain_wait.clone()),
             ("notice_file", self.notice_file.clone()),
             ("cloud_provider", self.cloud_provider.clone()),
             ("region", self.region.clone()),

@@ -1,6 +1,7 @@
 //! One worker, put together: directory, control plane, loopback service, executor. The same in workerd and in `controld --with-worker`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use grpcio::Environment;
 use raftgrid_client::ClientError;
@@ -39,6 +40,11 @@ impl Handle {
     /// Asks it to finish: no new tasks, those that run are given back. Returns at once.
     pub fn drain(&self) {
         self.worker.drain();
+    }
+
+    /// The same, but what runs may go on for this long; a drain ends the wait.
+    pub fn leave(&self, wait: Duration) {
+        self.worker.leave(wait);
     }
 
     /// Whether it has ended.

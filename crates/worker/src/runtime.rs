@@ -106,6 +106,13 @@ impl Worker {
         let _ = self.inputs.send(Input::Drain);
     }
 
+    /// The same, but what runs may go on for this long. A drain ends the wait. Returns at once.
+    pub fn leave(&self, wait: Duration) {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        // It has ended already.
+        let _ = self.inputs.send(Input::Leave { wait_ms });
+    }
+
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
@@ -156,7 +163,7 @@ impl Main {
             // Read before the step, so that a beat counts as sent no later than it is.
             let now = boottime_ms();
             let mut wake_at = None;
-            if matches!(input, Input::Drain) {
+            if matches!(input, Input::Drain | Input::Leave { .. }) {
                 self.checks.leave();
             }
             for output in executor.step(now, input) {

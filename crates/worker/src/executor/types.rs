@@ -171,8 +171,13 @@ pub enum Input {
         /// The attempt.
         lease: LeaseId,
     },
-    /// Leave in good order.
+    /// Leave in good order: what runs is stopped and given back.
     Drain,
+    /// The same once nothing runs any more, or this time has passed.
+    Leave {
+        /// How long tasks may go on, in milliseconds.
+        wait_ms: u64,
+    },
 }
 
 /// What a step wants done.
