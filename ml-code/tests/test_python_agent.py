@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raftgrid import _attempt, agent
+from raftgrid import _attempt, _attempt_log, agent
 from raftgrid._crc32c import crc32c
 
 SRC = str(Path(__file__).parent.parent / "src")
@@ -25,7 +25,7 @@ def test_it_needs_neither_numpy_nor_safetensors():
 
 def test_its_checksum_is_the_one_of_all_streams():
     for data in (b"", b"a", b"123456789", bytes(range(256)) * 33):
-        assert _attempt._crc32c(data) == crc32c(data)
+        assert _attempt_log.crc32c(data) == crc32c(data)
 
 
 def test_a_reason_is_one_bounded_line():

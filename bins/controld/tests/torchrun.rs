@@ -66,7 +66,7 @@ fn torchrun_meets_and_computes_while_the_leader_dies() {
     let torch = std::env::var("RAFTGRID_TORCH_PYTHON").expect("RAFTGRID_TORCH_PYTHON names an interpreter with torch");
     let mut cluster = Cluster::start(3, &[]);
     wait_for("the machine's version", || (cluster.gridctl(&["kv", "put", "ready", "yes"]).0 == 0).then_some(()));
-    let start = |name: &str| {
+    let start = |cluster: &Cluster, name: &str| {
         let log = std::fs::File::create(cluster.dir.path().join(format!("{name}.log"))).expect("writable");
         Command::new(&torch)
             .args(["-m", "raftgrid.torchrun", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=raftgrid"])
@@ -81,13 +81,11 @@ fn torchrun_meets_and_computes_while_the_leader_dies() {
             .expect("the interpreter starts")
     };
     // The first waits for the second; the leader dies in between.
-    let mut first = start("first");
-    wait_for("the first node's state", || {
-        (cluster.gridctl(&["kv", "get", "torchrun/run/state"]).0 == 0).then_some(())
-    });
+    let mut first = start(&cluster, "first");
+    wait_for("the first node's state", || (cluster.gridctl(&["kv", "get", "torchrun/run/state"]).0 == 0).then_some(()));
     let leader = cluster.leader();
     cluster.kill_replica(leader);
-    let mut second = start("second");
+    let mut second = start(&cluster, "second");
     for child in [&mut first, &mut second] {
         let status = wait_for("the end of torchrun", || child.try_wait().expect("ours"));
         assert!(status.success(), "{status}");

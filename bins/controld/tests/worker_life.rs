@@ -146,7 +146,9 @@ fn gpus_of_nvidia_smi_are_the_node_s_and_one_that_is_gone_is_a_problem() {
     write(&lines, "0, NVIDIA H100, 81559\n");
     node_with(&cluster, "w1", "unhealthy");
     let problem = wait_for("the problem", || {
-        self::node(&cluster, "w1").and_then(|node| node["problem"].as_str().map(str::to_owned)).filter(|it| !it.is_empty())
+        self::node(&cluster, "w1")
+            .and_then(|node| node["problem"].as_str().map(str::to_owned))
+            .filter(|it| !it.is_empty())
     });
     assert_eq!(problem, "GPU 1 is gone");
 }

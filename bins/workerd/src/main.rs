@@ -34,7 +34,8 @@ fn main() -> ExitCode {
     let shim = std::env::current_exe().unwrap_or_else(|_| words[0].clone().into());
     let (config, endpoints) = match level(&settings)
         .and_then(|_| settings.duration_ms("drain_wait"))
-        .and_then(|_| worker_config(&settings, shim)) {
+        .and_then(|_| worker_config(&settings, shim))
+    {
         Ok(parts) => parts,
         Err(error) => return wrong_usage(Options::NAME, error),
     };

@@ -68,6 +68,8 @@ pub const LOG_TAIL_BYTES: u64 = 1024 * 1024;
 pub const LOG_FILE_BYTES_MAX: u64 = 2 * LOG_TAIL_BYTES;
 /// Bytes of all logs kept here; the log that was written longest ago goes first.
 pub const LOG_TOTAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// A kept log of at most so many bytes is the whole log: workers cut longer ones (their LOG_KEPT_BYTES).
+pub const LOG_KEPT_WHOLE_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes in one append.
 pub const LOG_APPEND_BYTES_MAX: usize = 256 * 1024;
 /// Bytes in one chunk of a log stream.

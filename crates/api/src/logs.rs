@@ -133,7 +133,7 @@ async fn follow(core: &Arc<Core>, request: &StreamLogsRequest, sink: &mut Outgoi
             return Ok(());
         }
         if let Some(kept) = kept(core, task_id, &cursor, request.get_follow()).await? {
-            // No replica in reach has any of it: what the worker kept is there as long as an artifact is.
+            // No replica in reach has more of it: what the worker kept is there as long as an artifact is.
             return kept.send(core, &cursor, sink).await;
         }
         let view = read(core, Consistency::LOCAL).await?;
@@ -160,7 +160,12 @@ async fn kept(core: &Arc<Core>, task_id: &str, cursor: &Cursor, follows: bool) -
     let view = read(core, Consistency::LOCAL).await?;
     let Some(row) = views::task(&*view.rows, task_id)? else { return Ok(None) };
     let over = task::is_final(row.get_task().get_status());
-    Ok(if over || !follows { Kept::of(&row, cursor) } else { None })
+    let Some(kept) = Kept::of(&row, cursor).filter(|_| over || !follows) else { return Ok(None) };
+    let Some(info) = views::artifact(&*view.rows, &kept.artifact)? else { return Ok(None) };
+    // In one that was cut, places are others than in the log: it is of use from its start only.
+    let whole = info.get_total_bytes() <= limits::LOG_KEPT_WHOLE_BYTES_MAX;
+    let goes_on = cursor.offset < info.get_total_bytes() && (whole || cursor.offset == 0);
+    Ok(goes_on.then_some(kept))
 }
 
 /// The log of a finished attempt as its worker has kept it.
@@ -170,16 +175,17 @@ struct Kept {
 }
 
 impl Kept {
-    /// None: there is none, or the reader has read that attempt's log from the live copies, or is at another attempt.
+    /// None: there is none, or the reader is at another attempt.
     fn of(row: &TaskRow, cursor: &Cursor) -> Option<Self> {
         let artifact = row.get_task().get_log_artifact();
         let epoch = row.get_last_report().get_epoch();
-        let unread = cursor.epoch == 0 || (cursor.epoch == epoch && cursor.offset == 0);
-        (!artifact.is_empty() && unread).then(|| Self { artifact: artifact.to_owned(), epoch })
+        let same = cursor.epoch == 0 || cursor.epoch == epoch;
+        (!artifact.is_empty() && same).then(|| Self { artifact: artifact.to_owned(), epoch })
     }
 
     /// All of it, from the reader's place on.
     async fn send(self, core: &Arc<Core>, cursor: &Cursor, sink: &mut Outgoing<LogChunk>) -> Answer<()> {
+        let _permit = core.downloads.admit()?;
         let (bytes, artifact) = (core.ports.bytes.clone(), self.artifact);
         let mut download = core.data.run(move || bytes.open_artifact(&artifact)).await??;
         let total = download.total_bytes();
@@ -266,6 +272,18 @@ mod tests {
 
     fn chunk(epoch: u64, offset: u64, data: &[u8]) -> LogChunk {
         LogChunk { lease_epoch: epoch, offset, data: data.to_vec(), ..LogChunk::default() }
+    }
+
+    #[test]
+    fn what_was_kept_is_of_the_attempt_that_reported_last() {
+        let mut row = TaskRow::new();
+        row.mut_last_report().set_epoch(5);
+        let at = |epoch| Cursor { epoch, offset: 3 };
+        assert!(Kept::of(&row, &at(5)).is_none(), "nothing was kept");
+        row.mut_task().set_log_artifact("77".to_owned());
+        assert_eq!(Kept::of(&row, &at(5)).map(|kept| (kept.artifact, kept.epoch)), Some(("77".to_owned(), 5)));
+        assert!(Kept::of(&row, &at(0)).is_some(), "a reader that has found no log yet");
+        assert!(Kept::of(&row, &at(6)).is_none() && Kept::of(&row, &at(4)).is_none());
     }
 
     #[test]
