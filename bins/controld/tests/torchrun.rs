@@ -94,3 +94,26 @@ fn torchrun_meets_and_computes_while_the_leader_dies() {
     let all = [said("first"), said("second")].concat();
     assert!(all.contains("rank 0 of 2: 3.0") && all.contains("rank 1 of 2: 3.0"), "{all}");
 }
+
+/// With torch itself, as above.
+#[test]
+#[ignore = "needs an interpreter with torch, named by RAFTGRID_TORCH_PYTHON"]
+fn a_torchrun_task_runs_its_processes_on_a_worker() {
+    let torch = std::env::var("RAFTGRID_TORCH_PYTHON").expect("RAFTGRID_TORCH_PYTHON names an interpreter with torch");
+    let cluster = Cluster::start(1, &[]);
+    let mut command = Command::new(harness::program("workerd"));
+    command
+        .args(["--node-id", "w1", "--endpoints", &cluster.endpoints().join(","), "--preset", "local", "--slots", "2"])
+        .arg("--dir")
+        .arg(cluster.dir.path().join("w1"))
+        .args(["--python", &torch, "--python-path"])
+        .arg(checkout().join("ml-code/src"));
+    let _worker = Process::start(&mut command, &cluster.dir.path().join("w1.log"));
+    let script = checkout().join("bins/controld/tests/scripts/all_reduce.py").canonicalize().expect("it is there");
+    let data = serde_json::json!({"script": script, "nproc_per_node": 2, "local_addr": "127.0.0.1"}).to_string();
+    let line = ["task", "submit", "--type", "torchrun", "--id", "meets", "--data", &data, "--wait", "--timeout", "60s"];
+    let (code, out, errors) = cluster.gridctl(&line);
+    let (_, log, _) = cluster.gridctl(&["task", "logs", "meets"]);
+    assert_eq!(code, 0, "{out}{errors}{log}");
+    assert!(log.contains("rank 0 of 2: 3.0") && log.contains("rank 1 of 2: 3.0"), "{log}");
+}

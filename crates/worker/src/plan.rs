@@ -118,6 +118,9 @@ pub struct TorchrunPlan {
     /// Further options of the rendezvous: KEY=VALUE,…
     #[serde(default)]
     pub rdzv_conf: String,
+    /// Under which the other nodes reach this one; none: its host name.
+    #[serde(default)]
+    pub local_addr: String,
 }
 
 fn one() -> u32 {
@@ -136,6 +139,7 @@ impl TorchrunPlan {
             ("--rdzv-backend", "raftgrid".to_owned()),
             ("--rdzv-id", meeting.to_owned()),
             ("--rdzv-conf", self.rdzv_conf.clone()),
+            ("--local-addr", self.local_addr.clone()),
         ];
         let options = options.into_iter().filter(|(_, value)| !value.is_empty());
         let options = options.map(|(name, value)| format!("{name}={value}"));
@@ -268,6 +272,21 @@ fn top_of(folder: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_torchrun_task_is_an_agent_that_meets_under_its_name() {
+        let data = br#"{"script":"a.py","nnodes":"1:4","nproc_per_node":2,"rdzv_conf":"join_timeout=9"}"#;
+        let Ok(Plan::Torchrun(torchrun)) = plan("torchrun", data) else { panic!("it is well formed") };
+        let python = ["python3", "/code/a.py", "--lr"].map(str::to_owned).to_vec();
+        let argv = torchrun.argv(python.clone(), 8, "job.3").join(" ");
+        let wanted = "python3 -m raftgrid.torchrun --nnodes=1:4 --nproc-per-node=2 --max-restarts=0 \
+                      --rdzv-backend=raftgrid --rdzv-id=job.3 --rdzv-conf=join_timeout=9 /code/a.py --lr";
+        assert_eq!(argv, wanted);
+        let Ok(Plan::Torchrun(plain)) = plan("torchrun", br#"{"script":"a.py"}"#) else { panic!("it is well formed") };
+        assert!(plain.argv(python, 8, "t.1").join(" ").contains("--nnodes=8 --nproc-per-node=1"));
+        assert!(plan("torchrun", br#"{"script":"a.py","nproc_per_node":0}"#).is_err());
+        assert!(plan("torchrun", br#"{}"#).is_err());
+    }
 
     #[test]
     fn each_type_is_read() {

@@ -103,6 +103,8 @@ impl Venvs {
                 self.prune(&name);
                 return Ok(Venv { folder, _lock: lock });
             }
+            // Given back first: two that hold it shared would wait for each other.
+            flock(&lock, FlockOperation::Unlock).map_err(io::Error::from).map_err(disk("unlock an environment"))?;
             patiently(&lock, FlockOperation::NonBlockingLockExclusive, stopped)?;
             if !is_complete(&folder) {
                 make(&self.python, &identity, wanted, &folder, run)?;
