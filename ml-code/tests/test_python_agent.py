@@ -67,3 +67,17 @@ def test_a_directory_belongs_to_one_agent(tmp_path):
     with pytest.raises(SystemExit, match="used by another agent"):
         agent.Agent(options)
     del first
+
+
+def test_variables_of_a_task_are_its_own_only_where_they_can_be():
+    theirs = [("A", "1"), ("", "1"), ("A=B", "1"), ("A\0", "1"), ("A", "\0"), ("RAFTGRID_TASK", "t")]
+    assert [_attempt._is_theirs(key, value) for key, value in theirs] == [True] + [False] * 5
+
+
+def test_a_process_that_cannot_be_made_does_not_end_the_thread_that_makes_them():
+    spawner = _attempt.Spawner()
+    with pytest.raises(ValueError):
+        spawner.start(args=["true", "\0"])
+    with pytest.raises(FileNotFoundError):
+        spawner.start(args=["/nowhere/program"])
+    assert spawner.start(args=["true"]).wait(60) == 0

@@ -87,7 +87,7 @@ class Spawner:
             arguments, answer = self._orders.get()
             try:
                 answer.put(subprocess.Popen(**arguments))
-            except OSError as error:
+            except Exception as error:  # whatever a task's words made of it: this thread goes on
                 answer.put(error)
 
     def start(self, **arguments: Any) -> "subprocess.Popen[bytes]":
@@ -95,7 +95,7 @@ class Spawner:
         answer: "queue.Queue[Any]" = queue.Queue()
         self._orders.put((arguments, answer))
         child = answer.get()
-        if isinstance(child, OSError):
+        if isinstance(child, Exception):
             raise child
         return child
 
@@ -120,6 +120,12 @@ def one_line(text: str) -> str:
     """The first line that says something, without control characters, of bounded length."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return "".join(c if c.isprintable() else " " for c in line).encode()[:REASON_BYTES_MAX].decode("utf-8", "ignore")
+
+
+def _is_theirs(key: str, value: str) -> bool:
+    """Whether a task may set this variable."""
+    valid = bool(key) and "=" not in key and "\0" not in key + value
+    return valid and not key.startswith("RAFTGRID_")
 
 
 class Attempt:
@@ -189,7 +195,7 @@ class Attempt:
                 code, reason, result, node_failed = self._process()
             except Refused as refused:
                 code, reason, result, node_failed = refused.code, str(refused), "", refused.node_failed
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 code, reason, result, node_failed = EXIT_OS, f"failed on this worker: {error}", "", True
             _log.info("task ended task_id=%s epoch=%d exit_code=%d reason=%s", *self.id, code, reason)
             self._report(code, reason, result, node_failed)
@@ -317,7 +323,7 @@ class Attempt:
         self._cwd = code or self._folder
         variables = {key: value for key, value in os.environ.items() if not key.startswith("RAFTGRID_")}
         told = [(label.key, label.value) for label in spec.env] + list(environment.items())
-        variables.update((key, value) for key, value in told if key and not key.startswith("RAFTGRID_"))
+        variables.update((key, value) for key, value in told if _is_theirs(key, value))
         if self.task.task_type == "python":
             arguments = [self._agent.python, str(self._script(data, code))] + arguments
             variables["PYTHONUNBUFFERED"] = "1"

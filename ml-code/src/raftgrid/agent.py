@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import grpc
 
@@ -99,7 +99,7 @@ class Agent:
     def run(self) -> int:
         """Until it is drained (0) or cannot go on (1)."""
         for body in (self._watch, self._beat, self._poll):
-            threading.Thread(target=body, name=body.__name__, daemon=True).start()
+            threading.Thread(target=self._guarded, args=(body,), name=body.__name__, daemon=True).start()
         _log.info("agent starts node_id=%s slots=%d dir=%s", self.node_id, self.slots, self.dir)
         deadline = None
         while not self._ended.wait(LOOK_S):
@@ -115,6 +115,14 @@ class Agent:
             return 1
         _log.info("agent drained")
         return 0
+
+    def _guarded(self, body: Callable[[], None]) -> None:
+        """An agent that lost a thread is none: better to end, and its tasks with it."""
+        try:
+            body()
+        except Exception as error:
+            _log.exception("thread failed")
+            self._fail(f"{body.__name__.strip('_')}: {error!r}")
 
     def drain(self) -> None:
         """No new tasks; those that run are asked to end, and given back."""
