@@ -37,7 +37,11 @@ fn the_state_of_a_rendezvous_outlives_two_leaders_and_loses_no_change() {
     let mut peers = names.map(|name| peer(&cluster, name));
     let entries = |cluster: &Cluster| {
         let (code, out, _) = cluster.gridctl(&["kv", "get", "torchrun/run/state"]);
-        (code == 0).then(|| serde_json::from_str::<Vec<String>>(&out).expect("a list")).unwrap_or_default()
+        if code == 0 {
+            serde_json::from_str::<Vec<String>>(&out).expect("a list")
+        } else {
+            Vec::new()
+        }
     };
     for wanted in [15, 60] {
         wait_for("some entries", || (entries(&cluster).len() >= wanted).then_some(()));

@@ -14,7 +14,7 @@ fn world(version: u64) -> World {
 
 fn log(world: &mut World, kind: &str, text: &str) -> String {
     let artifact_id = world.begin("", kind, text);
-    let receipts = receipts(text).into();
+    let receipts = receipts(text);
     world.ok(Kind::commit_artifact(CommitArtifact { artifact_id, receipts, ..CommitArtifact::default() }));
     artifact_id.to_string()
 }
