@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use raftgrid_agent::{run_worker, Handle};
 use raftgrid_settings::{Settings, SettingsError};
-use raftgrid_worker::{look_at_python, WorkerConfig};
+use raftgrid_worker::{look_at_gpus, look_at_python, WorkerConfig};
 use slog::Logger;
 
 use crate::plan::Plan;
@@ -49,6 +49,7 @@ impl WorkerPlan {
     pub(crate) fn ready(mut self, logger: &Logger) -> Result<Self> {
         let chosen = self.python_chosen.then_some("--worker-python");
         look_at_python(&mut self.config, chosen, logger).map_err(anyhow::Error::msg)?;
+        look_at_gpus(&mut self.config, logger);
         Ok(self)
     }
 

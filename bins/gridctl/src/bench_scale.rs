@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use futures::channel::mpsc::unbounded;
 use futures::executor::block_on;
+use futures::future::try_join;
 use futures::{SinkExt, StreamExt};
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::answer::ask_now;
@@ -34,9 +36,17 @@ pub(crate) fn submit(stub: &Stub, count: u64, data: impl Fn() -> Vec<u8>) -> Res
     let begin = Instant::now();
     let option = CallOption::default().timeout(BENCH_LOAD_TIMEOUT);
     let (mut sink, mut answers) = stub.duplex_streaming(&SESSION.method, option).map_err(broken)?;
-    let (mut sent, mut answered) = (0, 0);
-    while answered < count {
-        while sent < count && sent < answered + BATCH * BATCHES {
+    // Answers are read while batches are sent: a server that cannot get rid of its answers stops reading.
+    let (told, mut answered) = unbounded();
+    let send = async {
+        let (mut sent, mut done) = (0, 0);
+        while sent < count {
+            while sent >= done + BATCH * BATCHES {
+                match answered.next().await {
+                    Some(more) => done += more,
+                    None => return Ok(()),
+                }
+            }
             let calls = (0..BATCH.min(count - sent)).map(|_| {
                 let mut request = SubmitTaskRequest::new();
                 request.set_task_type("bench".to_owned());
@@ -46,14 +56,27 @@ pub(crate) fn submit(stub: &Stub, count: u64, data: impl Fn() -> Vec<u8>) -> Res
             });
             let batch = SessionBatch { calls: calls.collect(), ..SessionBatch::default() };
             sent += batch.calls.len() as u64;
-            block_on(sink.send((batch, WriteFlags::default()))).map_err(broken)?;
+            sink.send((batch, WriteFlags::default())).await.map_err(broken)?;
         }
-        let batch = block_on(answers.next()).ok_or_else(|| broken("the session ended"))?.map_err(broken)?;
-        if let Some(refused) = batch.get_answers().iter().find(|answer| answer.get_status() != 0) {
-            return Err(broken(refused.get_message()));
+        sink.close().await.map_err(broken)
+    };
+    let receive = async move {
+        let mut done = 0;
+        while let Some(batch) = answers.next().await {
+            let batch = batch.map_err(broken)?;
+            if let Some(refused) = batch.get_answers().iter().find(|answer| answer.get_status() != 0) {
+                return Err(broken(refused.get_message()));
+            }
+            done += batch.answers.len() as u64;
+            // Everything is sent if nobody listens.
+            let _ = told.unbounded_send(batch.answers.len() as u64);
         }
-        answered += batch.answers.len() as u64;
-    }
+        if done < count {
+            return Err(broken("the session ended"));
+        }
+        Ok(())
+    };
+    block_on(try_join(send, receive))?;
     Ok(begin.elapsed())
 }
 

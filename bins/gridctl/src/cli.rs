@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// Worker nodes: list, drain, cordon, uncordon
     #[structopt(setting = AppSettings::SubcommandRequired)]
     Node(Node),
+    /// Replicated keys: put, get, del, cas, watch, ls
+    #[structopt(setting = AppSettings::SubcommandRequired)]
+    Kv(Kv),
     /// The replicas: members, status, leader, snapshot, …
     #[structopt(setting = AppSettings::SubcommandRequired)]
     Cluster(Cluster),
@@ -274,6 +277,15 @@ pub(crate) struct TaskSubmit {
     /// Id of the task [default: given by the cluster]
     #[structopt(long, value_name = "ID")]
     pub(crate) id: Option<String>,
+    /// GPUs that it gets to itself
+    #[structopt(long, default_value = "0", value_name = "N")]
+    pub(crate) gpus: u32,
+    /// Bytes of memory that it may take
+    #[structopt(long, default_value = "0", hide_default_value = true, value_name = "BYTES")]
+    pub(crate) memory_limit: u64,
+    /// Requirements file of the Python packages that it gets
+    #[structopt(long, parse(from_os_str), value_name = "FILE")]
+    pub(crate) requirements: Option<PathBuf>,
     /// Wait until it is over; fails if the task fails
     #[structopt(long)]
     pub(crate) wait: bool,
@@ -297,6 +309,50 @@ pub(crate) enum Node {
     Uncordon {
         /// Id of the node
         node: String,
+    },
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Kv {
+    /// Set a key, whatever it was
+    Put {
+        /// Name of the key
+        key: String,
+        /// Its value; @FILE reads it from a file
+        value: String,
+        /// Delete it when this job is over
+        #[structopt(long, value_name = "NAME")]
+        job: Option<String>,
+    },
+    /// The value of a key
+    Get {
+        /// Name of the key
+        key: String,
+    },
+    /// Delete a key
+    Del {
+        /// Name of the key
+        key: String,
+    },
+    /// Set a key if nobody wrote it since; fails if somebody did
+    Cas {
+        /// Name of the key
+        key: String,
+        /// Revision that it must have, as get and put print it; 0: it must not exist
+        expected: u64,
+        /// Its value; @FILE reads it from a file
+        value: String,
+    },
+    /// The value of a key, and again after each change
+    Watch {
+        /// Name of the key
+        key: String,
+    },
+    /// Names of keys
+    Ls {
+        /// What they begin with
+        #[structopt(default_value = "")]
+        prefix: String,
     },
 }
 

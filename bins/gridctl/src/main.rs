@@ -26,6 +26,7 @@ mod dev_state;
 mod dev_stop;
 mod failure;
 mod job;
+mod kv;
 mod launch;
 mod limits;
 mod node;
@@ -85,6 +86,7 @@ fn run(parsed: Parsed<Cli>) -> Result<()> {
         Command::Job(command) => job::run(&context, command),
         Command::Task(command) => task::run(&context, command),
         Command::Node(command) => node::run(&context, command),
+        Command::Kv(command) => kv::run(&context, command),
         Command::Cluster(command) => cluster::run(&context, command),
         Command::Artifact(command) => artifact::run(&context, command),
         Command::Demo(args) => demo::run(&context, &args),

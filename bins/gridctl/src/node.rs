@@ -15,8 +15,20 @@ pub(crate) fn run(context: &Context, command: Node) -> Result<()> {
         Node::List => {
             let nodes = client.list_nodes()?;
             let json = Value::Array(nodes.iter().map(node_json).collect());
-            let headers =
-                ["node", "status", "eligibility", "tasks", "slots", "cpu %", "address", "region", "cannot run", "beat"];
+            let headers = [
+                "node",
+                "status",
+                "eligibility",
+                "tasks",
+                "slots",
+                "cpu %",
+                "address",
+                "region",
+                "gpus",
+                "cannot run",
+                "problem",
+                "beat",
+            ];
             context.output.show(&headers, nodes.iter().map(row).collect(), &json);
             return Ok(());
         }
@@ -40,9 +52,23 @@ fn row(node: &NodeMessage) -> Vec<String> {
         format!("{:.0}", node.get_cpu_usage() * 100.0),
         node.get_address().to_owned(),
         node.get_region().to_owned(),
+        gpus(node),
         node.get_unable().join(", "),
+        node.get_problem().to_owned(),
         ago(node.get_last_heartbeat()),
     ]
+}
+
+/// `4×H100`, or as many words as there are models.
+fn gpus(node: &NodeMessage) -> String {
+    let mut models: Vec<(&str, usize)> = Vec::new();
+    for gpu in node.get_gpus() {
+        match models.iter_mut().find(|(model, _)| *model == gpu.get_model()) {
+            Some((_, count)) => *count += 1,
+            None => models.push((gpu.get_model(), 1)),
+        }
+    }
+    models.iter().map(|(model, count)| format!("{count}×{model}")).collect::<Vec<_>>().join(", ")
 }
 
 fn node_json(node: &NodeMessage) -> Value {
@@ -61,5 +87,8 @@ fn node_json(node: &NodeMessage) -> Value {
         "incarnation": node.get_incarnation(),
         "version": node.get_version(),
         "unable": node.get_unable().to_vec(),
+        "problem": node.get_problem(),
+        "gpus": node.get_gpus().iter().map(|gpu| json!({"model": gpu.get_model(), "memory_bytes": gpu.get_memory_bytes()})).collect::<Vec<_>>(),
+        "labels": node.get_labels().iter().map(|it| (it.get_key().to_owned(), json!(it.get_value()))).collect::<serde_json::Map<_, _>>(),
     })
 }

@@ -122,6 +122,19 @@ fn submit(context: &Context, client: &Client, args: &TaskSubmit, data: Vec<u8>) 
     request.set_task_type(args.task_type.clone());
     request.set_task_data(data);
     request.set_task_id(args.id.clone().unwrap_or_default());
+    if args.gpus > 0 {
+        request.mut_spec().mut_resources().set_gpus(args.gpus);
+    }
+    if args.memory_limit > 0 {
+        request.mut_spec().mut_limits().set_memory_bytes(args.memory_limit);
+    }
+    if let Some(path) = &args.requirements {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let cause = format!("failed to read {}: {error}", path.display());
+            Failure::usage(cause, "--requirements FILE, as pip takes it")
+        })?;
+        request.mut_spec().set_requirements(text);
+    }
     let answer = client.submit_task(request)?;
     let id = answer.get_task_id();
     if !args.wait {

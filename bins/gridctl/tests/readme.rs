@@ -182,7 +182,7 @@ fn every_flag_and_verb_that_operations_md_names_is_one() {
     }
     // Verbs: the rows of the table in the section on gridctl.
     let section = document.split("## ").find(|section| section.starts_with("gridctl")).expect("a section on gridctl");
-    for noun in ["job", "node", "cluster", "artifact", "task"] {
+    for noun in ["job", "node", "cluster", "artifact", "task", "kv"] {
         let row = section.lines().find(|line| line.starts_with(&format!("| `{noun}` |"))).expect("a row for each noun");
         let commands = help(gridctl, &[noun.to_owned()]);
         let below = commands.split_once("SUBCOMMANDS:").expect("it has verbs").1;

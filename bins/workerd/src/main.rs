@@ -3,6 +3,7 @@
 mod options;
 mod run_task;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use anyhow::{Context, Result};
 use raftgrid_agent::run_worker;
 use raftgrid_settings::program::{failed, open, wrong_usage, Program};
 use raftgrid_settings::{Settings, SettingsError};
-use raftgrid_worker::{look_at_python, WorkerConfig, WorkerEnd};
+use raftgrid_worker::{look_at_gpus, look_at_python, WorkerConfig, WorkerEnd};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use slog::{info, Level, Logger};
 
@@ -31,7 +32,10 @@ fn main() -> ExitCode {
         Err(status) => return status,
     };
     let shim = std::env::current_exe().unwrap_or_else(|_| words[0].clone().into());
-    let (config, endpoints) = match level(&settings).and_then(|_| worker_config(&settings, shim)) {
+    let (config, endpoints) = match level(&settings)
+        .and_then(|_| settings.duration_ms("drain_wait"))
+        .and_then(|_| worker_config(&settings, shim))
+    {
         Ok(parts) => parts,
         Err(error) => return wrong_usage(Options::NAME, error),
     };
@@ -53,13 +57,23 @@ fn run(settings: &Settings, mut config: WorkerConfig, endpoints: &[String]) -> R
     }
     let chosen = settings.given("python").then_some("--python");
     look_at_python(&mut config, chosen, &logger).map_err(anyhow::Error::msg)?;
+    look_at_gpus(&mut config, &logger);
+    let drain_wait_ms = settings.duration_ms("drain_wait")?.unwrap_or(0);
+    let notice = settings.get("notice_file").filter(|path| !path.is_empty()).map(PathBuf::from);
     let handle = run_worker(config, endpoints, &logger)?;
-    let mut draining = false;
+    let (mut leaving, mut draining) = (false, false);
     while !handle.is_finished() {
-        if asked.load(Ordering::SeqCst) && !draining {
+        let noticed = notice.as_ref().is_some_and(|path| path.exists());
+        if noticed && !draining {
+            // The machine goes soon: nothing is waited for.
             draining = true;
-            info!(logger, "draining");
+            info!(logger, "draining"; "by_notice" => true);
             handle.drain();
+        }
+        if asked.load(Ordering::SeqCst) && !leaving && !draining {
+            leaving = true;
+            info!(logger, "draining"; "wait_ms" => drain_wait_ms);
+            handle.leave(Duration::from_millis(drain_wait_ms));
         }
         std::thread::sleep(LOOK_INTERVAL);
     }

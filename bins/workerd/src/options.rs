@@ -6,6 +6,7 @@ use anyhow::Result;
 use raftgrid_proto::v1::Label;
 use raftgrid_settings::program::Program;
 use raftgrid_settings::{Key, Settings, SettingsError};
+use raftgrid_worker::gpus::parse_simulated;
 use raftgrid_worker::WorkerConfig;
 use structopt::StructOpt;
 
@@ -37,6 +38,18 @@ pub(crate) struct Options {
     /// Folders that Python tasks find modules in, behind their bundle (ml-code/src).
     #[structopt(long, value_name = "PATH")]
     python_path: Option<String>,
+    /// GPUs that are not there, for tests: N, N:MODEL or N:MODEL:MEMORY as in 4:H100:80GiB; those of nvidia-smi if it is not given.
+    #[structopt(long, value_name = "GPUS")]
+    gpus_simulated: Option<String>,
+    /// Where virtual environments of jobs are kept; workers of one machine may share it. In --dir if it is not given.
+    #[structopt(long, value_name = "DIR")]
+    venvs: Option<String>,
+    /// How long tasks that run may go on after SIGTERM, like 10m; 0s: they are given back at once.
+    #[structopt(long, value_name = "TIME")]
+    drain_wait: Option<String>,
+    /// A file that appears when the machine is about to go: the worker drains then.
+    #[structopt(long, value_name = "FILE")]
+    notice_file: Option<String>,
     /// For constraints of tasks.
     #[structopt(long, value_name = "NAME")]
     cloud_provider: Option<String>,
@@ -72,6 +85,10 @@ pub(crate) const KEYS: &[Key] = &[
     key("slots", "0"),
     key("python", "python3"),
     key("python_path", ""),
+    key("gpus_simulated", ""),
+    key("venvs", ""),
+    key("drain_wait", "0s"),
+    key("notice_file", ""),
     key("cloud_provider", ""),
     key("region", ""),
     key("labels", ""),
@@ -101,6 +118,10 @@ impl Program for Options {
             ("slots", self.slots.clone()),
             ("python", self.python.clone()),
             ("python_path", self.python_path.clone()),
+            ("gpus_simulated", self.gpus_simulated.clone()),
+            ("venvs", self.venvs.clone()),
+            ("drain_wait", self.drain_wait.clone()),
+            ("notice_file", self.notice_file.clone()),
             ("cloud_provider", self.cloud_provider.clone()),
             ("region", self.region.clone()),
             ("labels", (!self.label.is_empty()).then(|| self.label.join(","))),
@@ -131,6 +152,10 @@ pub(crate) fn worker_config(settings: &Settings, shim: PathBuf) -> Result<(Worke
     config.slots = settings.parse("slots")?.unwrap_or(0);
     config.python = text("python");
     config.python_path = text("python_path");
+    if !text("gpus_simulated").is_empty() {
+        config.gpus = parse_simulated(&text("gpus_simulated")).map_err(|why| settings.bad("gpus_simulated", why))?;
+    }
+    config.venvs = Some(text("venvs")).filter(|path| !path.is_empty()).map(PathBuf::from);
     config.cloud_provider = text("cloud_provider");
     config.region = text("region");
     if !text("stop_grace").is_empty() {
@@ -161,9 +186,11 @@ mod tests {
     fn flags_become_the_worker_s_configuration() {
         let args = ["--node-id", "w1", "--endpoints", "a:1, b:2", "--dir", "/d", "--slots", "3", "--preset", "local"];
         let args = [&args[..], &["--label", "zone=1", "--label", "disk=ssd", "--stop-grace", "250ms"]].concat();
+        let args = [&args[..], &["--gpus-simulated", "2:H100:80GiB"]].concat();
         let (config, endpoints) = worker_config(&settings(&args), "/shim".into()).expect("complete");
         assert_eq!((config.node_id.as_str(), config.slots, config.stop_grace_ms), ("w1", 3, 250));
         assert_eq!(endpoints, ["a:1", "b:2"]);
+        assert_eq!(config.gpus.len(), 2);
         assert_eq!(config.labels.len(), 2);
         assert_eq!(config.labels[1].get_value(), "ssd");
     }
@@ -175,5 +202,6 @@ mod tests {
         assert!(failure(&["--dir", "/d", "--preset", "x"]).contains("presets are local, lan and wan"));
         assert!(failure(&["--dir", "/d", "--slots", "many"]).contains("`slots` = `many`"));
         assert!(failure(&["--dir", "/d", "--label", "zone"]).contains("KEY=VALUE"));
+        assert!(failure(&["--dir", "/d", "--gpus-simulated", "two"]).contains("`two` is not a number of GPUs"));
     }
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grpcio::Environment;
-use raftgrid_client::{Client, ClientConfig, ClientError};
+use raftgrid_client::{Client, ClientConfig, ClientError, Upload};
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::methods::*;
+use raftgrid_worker::limits::LOG_UPLOAD_MS;
 use raftgrid_worker::plane::ModelSink;
 use raftgrid_worker::{ControlPlane, Fetch, PlaneError, ReadSeek};
 
@@ -20,18 +21,23 @@ pub struct GrpcControlPlane {
     beats: Client,
     calls: Client,
     bulk: Client,
+    /// Its transfers have little time: logs.
+    logs: Client,
 }
 
 impl GrpcControlPlane {
     /// Connects to nobody yet.
     pub fn new(endpoints: &[String], env: &Arc<Environment>) -> Result<Self, ClientError> {
         let client = || Client::with_environment(ClientConfig::new(endpoints.iter().cloned()), env.clone());
-        Ok(Self { beats: client()?, calls: client()?, bulk: client()? })
+        let mut brief = ClientConfig::new(endpoints.iter().cloned());
+        brief.transfer_timeout = Duration::from_millis(LOG_UPLOAD_MS);
+        let logs = Client::with_environment(brief, env.clone())?;
+        Ok(Self { beats: client()?, calls: client()?, bulk: client()?, logs })
     }
 
     fn learn(&self, response: &HeartbeatResponse) {
         let leader = response.get_leader_address();
-        for client in [&self.beats, &self.calls, &self.bulk] {
+        for client in [&self.beats, &self.calls, &self.bulk, &self.logs] {
             client.learn(response.get_endpoints());
             // Bytes are served by any replica, but those of the leader's round are on its disk for sure.
             client.prefer_known(leader);
@@ -96,6 +102,13 @@ impl ControlPlane for GrpcControlPlane {
 
     fn deregister(&self, request: &DeregisterRequest, timeout: Duration) -> Result<(), PlaneError> {
         self.calls.call(&DEREGISTER, request, timeout).map(|_| ()).map_err(plane_error)
+    }
+
+    fn put_artifact(&self, kind: &str, name: &str, bytes: Vec<u8>) -> Result<String, PlaneError> {
+        let upload = Upload { name: name.to_owned(), kind: kind.to_owned() };
+        let mut source = std::io::Cursor::new(bytes);
+        let stored = self.logs.put_artifact(&upload, &mut source, &mut |_, _| {}).map_err(plane_error)?;
+        Ok(stored.get_artifact_id().to_owned())
     }
 
     fn job(&self, job_id: &str) -> Result<Job, PlaneError> {

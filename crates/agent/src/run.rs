@@ -1,6 +1,7 @@
 //! One worker, put together: directory, control plane, loopback service, executor. The same in workerd and in `controld --with-worker`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use grpcio::Environment;
 use raftgrid_client::ClientError;
@@ -41,6 +42,11 @@ impl Handle {
         self.worker.drain();
     }
 
+    /// The same, but what runs may go on for this long; a drain ends the wait.
+    pub fn leave(&self, wait: Duration) {
+        self.worker.leave(wait);
+    }
+
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
         self.worker.is_finished()
@@ -65,10 +71,11 @@ pub fn run_worker(config: WorkerConfig, endpoints: &[String], logger: &Logger) -
 /// Starts a worker on the process's environment.
 pub fn run_worker_in(
     env: &Arc<Environment>,
-    config: WorkerConfig,
+    mut config: WorkerConfig,
     endpoints: &[String],
     logger: &Logger,
 ) -> Result<Handle, RunError> {
+    config.endpoints = endpoints.to_vec();
     if !config.shim.is_file() {
         return Err(RunError::Shim(config.shim));
     }

@@ -345,6 +345,16 @@ pub(crate) async fn propose(
     request_id: &str,
     kind: Command_oneof_kind,
 ) -> Answer<CommandReply> {
+    taken(reply_to(core, context, request_id, kind).await?)
+}
+
+/// Proposes one command; its reply, whatever it says.
+pub(crate) async fn reply_to(
+    core: &Core,
+    context: &Context,
+    request_id: &str,
+    kind: Command_oneof_kind,
+) -> Answer<CommandReply> {
     let mut command = Command { kind: Some(kind), ..Command::default() };
     command.set_principal(context.caller.principal.clone());
     command.set_request_id(request_id.to_owned());
@@ -353,7 +363,7 @@ pub(crate) async fn propose(
     }
     let replies = ask(|done| core.ports.commands.propose(vec![command], done)).await?;
     match replies.into_iter().next() {
-        Some(reply) => taken(reply),
+        Some(reply) => Ok(reply),
         None => Err(Failure::from(CallError::Internal("the replica gave no reply to the command".to_owned()))),
     }
 }

@@ -14,6 +14,7 @@ mod failure;
 mod forward;
 mod health;
 mod job;
+mod kv;
 pub mod limits;
 mod log_book;
 mod logs;

@@ -55,13 +55,15 @@ pub const SESSIONS_MAX: usize = 1_024;
 pub const SESSION_BATCHES_MAX: usize = 64;
 /// Calls in one batch of a session.
 pub const SESSION_CALLS_MAX: usize = 4_096;
-/// Bytes of the commands of one proposal of a session; an entry holds at most 1 MiB. What is more goes as a further proposal.
-pub const SESSION_PROPOSAL_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of the commands of one proposal of a session, with room for what a proposal adds to them. What is more goes as a further one.
+pub const SESSION_PROPOSAL_BYTES_MAX: usize = 192 * 1024;
 
 /// Watches at once, follows of logs included.
 pub const WATCHES_MAX: usize = 4_096;
 /// Rounds read at once by a watch.
 pub const WATCH_ROUNDS_MAX: usize = 256;
+/// Longest watch of a key that names a time.
+pub const KV_WATCH_SECONDS_MAX: u64 = 24 * 60 * 60;
 /// A watch looks again after this even if nothing was applied, to notice a client that has gone.
 pub const WATCH_IDLE: Duration = Duration::from_secs(1);
 /// Longest time for which a follower waits until it has applied what its leader has answered.
@@ -75,6 +77,8 @@ pub const LOG_TAIL_BYTES: u64 = 1024 * 1024;
 pub const LOG_FILE_BYTES_MAX: u64 = 2 * LOG_TAIL_BYTES;
 /// Bytes of all logs kept here; the log that was written longest ago goes first.
 pub const LOG_TOTAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// A kept log of at most so many bytes is the whole log: workers cut longer ones (their LOG_KEPT_BYTES).
+pub const LOG_KEPT_WHOLE_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes in one append.
 pub const LOG_APPEND_BYTES_MAX: usize = 256 * 1024;
 /// Bytes in one chunk of a log stream.
@@ -83,7 +87,7 @@ pub const LOG_CHUNK_BYTES_MAX: usize = 64 * 1024;
 pub const LOG_FOLLOW_PAUSE: Duration = Duration::from_millis(300);
 
 const _: () = assert!(TASK_DATA_BYTES_MAX < COMMAND_BYTES_MAX);
-const _: () = assert!(COMMAND_BYTES_MAX <= SESSION_PROPOSAL_BYTES_MAX);
+const _: () = assert!(SESSION_PROPOSAL_BYTES_MAX < COMMAND_BYTES_MAX);
 const _: () = assert!(RESULT_DATA_BYTES_MAX + REASON_BYTES_MAX < COMMAND_BYTES_MAX);
 const _: () = assert!(FORWARDED_POLL_WAIT_MS_MAX < POLL_WAIT_MS_MAX);
 const _: () = assert!((FORWARDED_POLL_WAIT_MS_MAX as u64) < FORWARD_TIMEOUT.as_secs() * 1_000);

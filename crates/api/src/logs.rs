@@ -115,17 +115,32 @@ async fn follow(core: &Arc<Core>, request: &StreamLogsRequest, sink: &mut Outgoi
     let mut cursor = Cursor { epoch: 0, offset: request.get_offset() };
     let mut ended = false;
     loop {
+        let from = cursor.offset;
         if let Some(found) = next(core, task_id, &mut cursor).await? {
+            if from == 0 && found.get_offset() > 0 {
+                // The replica that had its beginning is gone, or has let it go: the worker may have kept it.
+                cursor.epoch = found.get_lease_epoch();
+                if let Some(kept) = kept(core, task_id, &cursor, request.get_follow()).await? {
+                    return kept.send(core, &cursor, sink).await;
+                }
+            }
             cursor =
                 Cursor { epoch: found.get_lease_epoch(), offset: found.get_offset() + found.get_data().len() as u64 };
             sink.send(found).await?;
             continue;
         }
-        if ended || (!request.get_follow() && cursor.epoch != 0) {
+        if ended {
             return Ok(());
+        }
+        if let Some(kept) = kept(core, task_id, &cursor, request.get_follow()).await? {
+            // No replica in reach has more of it: what the worker kept is there as long as an artifact is.
+            return kept.send(core, &cursor, sink).await;
         }
         let view = read(core, Consistency::LOCAL).await?;
         let row = views::task(&*view.rows, task_id)?;
+        if !request.get_follow() && cursor.epoch != 0 {
+            return Ok(());
+        }
         match row {
             None if cursor.epoch == 0 => return Err(not_found("task", task_id)),
             // A worker sends the last of a log after its report: one more look.
@@ -137,6 +152,66 @@ async fn follow(core: &Arc<Core>, request: &StreamLogsRequest, sink: &mut Outgoi
         }
         pause(core, limits::LOG_FOLLOW_PAUSE).await;
         sink.still_there().await?;
+    }
+}
+
+/// What was kept of the log that the reader is at; None while it may still be written, for a reader that follows.
+async fn kept(core: &Arc<Core>, task_id: &str, cursor: &Cursor, follows: bool) -> Answer<Option<Kept>> {
+    let view = read(core, Consistency::LOCAL).await?;
+    let Some(row) = views::task(&*view.rows, task_id)? else { return Ok(None) };
+    let over = task::is_final(row.get_task().get_status());
+    let Some(kept) = Kept::of(&row, cursor).filter(|_| over || !follows) else { return Ok(None) };
+    let Some(info) = views::artifact(&*view.rows, &kept.artifact)? else { return Ok(None) };
+    // In one that was cut, places are others than in the log: it is of use from its start only.
+    let whole = info.get_total_bytes() <= limits::LOG_KEPT_WHOLE_BYTES_MAX;
+    let goes_on = cursor.offset < info.get_total_bytes() && (whole || cursor.offset == 0);
+    Ok(goes_on.then_some(kept))
+}
+
+/// The log of a finished attempt as its worker has kept it.
+struct Kept {
+    artifact: String,
+    epoch: u64,
+}
+
+impl Kept {
+    /// None: there is none, or the reader is at another attempt.
+    fn of(row: &TaskRow, cursor: &Cursor) -> Option<Self> {
+        let artifact = row.get_task().get_log_artifact();
+        let epoch = row.get_last_report().get_epoch();
+        let same = cursor.epoch == 0 || cursor.epoch == epoch;
+        (!artifact.is_empty() && same).then(|| Self { artifact: artifact.to_owned(), epoch })
+    }
+
+    /// All of it, from the reader's place on.
+    async fn send(self, core: &Arc<Core>, cursor: &Cursor, sink: &mut Outgoing<LogChunk>) -> Answer<()> {
+        let _permit = core.downloads.admit()?;
+        let (bytes, artifact) = (core.ports.bytes.clone(), self.artifact);
+        let mut download = core.data.run(move || bytes.open_artifact(&artifact)).await??;
+        let total = download.total_bytes();
+        let mut at = cursor.offset.min(total);
+        while at < total {
+            let (back, data) = core
+                .data
+                .run(move || {
+                    let mut data =
+                        vec![0; limits::LOG_CHUNK_BYTES_MAX.min(usize::try_from(total - at).unwrap_or(usize::MAX))];
+                    let read = download.read_at(at, &mut data);
+                    read.map(|count| {
+                        data.truncate(count);
+                        (download, data)
+                    })
+                })
+                .await??;
+            download = back;
+            if data.is_empty() {
+                break;
+            }
+            let part = LogPart { epoch: self.epoch, offset: at, data, truncated: false };
+            at += part.data.len() as u64;
+            sink.send(chunk(part)).await?;
+        }
+        Ok(())
     }
 }
 
@@ -197,6 +272,18 @@ mod tests {
 
     fn chunk(epoch: u64, offset: u64, data: &[u8]) -> LogChunk {
         LogChunk { lease_epoch: epoch, offset, data: data.to_vec(), ..LogChunk::default() }
+    }
+
+    #[test]
+    fn what_was_kept_is_of_the_attempt_that_reported_last() {
+        let mut row = TaskRow::new();
+        row.mut_last_report().set_epoch(5);
+        let at = |epoch| Cursor { epoch, offset: 3 };
+        assert!(Kept::of(&row, &at(5)).is_none(), "nothing was kept");
+        row.mut_task().set_log_artifact("77".to_owned());
+        assert_eq!(Kept::of(&row, &at(5)).map(|kept| (kept.artifact, kept.epoch)), Some(("77".to_owned(), 5)));
+        assert!(Kept::of(&row, &at(0)).is_some(), "a reader that has found no log yet");
+        assert!(Kept::of(&row, &at(6)).is_none() && Kept::of(&row, &at(4)).is_none());
     }
 
     #[test]

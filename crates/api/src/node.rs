@@ -1,6 +1,7 @@
 //! NodeService: heartbeats, polls, reports of workers; drain and deregistration.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use raftgrid_manifest::report_digest;
 use raftgrid_proto::v1::*;
@@ -33,6 +34,8 @@ async fn heartbeat(core: Arc<Core>, context: Context, request: HeartbeatRequest)
         core.callers.note(&context, request.get_node_id());
     }
     let mut response = ask(|done| core.ports.leader.heartbeat(request, done)).await?;
+    // Only the leader gets here: a follower's call fails above and is forwarded.
+    response.set_leader_time_ms(unix_ms());
     if response.get_leader_address().is_empty() {
         response.set_leader_address(core.ports.cluster.leader().get_address().to_owned());
     }
@@ -42,6 +45,12 @@ async fn heartbeat(core: Arc<Core>, context: Context, request: HeartbeatRequest)
         response.set_endpoints(addresses.filter(|address| !address.is_empty()).collect());
     }
     Ok(response)
+}
+
+/// This machine's wall clock, which the worker holds against its own.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(crate) async fn poll(core: Arc<Core>, context: Context, mut request: PollTaskRequest) -> Answer<PollTaskResponse> {
@@ -73,6 +82,7 @@ pub(crate) async fn result(
     task::final_status("final_status", request.get_final_status())?;
     validate::size("result_data", request.get_result_data().len(), limits::RESULT_DATA_BYTES_MAX)?;
     validate::size("reason", request.get_reason().len(), limits::REASON_BYTES_MAX)?;
+    validate::optional_name("log_artifact", request.get_log_artifact())?;
     if request.get_digest().is_empty() {
         request.set_digest(report_digest(request.get_final_status(), request.get_result_data()));
     }
@@ -89,6 +99,7 @@ pub(crate) async fn result(
         digest: request.take_digest(),
         result_artifact: request.take_result_artifact(),
         infrastructure: request.get_infrastructure(),
+        log_artifact: request.take_log_artifact(),
         ..ReportResult::default()
     }))
 }

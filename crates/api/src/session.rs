@@ -93,8 +93,9 @@ async fn write(core: &Arc<Core>, waiting: Vec<Waiting>, answers: &mut [Answer<Sh
     let mut rest = waiting.into_iter().peekable();
     while rest.peek().is_some() {
         let (mut places, mut commands, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while let Some(next) = rest.next_if(|next| bytes + next.command.get_cached_size() <= room()) {
-            bytes += next.command.get_cached_size();
+        // One that is larger than that goes alone.
+        while let Some(next) = rest.next_if(|next| bytes == 0 || bytes + next.command.get_cached_size() <= room()) {
+            bytes += next.command.get_cached_size() + COMMAND_FRAME_BYTES;
             places.push((next.at, next.finish));
             commands.push(next.command);
         }
@@ -113,6 +114,9 @@ async fn write(core: &Arc<Core>, waiting: Vec<Waiting>, answers: &mut [Answer<Sh
         }
     }
 }
+
+/// The tag and the length of a command in its proposal.
+const COMMAND_FRAME_BYTES: u32 = 8;
 
 const fn room() -> u32 {
     limits::SESSION_PROPOSAL_BYTES_MAX as u32

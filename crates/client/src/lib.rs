@@ -15,6 +15,7 @@ mod config;
 mod endpoints;
 mod error;
 mod job;
+mod kv;
 pub mod limits;
 mod logs;
 mod ml;

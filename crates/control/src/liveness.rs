@@ -20,6 +20,9 @@ use crate::timers::Timers;
 use crate::types::{Action, Beat, BeatAnswer, Config, Millis};
 use crate::view::View;
 
+/// The machine version from which on the row of a node says what is wrong with it.
+const PROBLEMS_SINCE: u64 = 3;
+
 /// What this leader knows of a node at first hand.
 #[derive(Clone, Debug)]
 struct Contact {
@@ -31,6 +34,8 @@ struct Contact {
     interval: Millis,
     cpu_usage: f64,
     memory_usage: f64,
+    /// What the node's own checks found, as of its last beat.
+    problem: String,
     heard_unix_s: i64,
     /// (when, cpu, memory) of the last load report.
     reported: Option<(Millis, f64, f64)>,
@@ -85,6 +90,7 @@ impl Liveness {
             interval: config.beat_ms,
             cpu_usage: 0.0,
             memory_usage: 0.0,
+            problem: String::new(),
             heard_unix_s: 0,
             reported: None,
         });
@@ -139,6 +145,7 @@ impl Liveness {
         contact.last = Some(arrived);
         contact.cpu_usage = sane(beat.cpu_usage);
         contact.memory_usage = sane(beat.memory_usage);
+        contact.problem.clone_from(&beat.problem);
         contact.heard_unix_s = (moment.cluster_ms() / 1_000) as i64;
         self.doubtful.insert(beat.node_id.clone());
     }
@@ -202,10 +209,10 @@ impl Liveness {
             if let Some(at) = contact.next_look(moment) {
                 self.silences.set(node_id.clone(), at);
             }
-            let Some(status) = contact.verdict(moment, row.get_node().status) else { continue };
+            let Some((status, problem)) = contact.verdict(moment, row.get_node()) else { continue };
             let subject = Subject::Node(node_id.clone());
             if outbox.free(&subject) {
-                outbox.put(subject, Command_oneof_kind::node_status_change(status_change(row, status)));
+                outbox.put(subject, Command_oneof_kind::node_status_change(status_change(row, status, problem)));
             } else {
                 self.doubtful.insert(node_id);
             }
@@ -266,15 +273,25 @@ impl Contact {
     }
 
     /// The status that the node should have and has not. Silence never makes a status better.
-    fn verdict(&self, moment: &Moment<'_>, status: NodeStatus) -> Option<NodeStatus> {
+    fn verdict(&self, moment: &Moment<'_>, node: &Node) -> Option<(NodeStatus, String)> {
         let silent = self.silent(moment);
         let gone = self.last.is_some_and(|last| moment.now >= last + self.unhealthy_after(moment.config));
-        match status {
-            NodeStatus::HEALTHY | NodeStatus::UNKNOWN if gone => Some(NodeStatus::UNHEALTHY),
-            NodeStatus::HEALTHY if silent => Some(NodeStatus::UNKNOWN),
-            NodeStatus::UNKNOWN | NodeStatus::UNHEALTHY if self.heard && !silent => Some(NodeStatus::HEALTHY),
-            NodeStatus::HEALTHY | NodeStatus::UNKNOWN | NodeStatus::UNHEALTHY => None,
-        }
+        let status = match node.status {
+            NodeStatus::HEALTHY | NodeStatus::UNKNOWN if gone => NodeStatus::UNHEALTHY,
+            NodeStatus::HEALTHY if silent => NodeStatus::UNKNOWN,
+            _ if !self.heard || silent => return None,
+            _ if !self.problem.is_empty() => return self.troubled(moment, node),
+            NodeStatus::UNKNOWN | NodeStatus::UNHEALTHY => NodeStatus::HEALTHY,
+            NodeStatus::HEALTHY => return None,
+        };
+        Some((status, String::new()))
+    }
+
+    /// The node answers and says what is wrong with it. Its row can say so from machine version 3 on.
+    fn troubled(&self, moment: &Moment<'_>, node: &Node) -> Option<(NodeStatus, String)> {
+        let told = moment.view.machine_version < PROBLEMS_SINCE || node.problem == self.problem;
+        let known = node.status == NodeStatus::UNHEALTHY && told;
+        (!known).then(|| (NodeStatus::UNHEALTHY, self.problem.clone()))
     }
 
     /// When its silence next means something.
@@ -324,11 +341,12 @@ fn register(view: &View, outbox: &mut Outbox, beat: &Beat) {
     outbox.put(subject, Command_oneof_kind::register_node(register));
 }
 
-fn status_change(row: &NodeRow, status: NodeStatus) -> NodeStatusChange {
+fn status_change(row: &NodeRow, status: NodeStatus, problem: String) -> NodeStatusChange {
     NodeStatusChange {
         node_id: row.get_node().node_id.clone(),
         incarnation: row.get_node().incarnation,
         status,
+        problem,
         ..NodeStatusChange::default()
     }
 }

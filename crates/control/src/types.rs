@@ -71,6 +71,8 @@ pub struct Beat {
     pub cpu_usage: f64,
     /// Share of the memory in use, 0..=1.
     pub memory_usage: f64,
+    /// What the node's own checks found: it is UNHEALTHY while this is not empty.
+    pub problem: String,
     /// Description for a registration; None: only the id is known.
     pub node: Option<raftgrid_proto::v1::Node>,
 }

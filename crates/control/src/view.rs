@@ -10,7 +10,7 @@ use raftgrid_proto::v1::{
     ArtifactRow, ArtifactState, ContributionRow, JobPhase, JobRow, MetaRow, NodeRow, RoundRow, TaskRow, TaskStatus,
 };
 
-use crate::limits::AVOIDED_NODES_MAX;
+use crate::limits::{AVOIDED_NODES_MAX, LOG_KEPT_MS};
 
 /// What a change was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +35,13 @@ pub(crate) struct JobView {
     pub(crate) given: BTreeMap<u32, ContributionRow>,
 }
 
+/// Of artifacts that are logs of attempts.
+const LOG_KIND: &str = "log";
+
 /// An artifact that is on its way out, or will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaving {
-    /// An upload that is deleted if it is not committed by this cluster time.
+    /// An upload that is deleted if it is not committed by this cluster time, or a log that has been kept for long enough by then.
     Expires(u64),
     /// The first phase of its deletion is done.
     Deleting,
@@ -48,6 +51,8 @@ pub(crate) enum Leaving {
 pub(crate) struct View {
     /// As of the last Meta row.
     pub(crate) cluster_time_ms: u64,
+    /// As of the last Meta row; 0 before one was seen.
+    pub(crate) machine_version: u64,
     /// Not terminal, by sequence; without payload and result.
     pub(crate) tasks: BTreeMap<u64, TaskRow>,
     task_ids: BTreeMap<String, u64>,
@@ -59,7 +64,7 @@ pub(crate) struct View {
     pub(crate) nodes: BTreeMap<String, NodeRow>,
     pub(crate) jobs: BTreeMap<u64, JobView>,
     job_ids: BTreeMap<String, u64>,
-    /// By artifact id; committed artifacts are not here.
+    /// By artifact id; committed artifacts are not here, but for logs.
     pub(crate) leaving: BTreeMap<u64, Leaving>,
     /// A lower bound of the position up to which everything is in here.
     pub(crate) newest: u64,
@@ -111,7 +116,10 @@ impl View {
             | Table::Request
             | Table::RequestByAge
             | Table::Member
-            | Table::Digest => Ok(Touched::Nothing),
+            | Table::Digest
+            | Table::Kv
+            | Table::KvByJob
+            | Table::KvCount => Ok(Touched::Nothing),
         }
     }
 
@@ -122,6 +130,7 @@ impl View {
     fn apply_meta(&mut self, value: Option<&[u8]>) -> Result<Touched, RowsError> {
         if let Some(row) = decode::<MetaRow>(value)? {
             self.cluster_time_ms = self.cluster_time_ms.max(row.cluster_time_ms);
+            self.machine_version = row.machine_version;
         }
         Ok(Touched::Meta)
     }
@@ -249,6 +258,9 @@ impl View {
         let leaving = decode::<ArtifactRow>(value)?.and_then(|row| match row.state {
             ArtifactState::ARTIFACT_BEGUN if row.expires_ms != 0 => Some(Leaving::Expires(row.expires_ms)),
             ArtifactState::ARTIFACT_DELETING => Some(Leaving::Deleting),
+            ArtifactState::ARTIFACT_COMMITTED if row.kind == LOG_KIND && row.expires_ms != 0 => {
+                Some(Leaving::Expires(row.expires_ms.saturating_add(LOG_KEPT_MS)))
+            }
             ArtifactState::ARTIFACT_BEGUN | ArtifactState::ARTIFACT_COMMITTED => None,
         });
         match leaving {

@@ -4,16 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use raftgrid_proto::v1::{
-    ArtifactState, ContributionRow, JobPhase, JobRow, NodeRow, Phase, Resources, RoundPhase, RoundRow, TaskRow,
+    ArtifactState, ContributionRow, JobPhase, JobRow, KvRow, NodeRow, Phase, Resources, RoundPhase, RoundRow, TaskRow,
     TaskStatus,
 };
 
 use crate::apply::full_digest;
+use crate::commands::job_end;
 use crate::keys;
 use crate::predicates::over_capacity;
 use crate::read;
 use crate::rows::{Rows, RowsError, Table};
-use crate::tables::{demand, is_over};
+use crate::tables::{demand, is_over, kv_bytes};
 use crate::views;
 
 /// Checks everything; gives one line for each violation, with its number, in order; none if all hold.
@@ -29,6 +30,7 @@ pub fn check_invariants(rows: &dyn Rows) -> Result<Vec<String>, RowsError> {
     check_indexes(rows, &tasks, &mut broken)?;
     read_jobs(rows)?.iter().try_for_each(|job| check_job(rows, job, &tasks, &mut broken))?;
     check_requests(rows, &mut broken)?;
+    check_kv(rows, &mut broken)?;
     if views::digest(rows)? != full_digest(rows)? {
         broken.push("10: the kept digest is not that of the rows".to_owned());
     }
@@ -212,6 +214,32 @@ fn check_round(rows: &dyn Rows, job_row: &JobRow, round: &RoundRow, broken: &mut
             if !row.is_some_and(|row| row.state == ArtifactState::ARTIFACT_COMMITTED) {
                 broken.push(format!("7: {name} counts artifact {artifact_id}, which is not committed"));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Keys are counted, indexed by their jobs, and none outlives its job.
+fn check_kv(rows: &dyn Rows, broken: &mut Vec<String>) -> Result<(), RowsError> {
+    let mut all: Vec<KvRow> = Vec::new();
+    read::each(rows, Table::Kv, &[], &[], |row| {
+        all.push(row);
+        true
+    })?;
+    let count = read::kv_count(rows)?;
+    let bytes = all.iter().map(kv_bytes).sum::<u64>();
+    if (count.rows, count.bytes) != (all.len() as u64, bytes) {
+        broken.push(format!("0: {} keys of {bytes} bytes are there, {count:?} are counted", all.len()));
+    }
+    let scoped = all.iter().filter(|row| row.job_sequence != 0);
+    let wanted: BTreeSet<Vec<u8>> = scoped.map(|row| keys::kv_by_job(row.job_sequence, &row.key)).collect();
+    if wanted != keys_of(rows, Table::KvByJob)? {
+        broken.push("0: KvByJob is not what the keys make it".to_owned());
+    }
+    for row in all.iter().filter(|row| row.job_sequence != 0) {
+        let job = read::job(rows, row.job_sequence)?;
+        if job.is_none_or(|job| job_end::is_over(job.get_job().phase)) {
+            broken.push(format!("0: key {} outlives its job", row.key));
         }
     }
     Ok(())

@@ -74,6 +74,13 @@ pub fn request(principal: &str, request_id: &str) -> Vec<u8> {
     key
 }
 
+/// Key in `KvByJob`.
+pub fn kv_by_job(job_sequence: u64, key: &str) -> Vec<u8> {
+    let mut bytes = number(job_sequence);
+    bytes.extend_from_slice(key.as_bytes());
+    bytes
+}
+
 /// The first key after all keys that begin with `prefix`; empty (the end of the table) if there is none.
 pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();

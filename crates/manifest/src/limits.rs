@@ -97,6 +97,24 @@ pub const EXPLAINED_NODES_MAX: usize = 100;
 /// Highest priority of a task; the lowest is 0.
 pub const PRIORITY_MAX: i32 = 100;
 
+/// Bytes of a replicated key.
+pub const KV_KEY_BYTES_MAX: usize = 512;
+/// Bytes of its value; larger ones are artifacts.
+pub const KV_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Replicated keys.
+pub const KV_ROWS_MAX: u64 = 100_000;
+/// Bytes of all of them with their values.
+pub const KV_BYTES_MAX: u64 = 256 << 20;
+/// Keys that go with one job: its end deletes them in one apply.
+pub const KV_JOB_ROWS_MAX: usize = 1_024;
+
+/// Most of any limit of a task's processes but memory: beyond it a limit limits nothing.
+pub const LIMIT_MAX: u64 = 1 << 50;
+/// Bytes of a task's requirements.
+pub const REQUIREMENTS_BYTES_MAX: usize = 16 << 10;
+
+const _: () = assert!(KV_KEY_BYTES_MAX + KV_VALUE_BYTES_MAX < 256 << 10);
+const _: () = assert!(REQUIREMENTS_BYTES_MAX < SPEC_BYTES_MAX);
 const _: () = assert!(JOB_NAME_BYTES_MAX + "/trainer-".len() + 10 <= ID_BYTES_MAX);
 const _: () = assert!(TASK_DATA_BYTES_MAX + SPEC_BYTES_MAX + ID_BYTES_MAX < 256 << 10);
 const _: () = assert!(MEMORY_BYTES_MAX.checked_mul(SLOTS_MAX as u64).is_some());

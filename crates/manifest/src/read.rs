@@ -2,7 +2,8 @@
 
 use protobuf::Message;
 use raftgrid_proto::v1::{
-    ArtifactRow, ContributionRow, JobRow, MemberRow, MetaRow, NodeRow, RequestRow, RoundRow, TaskRow, TaskStatus,
+    ArtifactRow, ContributionRow, JobRow, KvCountRow, KvRow, MemberRow, MetaRow, NodeRow, RequestRow, RoundRow,
+    TaskRow, TaskStatus,
 };
 
 use crate::keys;
@@ -142,6 +143,27 @@ pub(crate) fn artifact_by_name(rows: &dyn Rows, name: &str) -> Result<Option<Art
         Some(number) => artifact(rows, number),
         None => Ok(None),
     }
+}
+
+/// A replicated key.
+pub(crate) fn kv(rows: &dyn Rows, key: &str) -> Result<Option<KvRow>, RowsError> {
+    row(rows, Table::Kv, key.as_bytes())
+}
+
+/// How many keys there are.
+pub(crate) fn kv_count(rows: &dyn Rows) -> Result<KvCountRow, RowsError> {
+    Ok(row(rows, Table::KvCount, keys::ONLY)?.unwrap_or_default())
+}
+
+/// Keys that go with this job, at most `most` of them.
+pub(crate) fn kv_of_job(rows: &dyn Rows, job_sequence: u64, most: usize) -> Result<Vec<String>, RowsError> {
+    let prefix = keys::number(job_sequence);
+    let mut found = Vec::new();
+    rows.scan(Table::KvByJob, &prefix, &keys::after_prefix(&prefix), &mut |key, _| {
+        found.push(String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned());
+        found.len() < most
+    })?;
+    Ok(found)
 }
 
 pub(crate) fn request(rows: &dyn Rows, key: &[u8]) -> Result<Option<RequestRow>, RowsError> {

@@ -87,7 +87,10 @@ pub fn row_change(change: &Change) -> Result<RowChange, RowsError> {
             | Table::ArtifactByName
             | Table::Request
             | Table::RequestByAge
-            | Table::Digest,
+            | Table::Digest
+            | Table::Kv
+            | Table::KvByJob
+            | Table::KvCount,
             _,
         ) => RowChange::Internal,
     })

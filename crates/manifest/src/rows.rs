@@ -40,10 +40,16 @@ pub enum Table {
     Member = 16,
     /// One row: the incremental digest of all other tables, 32 bytes.
     Digest = 17,
+    /// By key: `KvRow`.
+    Kv = 24,
+    /// (job sequence, key) → nothing; keys that go with a job.
+    KvByJob = 25,
+    /// One row: how many keys there are (`KvCountRow`).
+    KvCount = 26,
 }
 
 /// All tables, in order of their number.
-pub const TABLES: [Table; 17] = [
+pub const TABLES: [Table; 20] = [
     Table::Meta,
     Table::Task,
     Table::TaskById,
@@ -61,6 +67,9 @@ pub const TABLES: [Table; 17] = [
     Table::RequestByAge,
     Table::Member,
     Table::Digest,
+    Table::Kv,
+    Table::KvByJob,
+    Table::KvCount,
 ];
 
 /// The tables cannot be read: the medium failed or a row does not decode. The replica must stop.

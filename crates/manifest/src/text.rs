@@ -1,13 +1,13 @@
 //! Checks of strings and messages that come from users, and the cutting of what is kept.
 
 use protobuf::Message;
-use raftgrid_proto::v1::{Resources, TaskSpec};
+use raftgrid_proto::v1::{Limits, Resources, TaskSpec};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Fault;
 use crate::limits::{
-    CPU_MILLI_MAX, GPUS_MAX, ID_BYTES_MAX, LABELS_MAX, MEMORY_BYTES_MAX, PRIORITY_MAX, REASON_BYTES_MAX, SLOTS_MAX,
-    SPEC_BYTES_MAX,
+    CPU_MILLI_MAX, GPUS_MAX, ID_BYTES_MAX, LABELS_MAX, LIMIT_MAX, MEMORY_BYTES_MAX, NOTE_BYTES_MAX, PRIORITY_MAX,
+    REASON_BYTES_MAX, REQUIREMENTS_BYTES_MAX, SLOTS_MAX, SPEC_BYTES_MAX,
 };
 use crate::reply::invalid;
 
@@ -65,6 +65,23 @@ pub(crate) fn check_resources(field: &str, resources: &Resources) -> Result<(), 
     Ok(())
 }
 
+fn check_limits(field: &str, limits: &Limits) -> Result<(), Fault> {
+    let numbers = [
+        ("memory_bytes", limits.memory_bytes, MEMORY_BYTES_MAX),
+        ("cpu_seconds", limits.cpu_seconds, LIMIT_MAX),
+        ("open_files", limits.open_files, LIMIT_MAX),
+        ("file_bytes", limits.file_bytes, LIMIT_MAX),
+        ("processes", limits.processes, LIMIT_MAX),
+        ("cpu_milli", limits.cpu_milli, CPU_MILLI_MAX),
+    ];
+    for (name, value, most) in numbers {
+        if value > most {
+            return Err(invalid(&format!("{field}.{name}"), format!("at most {most}, is {value}")));
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn check_spec(field: &str, spec: &TaskSpec) -> Result<(), Fault> {
     check_bytes(field, spec.compute_size() as usize, SPEC_BYTES_MAX)?;
     check_resources(&format!("{field}.resources"), spec.get_resources())?;
@@ -83,6 +100,12 @@ pub(crate) fn check_spec(field: &str, spec: &TaskSpec) -> Result<(), Fault> {
     }
     if spec.constraints.iter().any(|constraint| constraint.key.is_empty()) {
         return Err(invalid(&format!("{field}.constraints"), "a key must not be empty"));
+    }
+    check_limits(&format!("{field}.limits"), spec.get_limits())?;
+    check_bytes(&format!("{field}.requirements"), spec.requirements.len(), REQUIREMENTS_BYTES_MAX)?;
+    check_bytes(&format!("{field}.requirements_file"), spec.requirements_file.len(), NOTE_BYTES_MAX)?;
+    if !spec.requirements.is_empty() && !spec.requirements_file.is_empty() {
+        return Err(invalid(&format!("{field}.requirements"), "either their text or a file in the bundle, not both"));
     }
     if !matches!(spec.on_disconnect.as_str(), "" | "stop" | "continue") {
         return Err(invalid(&format!("{field}.on_disconnect"), "\"stop\" or \"continue\""));

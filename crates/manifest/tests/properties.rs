@@ -18,6 +18,7 @@ enum Step {
     Cancel(u8, bool),
     Retry(u8),
     Hold(u8, u8),
+    Kv(u8, u8, u8),
     Register(u8, u8),
     Status(u8, u8),
     Deregister(u8),
@@ -44,6 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (n(), any::<bool>()).prop_map(|(t, c)| Step::Cancel(t, c)),
         1 => n().prop_map(Step::Retry),
         2 => (n(), n()).prop_map(|(t, how)| Step::Hold(t, how)),
+        4 => (n(), n(), n()).prop_map(|(k, how, who)| Step::Kv(k, how, who)),
         2 => (n(), n()).prop_map(|(a, b)| Step::Register(a, b)),
         1 => (n(), n()).prop_map(|(a, s)| Step::Status(a, s)),
         1 => n().prop_map(Step::Deregister),
@@ -159,6 +161,7 @@ impl Runner {
                 vec![Kind::cancel_job(CancelJob { job_id: job(*n).into(), ..CancelJob::default() })]
             }
             Step::CancelJob(_) => Vec::new(),
+            Step::Kv(k, how, who) => vec![self.kv(*k, *how, *who)],
             Step::Fail(n, paused) if *n < 2 => {
                 let phase = if *paused { JobPhase::JOB_PAUSED } else { JobPhase::JOB_FAILED };
                 vec![Kind::fail_job(FailJob { job_id: job(*n).into(), phase, ..FailJob::default() })]
@@ -189,6 +192,32 @@ impl Runner {
             Step::Later(ms) => {
                 self.world.now_ms += u64::from(*ms);
                 Vec::new()
+            }
+        }
+    }
+
+    /// One of two keys: set, compared and set, deleted; by nobody, by an attempt, for a job.
+    fn kv(&self, k: u8, how: u8, who: u8) -> Kind {
+        let key = format!("key-{}", k % 2);
+        let revision = views::kv(&self.world.rows, &key).expect("memory").map_or(0, |row| row.revision);
+        let mut writer = KvWriter::default();
+        match who {
+            0 | 1 => {
+                writer.task_id = task(who);
+                writer.epoch = self.epoch(&task(who), k);
+            }
+            2..=5 => writer.job_id = job(who).into(),
+            _ => {}
+        }
+        let value = vec![k; usize::from(how)];
+        let writer = protobuf::SingularPtrField::some(writer);
+        match how {
+            0 => Kind::kv_delete(KvDelete { key, expected: revision, writer, ..KvDelete::default() }),
+            1 => Kind::kv_delete(KvDelete { key, writer, ..KvDelete::default() }),
+            2 | 3 => Kind::kv_put(KvPut { key, value, writer, ..KvPut::default() }),
+            _ => {
+                let expected = if how == 7 { 1 } else { revision };
+                Kind::kv_compare_and_set(KvCompareAndSet { key, value, expected, writer, ..KvCompareAndSet::default() })
             }
         }
     }
@@ -288,12 +317,15 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
     let steps = prop::collection::vec(step(), 120);
     let (mut rounds, mut done, mut mismatches, mut compared, mut stale, mut rejected) = (0, 0, 0, 0, 0, 0);
     let mut suspended = 0;
+    let mut scoped = 0;
     for _ in 0..80 {
         let world = run(&steps.new_tree(&mut runner).expect("a strategy without filters").current()).world;
         for n in 0..8 {
             let task = views::get_task(&world.rows, &task(n)).expect("memory");
             suspended += u64::from(task.is_some_and(|task| task.phase == Phase::PHASE_SUSPENDED));
         }
+        let keys = views::list_kv(&world.rows, "", &[], 0, true).expect("memory").keys;
+        scoped += keys.iter().filter(|key| !key.job_id.is_empty()).count() as u64;
         for name in ["one", "two"] {
             let Some(job) = views::get_job(&world.rows, name).expect("memory") else { continue };
             rounds += job.rounds_committed;
@@ -309,6 +341,7 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
         ("compared", compared),
         ("stale", stale),
         ("suspended", suspended),
+        ("keys of jobs", scoped),
     ];
     for (what, count) in reached {
         assert!(count > 0, "no {what} in {reached:?}, rejected {rejected}");

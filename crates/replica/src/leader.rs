@@ -11,6 +11,7 @@ use std::time::Duration;
 use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender, TrySendError};
 use raftgrid_control::{Action, Beat, BeatAnswer, Config, Control, Input};
 use raftgrid_driver::{RaftHandle, Role};
+use raftgrid_manifest::limits::REASON_BYTES_MAX;
 use raftgrid_manifest::{views, Rows};
 use raftgrid_proto::v1::{
     Command, Command_oneof_kind, HeartbeatRequest, HeartbeatResponse, Lease, MemberRow, PutMember, SetMachineVersion,
@@ -460,9 +461,17 @@ fn beat_of(request: HeartbeatRequest) -> Beat {
         incarnation: request.incarnation,
         cpu_usage: request.cpu_usage,
         memory_usage: request.memory_usage,
+        problem: shortened(request.problem),
         node: request.node.as_ref().cloned(),
         node_id: request.node_id,
     }
+}
+
+/// The machine keeps no longer ones, and one that it cuts would never be what the node says.
+fn shortened(mut problem: String) -> String {
+    let end = (0..=REASON_BYTES_MAX.min(problem.len())).rev().find(|&at| problem.is_char_boundary(at)).unwrap_or(0);
+    problem.truncate(end);
+    problem
 }
 
 fn response_of(answer: BeatAnswer) -> HeartbeatResponse {

@@ -105,4 +105,7 @@ methods! {
     KV_GET: Unary "/raftgrid.v1.KvService/Get" (GetRequest) -> GetResponse, "/Example/Get";
     KV_STAT: Unary "/raftgrid.v1.KvService/Stat" (StatRequest) -> StatResponse, "/Example/Stat";
     KV_WATCH: ServerStreaming "/raftgrid.v1.KvService/Watch" (WatchRequest) -> WatchResponse, "/Example/Watch";
+    KV_COMPARE_AND_SET: Unary "/raftgrid.v1.KvService/CompareAndSet" (CompareAndSetRequest) -> CompareAndSetResponse;
+    KV_DELETE: Unary "/raftgrid.v1.KvService/Delete" (DeleteRequest) -> DeleteResponse;
+    KV_LIST: Unary "/raftgrid.v1.KvService/List" (ListRequest) -> ListResponse;
 }

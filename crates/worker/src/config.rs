@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use raftgrid_proto::v1::Label;
 
+use crate::gpus::Gpu;
+
 /// Settings of one worker.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
@@ -33,6 +35,14 @@ pub struct WorkerConfig {
     pub poll_wait_ms: u64,
     /// What is told to the cluster as this worker's version.
     pub version: String,
+    /// host:port of the replicas, as tasks are told them; empty: they are not told.
+    pub endpoints: Vec<String>,
+    /// GPUs that tasks get, each to itself.
+    pub gpus: Vec<Gpu>,
+    /// They were found by nvidia-smi, and are looked at again.
+    pub gpus_are_real: bool,
+    /// Where virtual environments of jobs are kept, for all workers of the machine; None: below `dir`.
+    pub venvs: Option<PathBuf>,
 }
 
 impl WorkerConfig {
@@ -52,6 +62,10 @@ impl WorkerConfig {
             stop_grace_ms: 15_000,
             poll_wait_ms: 10_000,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            endpoints: Vec::new(),
+            gpus: Vec::new(),
+            gpus_are_real: false,
+            venvs: None,
         }
     }
 

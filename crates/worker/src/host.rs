@@ -3,22 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam::channel::{bounded, Sender};
-use raftgrid_proto::v1::Task;
+use raftgrid_proto::v1::{Limits, Task};
 use rustix::fs::{flock, FlockOperation};
 use slog::{info, warn, Logger};
 
 use crate::bundle::Bundles;
+use crate::cgroup::{self, Cgroup, Cgroups};
 use crate::config::WorkerConfig;
 use crate::executor::{Exit, LeaseId, StopSignal, Why};
+use crate::gpus::GpuPool;
 use crate::leftovers;
 use crate::limits::TASK_DIRS_KEPT;
 use crate::logs::LogShipper;
 use crate::plane::ControlPlane;
 use crate::process::{self, Control};
 use crate::table::TaskTable;
+use crate::venvs::Venvs;
 
 /// Runs tasks. Each `launch` is answered by one `Exited`, whatever happens.
 pub trait Host: Send {
@@ -63,7 +66,11 @@ pub(crate) struct Shared {
     pub(crate) table: Arc<TaskTable>,
     pub(crate) bundles: Bundles,
     pub(crate) shipper: LogShipper,
+    pub(crate) gpus: GpuPool,
+    pub(crate) venvs: Venvs,
+    pub(crate) logger: Logger,
     pub(crate) notes_folder: PathBuf,
+    cgroups: OnceLock<Option<Cgroups>>,
     tasks_folder: PathBuf,
 }
 
@@ -71,6 +78,31 @@ impl Shared {
     /// By the epoch alone: it is unique, and names from users are never paths.
     pub(crate) fn attempt_folder(&self, lease: &LeaseId) -> PathBuf {
         self.tasks_folder.join(lease.epoch.to_string())
+    }
+
+    /// A cgroup for limits that need one; None: there are none of these, or no cgroups on this machine.
+    pub(crate) fn cgroup(&self, epoch: u64, limits: &Limits) -> Option<Cgroup> {
+        let (memory, processes, cpu) = (limits.get_memory_bytes(), limits.get_processes(), limits.get_cpu_milli());
+        if memory == 0 && processes == 0 && cpu == 0 {
+            return None;
+        }
+        let cgroups = self.cgroups.get_or_init(|| {
+            let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+            let found = Cgroups::open(Path::new(cgroup::ROOT), &own);
+            match &found {
+                Ok(_) => info!(self.logger, "limits of tasks are kept by cgroups"),
+                Err(why) => info!(self.logger, "no cgroups: memory of tasks is limited for each process by itself, \
+                    their number and their share of the cores are not limited"; "why" => why),
+            }
+            found.ok()
+        });
+        match cgroups.as_ref()?.make(epoch, limits) {
+            Ok(cgroup) => Some(cgroup),
+            Err(error) => {
+                warn!(self.logger, "a task runs without a cgroup"; "epoch" => epoch, "error" => %error);
+                None
+            }
+        }
     }
 }
 
@@ -158,7 +190,21 @@ impl ProcessHost {
         let bundles = Bundles::new(dir.join("bundles")).map_err(failed)?;
         let shipper = LogShipper::start(plane.clone(), logger).map_err(failed)?;
         let janitor = start_janitor(tasks_folder.clone()).map_err(failed)?;
-        let shared = Shared { config, agent_address, plane, table, bundles, shipper, notes_folder, tasks_folder };
+        let venvs = config.venvs.clone().unwrap_or_else(|| dir.join("venvs"));
+        let shared = Shared {
+            gpus: GpuPool::new(&config.gpus),
+            venvs: Venvs::new(venvs, config.python.clone()),
+            logger: logger.clone(),
+            cgroups: OnceLock::new(),
+            config,
+            agent_address,
+            plane,
+            table,
+            bundles,
+            shipper,
+            notes_folder,
+            tasks_folder,
+        };
         let logger = logger.clone();
         Ok(Self { shared: Arc::new(shared), running: BTreeMap::new(), exits, janitor, logger, _dir: dir })
     }
@@ -194,6 +240,9 @@ impl Host for ProcessHost {
             (_, None) => {}
         }
         if let Some(control) = self.running.get(lease) {
+            if matches!(why, Why::Fenced | Why::Revoked) {
+                control.lose();
+            }
             control.stop(signal);
         }
     }

@@ -7,10 +7,15 @@
 //! before what a predecessor left is dead; a task ends with one report, or with none if its lease went to somebody else.
 
 pub mod bundle;
+mod cgroup;
+mod checks;
 pub mod clock;
 pub mod config;
+pub mod confinement;
 mod environment;
 pub mod executor;
+mod gang;
+pub mod gpus;
 pub mod host;
 mod interpreter;
 mod leftovers;
@@ -22,6 +27,7 @@ mod node;
 mod output;
 pub mod plan;
 pub mod plane;
+mod probe;
 mod process;
 mod reason;
 pub mod runtime;
@@ -29,7 +35,9 @@ pub mod shim;
 mod spawner;
 mod stage;
 pub mod table;
+mod venvs;
 
+pub use checks::look_at_gpus;
 pub use config::WorkerConfig;
 pub use executor::LeaseId;
 pub use host::{HostError, WorkerDir};

@@ -67,6 +67,31 @@ pub const BUNDLES_KEPT: usize = 16;
 /// Largest n of an n × n product: three matrices of 512 MiB.
 pub const MATMUL_N_MAX: usize = 8_192;
 
+/// GPUs of one machine.
+pub const GPUS_MAX: usize = 1_024;
+/// How long nvidia-smi may take, in milliseconds.
+pub const GPU_LOOK_MS: u64 = 10_000;
+/// How long an attempt waits for the GPUs of one that is just ending, in milliseconds.
+pub const GPU_WAIT_MS: u64 = 10_000;
+/// Tasks whose last GPUs are remembered.
+pub const GPU_MEMORIES_MAX: usize = 1_024;
+/// Bytes of a task's requirements: what the manifest takes.
+pub const REQUIREMENTS_BYTES_MAX: usize = 16 * 1024;
+/// Environments that are kept on one machine.
+pub const VENVS_KEPT: usize = 8;
+/// How long a Python interpreter may take to say what it is, in milliseconds.
+pub const VENV_LOOK_MS: u64 = 20_000;
+/// Bytes of the beginning and of the end of a log that are kept as an artifact.
+pub const LOG_KEPT_BYTES: (u64, u64) = (256 * 1024, 768 * 1024);
+/// How long the upload of a log may take, in milliseconds; it stands before the report.
+pub const LOG_UPLOAD_MS: u64 = 5_000;
+/// Free bytes below which a worker's disk is a problem.
+pub const DISK_FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Difference to the leader's clock that is a problem, in milliseconds.
+pub const CLOCK_SKEW_MS_MAX: u64 = 10_000;
+/// Between two looks at disk and GPUs, in milliseconds.
+pub const CHECK_EVERY_MS: u64 = 10_000;
+
 const _: () = assert!(STDOUT_TAIL_BYTES_MAX < RESULT_BYTES_MAX);
 const _: () = assert!(BEAT_RETRY_FIRST_MS < BEAT_DEFAULT_MS && BEAT_DEFAULT_MS < BEAT_MAX_MS);
 const _: () = assert!(BEAT_TIMEOUT_MS.0 < BEAT_TIMEOUT_MS.1);

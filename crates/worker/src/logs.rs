@@ -12,7 +12,7 @@ use slog::{debug, o, Logger};
 
 use crate::clock::boottime_ms;
 use crate::executor::LeaseId;
-use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_BYTES_MAX, LOG_INTERVAL_MS, LOG_LINGER_MS};
+use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_BYTES_MAX, LOG_INTERVAL_MS, LOG_KEPT_BYTES, LOG_LINGER_MS};
 use crate::plane::ControlPlane;
 use crate::table::lock;
 
@@ -60,6 +60,24 @@ impl AttemptLog {
 
     pub(crate) fn end(&self) {
         self.ended_at.store(boottime_ms().max(1), Ordering::SeqCst);
+    }
+
+    /// What is kept of it: all, or its beginning and its end with a line in between that says what is missing. Empty: there is none.
+    pub(crate) fn kept(&self) -> Vec<u8> {
+        let written = self.written.load(Ordering::SeqCst);
+        let read = |from: u64, length: u64| {
+            let mut data = vec![0; usize::try_from(length).unwrap_or(0)];
+            match self.file.read_exact_at(&mut data, from) {
+                Ok(()) => data,
+                Err(_) => Vec::new(),
+            }
+        };
+        let (head, tail) = LOG_KEPT_BYTES;
+        if written <= head + tail {
+            return read(0, written);
+        }
+        let mark = format!("\n[raftgrid: {} bytes of the log are left out here]\n", written - head - tail);
+        [read(0, head), mark.into_bytes(), read(written - tail, tail)].concat()
     }
 
     fn piece(&self, offset: u64) -> Vec<u8> {
@@ -161,6 +179,22 @@ mod tests {
         assert!(tail.contains("the rest of it is dropped"), "{tail}");
         log.append(b"more");
         assert_eq!(log.written.load(Ordering::SeqCst), length, "said once");
+    }
+
+    #[test]
+    fn what_is_kept_of_a_long_log_is_its_beginning_and_its_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = AttemptLog::create(&folder.path().join("log")).expect("writable");
+        assert!(log.kept().is_empty());
+        log.append(b"the beginning");
+        assert_eq!(log.kept(), b"the beginning");
+        let (head, tail) = LOG_KEPT_BYTES;
+        log.append(&vec![b'x'; (head + tail) as usize]);
+        log.append(b"the end");
+        let kept = String::from_utf8(log.kept()).expect("text");
+        assert!(kept.starts_with("the beginningx") && kept.ends_with("xthe end"));
+        assert!(kept.contains("\n[raftgrid: 20 bytes of the log are left out here]\n"), "13 + 7 more than is kept");
+        assert!((kept.len() as u64) < head + tail + 100);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What this machine is and how busy it is, from /proc.
 
-use raftgrid_proto::v1::{Label, Node, Resources};
+use raftgrid_proto::v1::{Gpu, Label, Node, Resources};
 
 use crate::config::WorkerConfig;
 
@@ -11,16 +11,33 @@ pub(crate) fn describe(config: &WorkerConfig) -> Node {
     capacity.set_cpu_milli(cores * 1_000);
     capacity.set_memory_bytes(memory().map_or(0, |(total, _)| total));
     capacity.set_slots(config.slots_or_cores());
+    capacity.set_gpus(u32::try_from(config.gpus.len()).unwrap_or(u32::MAX));
     let mut node = Node::new();
     node.set_node_id(config.node_id.clone());
     node.set_address(rustix::system::uname().nodename().to_string_lossy().into_owned());
     node.set_cloud_provider(config.cloud_provider.clone());
     node.set_region(config.region.clone());
-    node.set_labels(config.labels.iter().cloned().collect::<protobuf::RepeatedField<Label>>());
+    node.set_labels(labels(config));
+    node.set_gpus(config.gpus.iter().map(gpu).collect());
     node.set_capacity(capacity);
     node.set_version(config.version.clone());
     node.set_unable(config.unable.iter().cloned().collect());
     node
+}
+
+fn gpu(gpu: &crate::gpus::Gpu) -> Gpu {
+    Gpu { model: gpu.model.clone(), memory_bytes: gpu.memory_bytes, ..Gpu::default() }
+}
+
+/// Those of the configuration, and what the machine is where they do not say it.
+fn labels(config: &WorkerConfig) -> protobuf::RepeatedField<Label> {
+    let mut labels = config.labels.clone();
+    for (key, value) in [("arch", std::env::consts::ARCH), ("os", std::env::consts::OS)] {
+        if !labels.iter().any(|label| label.get_key() == key) {
+            labels.push(Label { key: key.to_owned(), value: value.to_owned(), ..Label::default() });
+        }
+    }
+    labels.into()
 }
 
 /// (total, available) bytes of memory.
@@ -67,6 +84,17 @@ impl Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_says_its_gpus_and_what_machine_it_is() {
+        let mut config = WorkerConfig::new("n", "/d", "/s");
+        config.gpus = crate::gpus::parse_simulated("2:H100:80GiB").expect("well formed");
+        config.labels.push(Label { key: "os".to_owned(), value: "mine".to_owned(), ..Label::default() });
+        let node = describe(&config);
+        assert_eq!((node.get_capacity().get_gpus(), node.get_gpus()[1].get_model()), (2, "H100"));
+        let label = |key: &str| node.get_labels().iter().find(|it| it.get_key() == key).map(|it| it.get_value());
+        assert_eq!((label("arch"), label("os")), (Some(std::env::consts::ARCH), Some("mine")));
+    }
 
     #[test]
     fn the_files_of_the_kernel_are_read() {

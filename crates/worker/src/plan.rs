@@ -47,7 +47,7 @@ impl PlanError {
             // USAGE, DATA and NO_INPUT are the task's; TRY_AGAIN is tried again anyhow.
             _ => false,
         };
-        Exit { code: self.code, reason: self.reason, result_data: String::new(), node_failed }
+        Exit { code: self.code, reason: self.reason, node_failed, ..Exit::default() }
     }
 }
 
@@ -100,6 +100,55 @@ pub struct MatmulPlan {
     pub seed: u64,
 }
 
+/// `torchrun`: {"script": "x.py", "args": […], "nnodes": "2:4", "nproc_per_node": 1, "max_restarts": 3}.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct TorchrunPlan {
+    /// What each process runs.
+    #[serde(flatten)]
+    pub python: PythonPlan,
+    /// MIN:MAX or a number of nodes; none: as many as the gang has members.
+    #[serde(default)]
+    pub nnodes: Option<String>,
+    /// Processes of each node.
+    #[serde(default = "one")]
+    pub nproc_per_node: u32,
+    /// How often the group of processes is started anew.
+    #[serde(default)]
+    pub max_restarts: u32,
+    /// Further options of the rendezvous: KEY=VALUE,…
+    #[serde(default)]
+    pub rdzv_conf: String,
+    /// Under which the other nodes reach this one; none: its host name.
+    #[serde(default)]
+    pub local_addr: String,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl TorchrunPlan {
+    /// `python` is interpreter, script and arguments; they meet under `meeting`.
+    pub(crate) fn argv(&self, python: Vec<String>, nodes: u32, meeting: &str) -> Vec<String> {
+        let mut python = python.into_iter();
+        let nnodes = self.nnodes.clone().unwrap_or_else(|| nodes.to_string());
+        let options = [
+            ("--nnodes", nnodes),
+            ("--nproc-per-node", self.nproc_per_node.to_string()),
+            ("--max-restarts", self.max_restarts.to_string()),
+            ("--rdzv-backend", "raftgrid".to_owned()),
+            ("--rdzv-id", meeting.to_owned()),
+            ("--rdzv-conf", self.rdzv_conf.clone()),
+            ("--local-addr", self.local_addr.clone()),
+        ];
+        let options = options.into_iter().filter(|(_, value)| !value.is_empty());
+        let options = options.map(|(name, value)| format!("{name}={value}"));
+        // torchrun itself, with our rendezvous registered even where the package is not installed but on the path.
+        let module = ["-m", "raftgrid.torchrun"].map(str::to_owned);
+        python.next().into_iter().chain(module).chain(options).chain(python).collect()
+    }
+}
+
 /// What to run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plan {
@@ -111,6 +160,8 @@ pub enum Plan {
     Matmul(MatmulPlan),
     /// A trainer of a job with rounds.
     Train(PythonPlan),
+    /// An agent of torchrun: one of the nodes of an elastic job.
+    Torchrun(TorchrunPlan),
 }
 
 /// Reads a task.
@@ -120,8 +171,10 @@ pub fn plan(task_type: &str, task_data: &[u8]) -> Result<Plan, PlanError> {
         "python" => Plan::Python(parse(task_data)?),
         "matmul" => Plan::Matmul(parse(task_data)?),
         "train" => Plan::Train(parse(task_data)?),
+        "torchrun" => Plan::Torchrun(parse(task_data)?),
         other => {
-            let reason = format!("unknown task type `{other}`; this worker knows command, python, matmul and train");
+            let reason =
+                format!("unknown task type `{other}`; this worker knows command, python, matmul, train and torchrun");
             return Err(PlanError::new(exit_code::USAGE, reason));
         }
     };
@@ -152,6 +205,12 @@ fn check(plan: &Plan) -> Result<(), String> {
                 return Err("script is missing".to_owned());
             }
             no_zero_bytes(train.args.iter().chain([&train.script]), &train.env)
+        }
+        Plan::Torchrun(torchrun) => {
+            if torchrun.nproc_per_node == 0 {
+                return Err("nproc_per_node must be at least 1".to_owned());
+            }
+            check(&Plan::Python(torchrun.python.clone()))
         }
         Plan::Matmul(matmul) => match matmul.n {
             1..=MATMUL_N_MAX => Ok(()),
@@ -213,6 +272,21 @@ fn top_of(folder: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_torchrun_task_is_an_agent_that_meets_under_its_name() {
+        let data = br#"{"script":"a.py","nnodes":"1:4","nproc_per_node":2,"rdzv_conf":"join_timeout=9"}"#;
+        let Ok(Plan::Torchrun(torchrun)) = plan("torchrun", data) else { panic!("it is well formed") };
+        let python = ["python3", "/code/a.py", "--lr"].map(str::to_owned).to_vec();
+        let argv = torchrun.argv(python.clone(), 8, "job.3").join(" ");
+        let wanted = "python3 -m raftgrid.torchrun --nnodes=1:4 --nproc-per-node=2 --max-restarts=0 \
+                      --rdzv-backend=raftgrid --rdzv-id=job.3 --rdzv-conf=join_timeout=9 /code/a.py --lr";
+        assert_eq!(argv, wanted);
+        let Ok(Plan::Torchrun(plain)) = plan("torchrun", br#"{"script":"a.py"}"#) else { panic!("it is well formed") };
+        assert!(plain.argv(python, 8, "t.1").join(" ").contains("--nnodes=8 --nproc-per-node=1"));
+        assert!(plan("torchrun", br#"{"script":"a.py","nproc_per_node":0}"#).is_err());
+        assert!(plan("torchrun", br#"{}"#).is_err());
+    }
 
     #[test]
     fn each_type_is_read() {

@@ -81,6 +81,11 @@ pub trait ControlPlane: Send + Sync {
     fn append_log(&self, request: &AppendLogRequest) -> Result<AppendLogResponse, PlaneError>;
     /// This worker leaves.
     fn deregister(&self, request: &DeregisterRequest, timeout: Duration) -> Result<(), PlaneError>;
+    /// Bytes that are kept under an id, which is returned. Takes `LOG_UPLOAD_MS` at most.
+    fn put_artifact(&self, kind: &str, name: &str, bytes: Vec<u8>) -> Result<String, PlaneError> {
+        let _ = (name, bytes);
+        Err(PlaneError::Unimplemented(format!("an artifact of kind {kind}")))
+    }
     /// A job, for its trainers' environment.
     fn job(&self, job_id: &str) -> Result<Job, PlaneError>;
     /// One attempt; waits up to `wait_ms` for a (round, shard).

@@ -9,7 +9,8 @@ use crossbeam::channel::{bounded, select, unbounded, Receiver, Sender};
 use raftgrid_proto::v1::*;
 use slog::{debug, error, info, o, warn, Logger};
 
-use crate::clock::boottime_ms;
+use crate::checks::Checks;
+use crate::clock::{boottime_ms, unix_ms};
 use crate::config::WorkerConfig;
 use crate::executor::{Answer, Executor, Input, LeaseId, Output, Report, Settings};
 use crate::host::{random_u64, Exited, Host, HostError, ProcessHost, WorkerDir};
@@ -87,9 +88,10 @@ impl Worker {
             // A full queue means that the executor is far behind; the next beat tells it the same.
             let _ = stale.try_send(Input::Stale { lease });
         }));
-        let lines = start_lines(&plane, &inputs_in, logger).map_err(failed)?;
-        let mut main =
-            Main { config: config.clone(), plane, host, lines, logger: logger.clone(), usage: Usage::default() };
+        let checks = Checks::start(&config).map_err(failed)?;
+        let lines = start_lines(&plane, &inputs_in, &checks, logger).map_err(failed)?;
+        let (logger, usage) = (logger.clone(), Usage::default());
+        let mut main = Main { config: config.clone(), plane, host, lines, logger, usage, checks };
         main.usage.now();
         let thread = std::thread::Builder::new()
             .name("worker".to_owned())
@@ -102,6 +104,13 @@ impl Worker {
     pub fn drain(&self) {
         // It has ended already.
         let _ = self.inputs.send(Input::Drain);
+    }
+
+    /// The same, but what runs may go on for this long. A drain ends the wait. Returns at once.
+    pub fn leave(&self, wait: Duration) {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        // It has ended already.
+        let _ = self.inputs.send(Input::Leave { wait_ms });
     }
 
     /// Whether it has ended.
@@ -136,6 +145,7 @@ struct Main {
     lines: Lines,
     logger: Logger,
     usage: Usage,
+    checks: Arc<Checks>,
 }
 
 impl Main {
@@ -153,6 +163,9 @@ impl Main {
             // Read before the step, so that a beat counts as sent no later than it is.
             let now = boottime_ms();
             let mut wake_at = None;
+            if matches!(input, Input::Drain | Input::Leave { .. }) {
+                self.checks.leave();
+            }
             for output in executor.step(now, input) {
                 match output {
                     Output::WakeAt(at) => wake_at = Some(at),
@@ -225,6 +238,7 @@ impl Main {
         request.set_boot_nonce(boot_nonce);
         request.set_incarnation(incarnation);
         request.set_held(held.iter().map(LeaseId::message).collect());
+        request.set_problem(self.checks.problem(&self.logger));
         if with_description {
             request.set_node(describe(&self.config));
         }
@@ -251,7 +265,12 @@ impl Main {
 }
 
 /// Starts the threads that make calls. They end with the channels that the main thread holds.
-fn start_lines(plane: &Arc<dyn ControlPlane>, inputs: &Sender<Input>, logger: &Logger) -> std::io::Result<Lines> {
+fn start_lines(
+    plane: &Arc<dyn ControlPlane>,
+    inputs: &Sender<Input>,
+    checks: &Arc<Checks>,
+    logger: &Logger,
+) -> std::io::Result<Lines> {
     let (beats, beat_orders) = unbounded::<BeatOrder>();
     let (polls, poll_orders) = unbounded::<PollTaskRequest>();
     let (calls, call_orders) = unbounded::<CallOrder>();
@@ -259,7 +278,8 @@ fn start_lines(plane: &Arc<dyn ControlPlane>, inputs: &Sender<Input>, logger: &L
         std::thread::Builder::new().name(name.to_owned()).spawn(body).map(|_| ())
     };
     let (line_plane, answers, line_logger) = (plane.clone(), inputs.clone(), logger.clone());
-    spawn("beats", Box::new(move || beat_line(&beat_orders, line_plane.as_ref(), &answers, &line_logger)))?;
+    let checks = checks.clone();
+    spawn("beats", Box::new(move || beat_line(&beat_orders, line_plane.as_ref(), &answers, &checks, &line_logger)))?;
     let (line_plane, answers, line_logger) = (plane.clone(), inputs.clone(), logger.clone());
     spawn(
         "polls",
@@ -295,9 +315,16 @@ fn start_lines(plane: &Arc<dyn ControlPlane>, inputs: &Sender<Input>, logger: &L
     Ok(Lines { beats, polls, calls })
 }
 
-fn beat_line(orders: &Receiver<BeatOrder>, plane: &dyn ControlPlane, answers: &Sender<Input>, logger: &Logger) {
+fn beat_line(
+    orders: &Receiver<BeatOrder>,
+    plane: &dyn ControlPlane,
+    answers: &Sender<Input>,
+    checks: &Checks,
+    logger: &Logger,
+) {
     let mut connected = false;
     for BeatOrder { number, request, timeout } in orders {
+        let sent_unix_ms = unix_ms();
         let input = match plane.heartbeat(&request, timeout) {
             Ok(answer) => {
                 if !connected {
@@ -305,6 +332,7 @@ fn beat_line(orders: &Receiver<BeatOrder>, plane: &dyn ControlPlane, answers: &S
                         "leader" => answer.get_leader_address());
                 }
                 connected = true;
+                checks.on_leader_time(sent_unix_ms, unix_ms(), answer.get_leader_time_ms());
                 Input::BeatAnswered { number, answer: Box::new(answer) }
             }
             Err(error) => {
@@ -349,6 +377,7 @@ fn call(order: CallOrder, plane: &dyn ControlPlane, logger: &Logger) -> Input {
             request.set_reason(report.reason);
             request.set_result_data(report.result_data);
             request.set_infrastructure(report.node_failed);
+            request.set_log_artifact(report.log_artifact);
             let answer = plane.report(&request, timeout).and_then(|response| match response.get_outcome() {
                 ReportOutcome::REPORT_ACCEPTED | ReportOutcome::REPORT_DUPLICATE => Ok(()),
                 ReportOutcome::REPORT_STALE_LEASE => Err(PlaneError::StaleLease("the report was refused".to_owned())),

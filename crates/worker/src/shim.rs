@@ -8,6 +8,7 @@ use std::process::Command;
 
 use rustix::process::{getppid, set_parent_process_death_signal, setrlimit, Resource, Rlimit, Signal};
 
+use crate::confinement::Confinement;
 use crate::plan::exit_code;
 
 /// Where a task's process goes.
@@ -25,7 +26,7 @@ pub enum RunTask {
 }
 
 /// Runs in the child and returns its exit code, unless it became another program. `parent` is the worker's process id.
-pub fn run_task(parent: u32, what: &RunTask) -> i32 {
+pub fn run_task(parent: u32, confinement: &Confinement, what: &RunTask) -> i32 {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         eprintln!("raftgrid: failed to tie the task to its worker: {error}");
         return exit_code::OS;
@@ -36,6 +37,10 @@ pub fn run_task(parent: u32, what: &RunTask) -> i32 {
         return exit_code::TRY_AGAIN;
     }
     limit();
+    if let Err(error) = confinement.apply() {
+        eprintln!("raftgrid: {error}");
+        return exit_code::OS;
+    }
     match what {
         RunTask::Exec(argv) => exec(argv),
         RunTask::Matmul { n, seed } => {

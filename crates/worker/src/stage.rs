@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use raftgrid_proto::v1::{Job, Task};
+use raftgrid_proto::v1::{GangPlace, Job, Task};
 
 use crate::environment::{add_python, add_reproducible, add_tasks_own, inherited, Variables};
 use crate::executor::LeaseId;
+use crate::gang::{self, Place};
 use crate::host::Shared;
 use crate::plan::{exit_code, plan, script_path, Plan, PlanError, PythonPlan};
 use crate::plane::PlaneError;
 use crate::process::Control;
 use crate::table::{TaskContext, TaskFacts};
+use crate::venvs::{self, Run, Venv, Wanted};
 
 /// The attempt's copy of its bundle, in its folder.
 pub(crate) const CODE_FOLDER: &str = "code";
@@ -37,6 +39,8 @@ pub(crate) struct Staged {
     pub(crate) result_is_stdout: bool,
     /// A Python program of ours: it needs the package raftgrid.
     pub(crate) is_python: bool,
+    /// In use as long as this is there.
+    _venv: Option<Venv>,
 }
 
 pub(crate) fn disk(what: &str) -> impl Fn(std::io::Error) -> PlanError + '_ {
@@ -50,12 +54,13 @@ pub(crate) fn stage(
     task: &Task,
     control: &Control,
     folder: &Path,
+    visible_gpus: Option<String>,
+    run: Run<'_>,
 ) -> Result<(Staged, Arc<TaskContext>), PlanError> {
     let plan = plan(task.get_task_type(), task.get_task_data())?;
-    make_empty(folder).map_err(disk("make a folder"))?;
     let job = match &plan {
         Plan::Train(_) => Some(patiently(control, || shared.plane.job(task.get_job_id()))?),
-        Plan::Command(_) | Plan::Python(_) | Plan::Matmul(_) => None,
+        Plan::Command(_) | Plan::Python(_) | Plan::Matmul(_) | Plan::Torchrun(_) => None,
     };
     let code = folder.join(CODE_FOLDER);
     let digest = match task.get_spec().get_bundle_artifact() {
@@ -63,6 +68,9 @@ pub(crate) fn stage(
         artifact => Some(shared.bundles.copy_to(artifact, shared.plane.as_ref(), &code)?),
     };
     let bundle = digest.is_some().then_some(code);
+    let digest = digest.unwrap_or_default();
+    let venv = environment_of(shared, task, bundle.as_deref(), &digest, folder, control, run)?;
+    let python_program = venv.as_ref().map_or_else(|| shared.config.python.clone(), Venv::python);
     let context = Arc::new(context(shared, lease, task, job.as_ref(), &plan));
     let mut variables = inherited();
     let token = crate::host::random_token();
@@ -75,7 +83,17 @@ pub(crate) fn stage(
             add_tasks_own(&mut variables, task.get_spec(), &python.env);
             let bundle_text = bundle.as_ref().map(|path| path.to_string_lossy().into_owned());
             add_python(&mut variables, bundle_text.as_deref(), &shared.config.python_path);
-            (Program::Exec(python_argv(shared, python, bundle.as_deref(), folder)?), python.stdin.clone())
+            (Program::Exec(python_argv(python_program, python, bundle.as_deref(), folder)?), python.stdin.clone())
+        }
+        Plan::Torchrun(torchrun) => {
+            let python = &torchrun.python;
+            add_tasks_own(&mut variables, task.get_spec(), &python.env);
+            let bundle_text = bundle.as_ref().map(|path| path.to_string_lossy().into_owned());
+            add_python(&mut variables, bundle_text.as_deref(), &shared.config.python_path);
+            let argv = python_argv(python_program, python, bundle.as_deref(), folder)?;
+            let place = place_of(task);
+            let nodes = place.as_ref().map_or(1, |place| place.world_size);
+            (Program::Exec(torchrun.argv(argv, nodes, &meeting_of(task))), python.stdin.clone())
         }
         Plan::Matmul(matmul) => (Program::Matmul { n: matmul.n, seed: matmul.seed }, None),
     };
@@ -84,22 +102,22 @@ pub(crate) fn stage(
             add_reproducible(&mut variables, train.get_openblas_coretype());
         }
     }
-    add_raftgrids_own(&mut variables, shared, &context, &token, digest.unwrap_or_default(), folder);
+    if let Some(venv) = &venv {
+        add_venv(&mut variables, venv);
+    }
+    if let Some(place) = place_of(task).filter(|_| !matches!(plan, Plan::Torchrun(_))) {
+        gang::add(&mut variables, &place);
+    }
+    if let Some(visible) = visible_gpus {
+        // "" where it asked for none: GPUs of others are not its to use.
+        variables.insert("CUDA_VISIBLE_DEVICES".to_owned(), visible);
+    }
+    add_raftgrids_own(&mut variables, shared, &context, &token, digest, folder);
     shared.table.insert(token, context.clone());
     let result_is_stdout = matches!(plan, Plan::Matmul(_));
-    let is_python = matches!(plan, Plan::Python(_) | Plan::Train(_));
+    let is_python = matches!(plan, Plan::Python(_) | Plan::Train(_) | Plan::Torchrun(_));
     let folder = bundle.unwrap_or_else(|| folder.to_owned());
-    Ok((Staged { program, variables, folder, stdin, result_is_stdout, is_python }, context))
-}
-
-/// An epoch is given once, but a worker's directory may have served another cluster before.
-fn make_empty(folder: &Path) -> std::io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    fs::create_dir_all(folder)
+    Ok((Staged { program, variables, folder, stdin, result_is_stdout, is_python, _venv: venv }, context))
 }
 
 /// Asks until there is an answer, or the attempt is to be stopped.
@@ -117,6 +135,7 @@ fn context(shared: &Shared, lease: &LeaseId, task: &Task, job: Option<&Job>, pla
     let train = job.map(|job| job.get_spec().get_train());
     let (config, init) = match plan {
         Plan::Python(python) | Plan::Train(python) => (python.config.clone(), python.init),
+        Plan::Torchrun(torchrun) => (torchrun.python.config.clone(), false),
         Plan::Command(_) | Plan::Matmul(_) => (None, false),
     };
     // The first trainer makes model 0, unless the job came with one.
@@ -137,8 +156,57 @@ fn context(shared: &Shared, lease: &LeaseId, task: &Task, job: Option<&Job>, pla
     TaskContext::from(facts)
 }
 
-fn python_argv(
+/// The virtual environment that the task asks for; None: the machine's Python as it is.
+fn environment_of(
     shared: &Shared,
+    task: &Task,
+    bundle: Option<&Path>,
+    digest: &str,
+    folder: &Path,
+    control: &Control,
+    run: Run<'_>,
+) -> Result<Option<Venv>, PlanError> {
+    let spec = task.get_spec();
+    let requirements = match (spec.get_requirements(), spec.get_requirements_file()) {
+        ("", "") => return Ok(None),
+        ("", file) => venvs::of_file(file, bundle)?,
+        (text, _) => text.to_owned(),
+    };
+    let folder = bundle.unwrap_or(folder);
+    let wanted = Wanted { requirements: &requirements, folder, bundle: digest };
+    shared.venvs.get(&wanted, &|| control.stopped(), run).map(Some)
+}
+
+/// A program that is named `python` is the environment's.
+fn add_venv(variables: &mut Variables, venv: &Venv) {
+    let folder = venv.folder().to_string_lossy().into_owned();
+    let path = variables.get("PATH").cloned().unwrap_or_default();
+    variables.insert("PATH".to_owned(), format!("{folder}/bin:{path}"));
+    variables.insert("VIRTUAL_ENV".to_owned(), folder);
+    variables.remove("PYTHONHOME");
+}
+
+/// The task's place in its gang; None: it is in none.
+fn place_of(task: &Task) -> Option<Place> {
+    let place = task.gang_place.as_ref()?;
+    Some(Place {
+        rank: place.get_rank(),
+        world_size: place.get_world_size(),
+        master_address: place.get_master_address().to_owned(),
+        generation: place.get_generation(),
+    })
+}
+
+/// Under which name the agents of a torchrun job meet: another one after each placement, so that what was closed by the last one is left
+/// alone.
+fn meeting_of(task: &Task) -> String {
+    let placement = task.gang_place.as_ref().map_or(u64::from(task.get_attempt()), GangPlace::get_generation);
+    let name = if task.get_job_id().is_empty() { task.get_task_id() } else { task.get_job_id() };
+    format!("{name}.{placement}")
+}
+
+fn python_argv(
+    program: String,
     python: &PythonPlan,
     bundle: Option<&Path>,
     folder: &Path,
@@ -150,7 +218,7 @@ fn python_argv(
         fs::write(&path, &python.code).map_err(disk("write the code"))?;
         path
     };
-    let mut argv = vec![shared.config.python.clone(), path.to_string_lossy().into_owned()];
+    let mut argv = vec![program, path.to_string_lossy().into_owned()];
     argv.extend(python.args.iter().cloned());
     Ok(argv)
 }
@@ -175,6 +243,8 @@ fn add_raftgrids_own(
         ("RAFTGRID_BUNDLE", bundle),
         ("RAFTGRID_NODE", context.node_id.clone()),
         ("RAFTGRID_DIR", folder.to_string_lossy().into_owned()),
+        ("RAFTGRID_LEASE_EPOCH", context.epoch.to_string()),
+        ("RAFTGRID_ENDPOINTS", shared.config.endpoints.join(",")),
     ];
     variables.extend(own.map(|(key, value)| (key.to_owned(), value)));
 }

@@ -17,12 +17,41 @@ gradients arrive cannot change a bit of it, as long as ``compute`` gives the sam
 ``step.seed`` only.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
 from .errors import FrameError, LeaseLost, RaftgridError, TransferError
-from .job import Job, Outcome, PushResult, Step, init
-from .optimizer import SGD
-from .seeds import shard_seed
-from ._worker import Worker, run, worker
+
+if TYPE_CHECKING:
+    from ._worker import Worker, run, worker
+    from .job import Job, Outcome, PushResult, Step, init
+    from .optimizer import SGD
+    from .seeds import shard_seed
+
+# Found when they are first used: `raftgrid.agent` and `raftgrid.torchrun` run where there is no NumPy.
+_HOMES = {
+    "Job": "job",
+    "Outcome": "job",
+    "PushResult": "job",
+    "SGD": "optimizer",
+    "Step": "job",
+    "Worker": "_worker",
+    "init": "job",
+    "run": "_worker",
+    "shard_seed": "seeds",
+    "worker": "_worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
 
 __all__ = [
     "FrameError",

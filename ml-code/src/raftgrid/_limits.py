@@ -33,3 +33,24 @@ CORRUPT_ATTEMPTS_MAX = 5
 """Transfers in a row that may fail their checks before that is an error."""
 SHOULD_STOP_CACHE_S = 0.5
 """How long an answer to `should_stop` is used again, so that it may stand in an inner loop."""
+
+CALL_TIMEOUT_S = 15.0
+"""A call of the control plane as a whole."""
+ATTEMPT_TIMEOUT_S = 3.0
+"""One attempt of it at one replica."""
+ENDPOINTS_MAX = 32
+"""Replicas that are remembered."""
+KEY_BYTES_MAX = 512
+"""Longest replicated key."""
+VALUE_BYTES_MAX = 64 * 1024
+"""Longest value of one."""
+KEY_WATCH_S = 5.0
+"""How long one watch for a key lasts; then it is read again, maybe at another replica."""
+LOG_PIECE_BYTES_MAX = 256 * 1024
+"""One piece of a log that is sent."""
+LOG_KEPT_BYTES = (256 * 1024, 768 * 1024)
+"""Of the beginning and of the end of a log, in its artifact."""
+REASON_BYTES_MAX = 1000
+"""Longest reason of a failure."""
+RESULT_TAIL_BYTES_MAX = 8 * 1024
+"""Last bytes of stdout in a result: escapes can make text six times as long, and a result has 64 KiB."""

@@ -29,6 +29,8 @@ pub(crate) struct Script {
     pub(crate) artifact_fetches: usize,
     pub(crate) started: Vec<(String, u64)>,
     pub(crate) reports: Vec<ReportTaskResultRequest>,
+    /// Uploaded, by id.
+    pub(crate) kept: BTreeMap<String, Vec<u8>>,
     /// By lease epoch.
     pub(crate) logs: BTreeMap<u64, Vec<u8>>,
     pub(crate) beats: Vec<HeartbeatRequest>,
@@ -117,6 +119,13 @@ impl ControlPlane for Plane {
     fn deregister(&self, _: &DeregisterRequest, _: Duration) -> Result<(), PlaneError> {
         self.change(|script| script.deregistered = true);
         Ok(())
+    }
+    fn put_artifact(&self, kind: &str, _: &str, bytes: Vec<u8>) -> Result<String, PlaneError> {
+        Ok(self.change(|script| {
+            let id = format!("{kind}-{}", script.kept.len());
+            script.kept.insert(id.clone(), bytes);
+            id
+        }))
     }
     fn job(&self, _: &str) -> Result<Job, PlaneError> {
         Ok(self.change(|script| script.job.clone()))

@@ -101,10 +101,41 @@ fn an_old_trainer_gets_a_model_and_sends_a_gradient_with_the_fields_it_knows() {
 }
 
 #[test]
-fn a_method_that_is_declared_but_not_built_says_so() {
+fn old_clients_of_keys_add_get_watch_and_stat() {
     let node = start(1, 1);
-    for path in ["/Example/Add", "/raftgrid.v1.KvService/Add"] {
-        let answer = call::<AddRequest, AddResponse>(&node.client, &unary(path), &AddRequest::new());
-        assert_eq!(answer.expect_err("not built").code(), RpcStatusCode::UNIMPLEMENTED);
-    }
+    let mut set = Command::new();
+    let version = SetMachineVersion { version: 3, ..SetMachineVersion::default() };
+    set.kind = Some(Command_oneof_kind::set_machine_version(version));
+    node.world.apply(set);
+    let mut add = AddRequest::new();
+    add.set_key("greeting".to_owned());
+    add.set_val("hello".to_owned());
+    let added = call::<_, AddResponse>(&node.client, &unary("/Example/Add"), &add).expect("added");
+    let mut get = GetRequest::new();
+    get.set_key("greeting".to_owned());
+    get.set_linearizable(true);
+    let got = call::<_, GetResponse>(&node.client, &unary("/Example/Get"), &get).expect("got");
+    assert_eq!((got.get_value(), got.get_found()), ("hello", true));
+    assert!(added.get_commit_index() > 0 && got.get_read_at_index() >= added.get_commit_index());
+    let stats = call::<_, StatResponse>(&node.client, &unary("/Example/Stat"), &StatRequest::new()).expect("stats");
+    assert!(stats.get_stats().contains("\"keys\":1"), "{}", stats.get_stats());
+    let mut watch = WatchRequest::new();
+    watch.set_key("greeting".to_owned());
+    watch.set_timeout_seconds(1);
+    let path = at::<WatchRequest, WatchResponse>(MethodType::ServerStreaming, "/Example/Watch");
+    let stream = node.client.server_streaming(&path, &watch, option()).expect("started");
+    let seen: Vec<WatchResponse> = block_on(stream.try_collect()).expect("streamed");
+    assert_eq!(seen.iter().map(|one| one.get_value()).collect::<Vec<_>>(), ["hello"]);
+    assert_eq!(seen[0].get_current_index(), added.get_commit_index());
+    // What no client knew: compare and set, and a refusal with what stands in the way.
+    let mut swap = CompareAndSetRequest::new();
+    swap.set_key("greeting".to_owned());
+    swap.set_data(b"bye".to_vec());
+    let refused = node.call(&methods::KV_COMPARE_AND_SET, &swap).expect("answered");
+    assert_eq!((refused.get_swapped(), refused.get_data()), (false, &b"hello"[..]));
+    swap.set_expected(refused.get_revision());
+    assert!(node.call(&methods::KV_COMPARE_AND_SET, &swap).expect("answered").get_swapped());
+    add.set_key(String::new());
+    let nameless = call::<_, AddResponse>(&node.client, &unary("/raftgrid.v1.KvService/Add"), &add);
+    assert_eq!(nameless.expect_err("no key").code(), RpcStatusCode::INVALID_ARGUMENT);
 }

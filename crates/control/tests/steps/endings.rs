@@ -157,6 +157,20 @@ fn an_upload_that_was_not_committed_is_deleted_when_it_expires() {
 }
 
 #[test]
+fn a_log_is_deleted_when_it_has_been_kept_for_long_enough() {
+    let mut world = World::settled();
+    let (begun, expires_ms) = (world.now, cluster(&world) + 1_000);
+    let state = ArtifactState::ARTIFACT_COMMITTED;
+    let row = ArtifactRow { artifact_id: 1, state, expires_ms, kind: "log".into(), ..ArtifactRow::default() };
+    world.put(Table::Artifact, 1_u64.to_be_bytes().to_vec(), &row);
+    artifact(&mut world, 2, state, expires_ms);
+    let week = 7 * 24 * 60 * 60 * 1_000;
+    assert_eq!(deletions(&world.at(begun + 1_000 + week - 1)), vec![]);
+    let gone = deletions(&world.at(begun + 1_000 + week));
+    assert_eq!(gone.iter().map(|delete| (delete.artifact_id, delete.confirmed)).collect::<Vec<_>>(), [(1, false)]);
+}
+
+#[test]
 fn the_second_phase_of_a_deletion_follows_the_first() {
     let mut world = World::settled();
     artifact(&mut world, 1, ArtifactState::ARTIFACT_DELETING, 0);

@@ -1,8 +1,8 @@
 //! Registrations, node statuses, load reports.
 
-use raftgrid_control::{Beat, Config, Input};
+use raftgrid_control::{Action, Beat, Config, Input};
 use raftgrid_manifest::{Change, Table};
-use raftgrid_proto::v1::{Command_oneof_kind as Kind, Node, NodeStatus};
+use raftgrid_proto::v1::{Command_oneof_kind as Kind, MetaRow, Node, NodeStatus};
 
 use crate::world::*;
 
@@ -150,4 +150,58 @@ fn a_node_whose_row_went_is_forgotten() {
     world.change(Change { table: Table::Node, key: b"node-0".to_vec(), value: None });
     world.now += 60_000;
     assert_eq!(decisions(&world.step(vec![])), vec![]);
+}
+
+#[test]
+fn a_node_that_says_what_is_wrong_with_it_is_unhealthy_until_it_says_nothing_more() {
+    let mut world = World::settled();
+    let meta = MetaRow { machine_version: 3, ..MetaRow::default() };
+    world.put(Table::Meta, vec![0], &meta);
+    world.live_node("node-0");
+    let changes = |actions: &[Action]| -> Vec<(NodeStatus, String)> {
+        let change = |kind| match kind {
+            Kind::node_status_change(change) => Some((change.status, change.problem)),
+            _ => None,
+        };
+        commands(actions).into_iter().filter_map(change).collect()
+    };
+    let troubled = |problem: &str| Beat { problem: problem.to_owned(), ..beat("node-0") };
+    let row = |status, problem: &str| {
+        let mut row = node_row("node-0", status);
+        row.mut_node().problem = problem.to_owned();
+        row
+    };
+    let unhealthy = |problem: &str| vec![(NodeStatus::UNHEALTHY, problem.to_owned())];
+
+    let (_, inputs) = world.beat_input(troubled("the disk is full"));
+    let actions = world.step(inputs);
+    assert_eq!(changes(&actions), unhealthy("the disk is full"));
+    world.put(Table::Node, b"node-0".to_vec(), &row(NodeStatus::UNHEALTHY, "the disk is full"));
+    world.step(vec![accepted(tags(&actions)[0], 1)]);
+    let (_, inputs) = world.beat_input(troubled("the disk is full"));
+    assert_eq!(changes(&world.step(inputs)), vec![], "said once");
+
+    let (_, inputs) = world.beat_input(troubled("a GPU is gone"));
+    let actions = world.step(inputs);
+    assert_eq!(changes(&actions), unhealthy("a GPU is gone"));
+    world.put(Table::Node, b"node-0".to_vec(), &row(NodeStatus::UNHEALTHY, "a GPU is gone"));
+    world.step(vec![accepted(tags(&actions)[0], 2)]);
+
+    let (_, inputs) = world.beat_input(troubled(""));
+    assert_eq!(changes(&world.step(inputs)), vec![(NodeStatus::HEALTHY, String::new())]);
+}
+
+#[test]
+fn a_cluster_of_an_older_version_is_told_of_a_problem_once() {
+    let mut world = World::settled();
+    world.live_node("node-0");
+    let troubled = || Beat { problem: "the disk is full".to_owned(), ..beat("node-0") };
+    let (_, inputs) = world.beat_input(troubled());
+    let actions = world.step(inputs);
+    assert_eq!(statuses(&commands(&actions)), vec![("node-0".to_owned(), NodeStatus::UNHEALTHY)]);
+    // Its row cannot say why.
+    world.put(Table::Node, b"node-0".to_vec(), &node_row("node-0", NodeStatus::UNHEALTHY));
+    world.step(vec![accepted(tags(&actions)[0], 1)]);
+    let (_, inputs) = world.beat_input(troubled());
+    assert_eq!(statuses(&commands(&world.step(inputs))), vec![]);
 }

@@ -3,7 +3,7 @@
 use raftgrid_proto::v1::{JobPhase, JobRow, Phase, RoundPhase, TaskRow, TaskStatus};
 
 use crate::commands::job_spec::TRAIN;
-use crate::commands::lifecycle;
+use crate::commands::{kv, lifecycle};
 use crate::error::Fault;
 use crate::machine::Machine;
 use crate::read;
@@ -47,6 +47,7 @@ pub(crate) fn end_job(
     job.finished_at_ms = now;
     let why = format!("job {} is {}: {reason}", job.job_id, phase_name(phase));
     JobTable::put(machine, row);
+    kv::job_over(machine, job_sequence)?;
     stop_tasks(machine, job_sequence, &why, true)
 }
 
@@ -57,6 +58,7 @@ pub(crate) fn done(machine: &mut Machine<'_>, mut row: JobRow) -> Result<(), Fau
     row.mut_job().phase = JobPhase::JOB_DONE;
     row.mut_job().finished_at_ms = now;
     JobTable::put(machine, row);
+    kv::job_over(machine, sequence)?;
     stop_tasks(machine, sequence, "the job was done before this trainer was placed", false)
 }
 

@@ -12,7 +12,9 @@ use crate::text::{check_bytes, check_name, check_spec};
 
 /// The type whose tasks are trainers.
 pub(crate) const TRAIN: &str = "train";
-const ONE_TASK_TYPES: [&str; 3] = ["command", "python", "matmul"];
+const ONE_TASK_TYPES: [&str; 4] = ["command", "python", "matmul", TORCHRUN];
+/// The type whose tasks are agents of torchrun; from machine version 3 on.
+pub(crate) const TORCHRUN: &str = "torchrun";
 
 /// `task_data` of a train job, as it is submitted.
 #[derive(Deserialize)]

@@ -3,9 +3,10 @@
 mod artifacts;
 mod cluster;
 mod gradients;
-mod job_end;
+pub(crate) mod job_end;
 mod job_spec;
 mod jobs;
+mod kv;
 mod lifecycle;
 mod members;
 mod models;
@@ -18,7 +19,7 @@ mod task_stops;
 mod tasks;
 mod trainers;
 
-use raftgrid_proto::v1::{Command_oneof_kind as Kind, Outcome};
+use raftgrid_proto::v1::{Command_oneof_kind as Kind, Outcome, TaskSpec};
 
 use crate::error::Handled;
 use crate::machine::Machine;
@@ -32,14 +33,16 @@ pub use task_results::report_digest;
 /// |---|---|
 /// | 1 | the first |
 /// | 2 | the state says since when it is at its version: below that position an older program can still follow it |
-/// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority; a task's row remembers its attempts |
+/// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority; a task's row remembers its attempts; replicated keys; limits and requirements of tasks, logs as artifacts, problems of nodes |
 pub const MACHINE_VERSION: u64 = 3;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.
 pub fn minimum_version(kind: &Kind) -> u64 {
     match kind {
-        Kind::submit_task(_)
-        | Kind::register_node(_)
+        Kind::submit_task(command) => spec_version(command.get_spec()),
+        Kind::submit_job(command) if command.get_spec().field_type == job_spec::TORCHRUN => 3,
+        Kind::submit_job(command) => spec_version(command.get_spec().get_task()),
+        Kind::register_node(_)
         | Kind::assign(_)
         | Kind::start(_)
         | Kind::report_result(_)
@@ -50,7 +53,6 @@ pub fn minimum_version(kind: &Kind) -> u64 {
         | Kind::set_eligibility(_)
         | Kind::deregister(_)
         | Kind::load_report(_)
-        | Kind::submit_job(_)
         | Kind::cancel_job(_)
         | Kind::fail_job(_)
         | Kind::trainer_ready(_)
@@ -66,6 +68,17 @@ pub fn minimum_version(kind: &Kind) -> u64 {
         | Kind::set_machine_version(_)
         | Kind::put_member(_) => 1,
         Kind::suspend_task(_) | Kind::resume_task(_) | Kind::requeue_task(_) | Kind::set_priority(_) => 3,
+        Kind::kv_put(_) | Kind::kv_delete(_) | Kind::kv_compare_and_set(_) => 3,
+    }
+}
+
+/// What a task's spec asks for that older replicas do not know.
+fn spec_version(spec: &TaskSpec) -> u64 {
+    let asks = spec.limits.is_some() || !spec.requirements.is_empty() || !spec.requirements_file.is_empty();
+    if asks {
+        3
+    } else {
+        1
     }
 }
 
@@ -107,6 +120,9 @@ pub(crate) fn dispatch(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
         Kind::add_receipts(command) => artifacts::add_receipts(machine, command),
         Kind::set_machine_version(command) => cluster::set_version(machine, command),
         Kind::put_member(command) => members::put(machine, command),
+        Kind::kv_put(command) => kv::put(machine, command),
+        Kind::kv_delete(command) => kv::delete(machine, command),
+        Kind::kv_compare_and_set(command) => kv::compare_and_set(machine, command),
     }
 }
 

@@ -15,7 +15,10 @@ use crate::read;
 use crate::reply::{invalid, not_found, precondition};
 use crate::rows::Table;
 use crate::tables::NodeTable;
-use crate::text::{check_bytes, check_id, check_resources};
+use crate::text::{check_bytes, check_id, check_resources, cut};
+
+/// The machine version from which on a node's row says what its own checks found.
+const PROBLEMS_SINCE: u64 = 3;
 
 fn check_node(node: &Node) -> Result<(), Fault> {
     check_id("node.node_id", &node.node_id)?;
@@ -66,6 +69,10 @@ fn described(machine: &Machine<'_>, said: &Node, known: Option<&NodeRow>) -> Nod
     node.active_tasks = known.active_tasks;
     node.allocated = SingularPtrField::some(known.get_allocated().clone());
     node.incarnation = known.incarnation;
+    if machine.meta.machine_version >= PROBLEMS_SINCE {
+        // It is healthy until its beats say otherwise.
+        node.problem.clear();
+    }
     node
 }
 
@@ -121,6 +128,10 @@ pub(crate) fn change_status(machine: &mut Machine<'_>, command: &NodeStatusChang
         return Err(precondition(why));
     }
     row.mut_node().status = command.status;
+    if machine.meta.machine_version >= PROBLEMS_SINCE {
+        let told = command.status == NodeStatus::UNHEALTHY;
+        row.mut_node().problem = if told { cut(&command.problem) } else { String::new() };
+    }
     NodeTable::put(machine, &row);
     Ok(CommandReply { number: current, ..machine.ok() })
 }

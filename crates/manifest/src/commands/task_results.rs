@@ -2,17 +2,25 @@
 //! report and an expiry that were both proposed can never both take effect.
 
 use protobuf::SingularPtrField;
-use raftgrid_proto::v1::{CommandReply, ExpireLease, LastReport, Outcome, ReportResult, TaskRow, TaskStatus};
+use raftgrid_proto::v1::{
+    ArtifactState, CommandReply, ExpireLease, LastReport, Outcome, ReportResult, TaskRow, TaskStatus,
+};
 
+use crate::commands::artifacts;
 use crate::commands::lifecycle::{complete, interrupt, user_failure, Interruption};
 use crate::commands::tasks::with_open_lease;
-use crate::error::Handled;
+use crate::error::{Fault, Handled};
 use crate::limits::{EXIT_CODES_FINAL, EXIT_CODE_RETRY, ID_BYTES_MAX, NOTE_BYTES_MAX, RESULT_DATA_BYTES_MAX};
 use crate::machine::Machine;
 use crate::mutant;
 use crate::read;
 use crate::reply::{invalid, not_found, stale_lease};
 use crate::text::{check_bytes, hash_parts};
+
+/// Of artifacts that are logs.
+const LOG_KIND: &str = "log";
+/// The machine version from which on a report names the attempt's log.
+const LOG_ARTIFACTS_SINCE: u64 = 3;
 
 /// The digest of a report that came without one: SHA-256 over (final status, result). An equal report gets the same reply again.
 pub fn report_digest(final_status: TaskStatus, result_data: &str) -> Vec<u8> {
@@ -47,6 +55,9 @@ pub(crate) fn report(machine: &mut Machine<'_>, command: &ReportResult) -> Handl
     check_bytes("result_data", command.result_data.len(), RESULT_DATA_BYTES_MAX)?;
     check_bytes("result_artifact", command.result_artifact.len(), ID_BYTES_MAX)?;
     check_bytes("digest", command.digest.len(), NOTE_BYTES_MAX)?;
+    if machine.meta.machine_version >= LOG_ARTIFACTS_SINCE {
+        check_bytes("log_artifact", command.log_artifact.len(), ID_BYTES_MAX)?;
+    }
     let mut row = read::task_by_id(&machine.rows, task_id)?.ok_or_else(|| not_found("task", task_id))?;
     let digest = if command.digest.is_empty() {
         report_digest(command.final_status, &command.result_data)
@@ -70,6 +81,12 @@ pub(crate) fn report(machine: &mut Machine<'_>, command: &ReportResult) -> Handl
         ..LastReport::default()
     });
     row.mut_task().result_artifact = command.result_artifact.clone();
+    if machine.meta.machine_version >= LOG_ARTIFACTS_SINCE {
+        let before = std::mem::replace(&mut row.mut_task().log_artifact, command.log_artifact.clone());
+        if before != command.log_artifact {
+            delete_log(machine, &before)?;
+        }
+    }
     if command.final_status == TaskStatus::COMPLETED {
         complete(machine, row, &command.result_data)?;
     } else {
@@ -86,6 +103,16 @@ pub(crate) fn report(machine: &mut Machine<'_>, command: &ReportResult) -> Handl
         }
     }
     Ok(reply)
+}
+
+/// A task keeps the log of the attempt that reported last. Nothing else is deleted by the name that a worker gave.
+fn delete_log(machine: &mut Machine<'_>, artifact: &str) -> Result<(), Fault> {
+    let Ok(artifact_id) = artifact.parse() else { return Ok(()) };
+    let row = read::artifact(&machine.rows, artifact_id)?;
+    if let Some(row) = row.filter(|row| row.kind == LOG_KIND && row.state == ArtifactState::ARTIFACT_COMMITTED) {
+        artifacts::start_deleting(machine, row)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn expire(machine: &mut Machine<'_>, command: &ExpireLease) -> Handled {

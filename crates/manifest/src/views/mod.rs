@@ -5,6 +5,7 @@ mod audit;
 mod cluster;
 mod explain;
 mod jobs;
+mod kv;
 mod nodes;
 mod tasks;
 mod timeline;
@@ -17,6 +18,7 @@ pub use jobs::{
     contributions, expected_inputs_hash, get_job, get_round, job_row, job_row_by_sequence, job_rows, job_tasks,
     list_jobs, round_of, JobPage,
 };
+pub use kv::{kv, kv_count, list_kv, KvPage};
 pub use nodes::{get_node, get_nodes, node_row, node_rows};
 pub use tasks::{
     count_tasks, get_task, list_tasks, task_row, task_rows, tasks_of_job, tasks_of_node, TaskFilter, TaskPage,

@@ -28,6 +28,8 @@ pub struct Executor {
     held: BTreeMap<LeaseId, Held>,
     poll_sent_at: Option<Millis>,
     poll_not_before: Millis,
+    /// No further tasks; what runs may go on until then.
+    leave_at: Option<Millis>,
     drain_until: Option<Millis>,
     superseded: Option<String>,
     finished: bool,
@@ -43,6 +45,7 @@ impl Executor {
             held: BTreeMap::new(),
             poll_sent_at: None,
             poll_not_before: 0,
+            leave_at: None,
             drain_until: None,
             superseded: None,
             finished: false,
@@ -75,6 +78,7 @@ impl Executor {
             Input::ReportAnswered { lease, answer } => self.report_answered(now, &lease, answer, &mut out),
             Input::Stale { lease } => self.revoke(&lease, &mut out),
             Input::Drain => self.drain(now, &mut out),
+            Input::Leave { wait_ms } => self.leave(now, wait_ms),
         }
         self.advance(now, &mut out);
         out
@@ -82,6 +86,10 @@ impl Executor {
 
     /// Everything that is due at `now`.
     fn advance(&mut self, now: Millis, out: &mut Vec<Output>) {
+        if self.leave_at.is_some_and(|at| now >= at || self.held.is_empty()) {
+            self.leave_at = None;
+            self.drain(now, out);
+        }
         let fence_after_ms = self.beats.lease_ttl_ms * 2 / 3;
         let stop_grace_ms = self.settings.stop_grace_ms;
         let mut wake = Millis::MAX;
@@ -98,8 +106,8 @@ impl Executor {
             wake = wake.min(self.beats.advance(now, &self.held, out));
             wake = wake.min(self.advance_poll(now, out));
         }
-        if let Some(until) = self.drain_until {
-            wake = wake.min(until);
+        for at in [self.leave_at, self.drain_until].into_iter().flatten() {
+            wake = wake.min(at);
         }
         if wake != Millis::MAX {
             out.push(Output::WakeAt(wake.max(now + 1)));
@@ -115,7 +123,7 @@ impl Executor {
         // Until a start is confirmed the leader would hand the same task out again at once.
         let starting = self.held.values().any(|held| matches!(held.state, State::Starting { .. }));
         let free = u32::try_from(self.held.len()).map_or(0, |held| self.settings.slots.saturating_sub(held));
-        let idle = self.beats.registered && self.drain_until.is_none() && !starting && free > 0;
+        let idle = self.beats.registered && !self.is_leaving() && !starting && free > 0;
         if !idle || self.poll_sent_at.is_some() {
             return Millis::MAX;
         }
@@ -138,7 +146,7 @@ impl Executor {
             }
             new += 1;
             let mut held = Held::new(task, now);
-            if self.drain_until.is_some() {
+            if self.is_leaving() {
                 held.give_back(Why::Drained);
             }
             self.held.insert(lease, held);
@@ -246,6 +254,22 @@ impl Executor {
         self.superseded = Some(reason);
         for lease in self.held.keys().cloned().collect::<Vec<_>>() {
             self.revoke(&lease, out);
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leave_at.is_some() || self.drain_until.is_some()
+    }
+
+    fn leave(&mut self, now: Millis, wait_ms: u64) {
+        if self.is_leaving() {
+            return;
+        }
+        self.leave_at = Some(now.saturating_add(wait_ms));
+        for held in self.held.values_mut() {
+            if matches!(held.state, State::Starting { .. }) {
+                held.give_back(Why::Drained);
+            }
         }
     }
 

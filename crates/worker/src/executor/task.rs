@@ -174,7 +174,9 @@ impl Held {
             State::Reporting { report, call } if report.exit_code != EXIT_REFUSED => {
                 let reason = crate::output::one_line(&format!("the control plane refused the result: {why}"));
                 let (status, exit_code) = (TaskStatus::FAILED, EXIT_REFUSED);
-                *report = Report { status, exit_code, reason, result_data: String::new(), node_failed: false };
+                let log_artifact = std::mem::take(&mut report.log_artifact);
+                *report =
+                    Report { status, exit_code, reason, result_data: String::new(), node_failed: false, log_artifact };
                 *call = Call::new();
                 true
             }
@@ -214,8 +216,8 @@ fn advance_call(call: &mut Call, now: Millis, make: impl FnOnce() -> Output, out
 /// The report of a process that ended by itself.
 fn finished(exit: Exit) -> Report {
     let status = if exit.code == 0 { TaskStatus::COMPLETED } else { TaskStatus::FAILED };
-    let Exit { code: exit_code, reason, result_data, node_failed } = exit;
-    Report { status, exit_code, reason, result_data, node_failed }
+    let Exit { code: exit_code, reason, result_data, node_failed, log_artifact } = exit;
+    Report { status, exit_code, reason, result_data, node_failed, log_artifact }
 }
 
 /// The report of a process that we ended, even if it exited with 0: its work may be half done. None: the lease is not ours.
@@ -230,5 +232,7 @@ fn stopped(why: &Why, exit: &Exit) -> Option<Report> {
         Why::Cancelled | Why::TimedOut(_) => exit.result_data.clone(),
         Why::Fenced | Why::Drained | Why::Revoked => String::new(),
     };
-    Some(Report { status: TaskStatus::FAILED, exit_code, reason: why.to_string(), result_data, node_failed: false })
+    let log_artifact = exit.log_artifact.clone();
+    let status = TaskStatus::FAILED;
+    Some(Report { status, exit_code, reason: why.to_string(), result_data, node_failed: false, log_artifact })
 }

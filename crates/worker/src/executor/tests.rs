@@ -256,6 +256,34 @@ fn a_drain_asks_for_no_tasks_gives_back_what_runs_and_ends() {
 }
 
 #[test]
+fn a_worker_that_leaves_takes_no_task_and_lets_those_that_run_finish() {
+    let (mut executor, _) = running();
+    let out = executor.step(1_100, Input::Leave { wait_ms: 500 });
+    assert!(!out.iter().any(|output| matches!(output, Output::Stop { .. } | Output::Poll { .. })), "{out:?}");
+    // One that comes with a late answer of a poll is given back unstarted.
+    let out = executor.step(1_110, Input::Polled { tasks: Some(vec![task("b", 6)]) });
+    assert_eq!(report(&out).expect("a report").exit_code, 75);
+    executor.step(1_120, Input::ReportAnswered { lease: lease("b", 6), answer: Answer::Done });
+    let out = executor.step(1_200, Input::Exited { lease: lease("a", 5), exit: Exit::default() });
+    assert_eq!(report(&out).expect("a report").status, TaskStatus::COMPLETED, "it has finished by itself");
+    let out = executor.step(1_210, Input::ReportAnswered { lease: lease("a", 5), answer: Answer::Done });
+    assert_eq!(out.last(), Some(&Output::Finished { error: None, incarnation: 9 }));
+}
+
+#[test]
+fn what_still_runs_when_the_wait_is_over_is_given_back() {
+    let (mut executor, _) = running();
+    executor.step(1_100, Input::Leave { wait_ms: 500 });
+    let out = executor.step(1_600, Input::Tick);
+    assert!(out.contains(&Output::Stop { lease: lease("a", 5), signal: StopSignal::Terminate, why: Why::Drained }));
+    // Whoever is in a hurry after all need not wait.
+    let (mut executor, _) = running();
+    executor.step(1_100, Input::Leave { wait_ms: 500 });
+    let out = executor.step(1_200, Input::Drain);
+    assert!(out.contains(&Output::Stop { lease: lease("a", 5), signal: StopSignal::Terminate, why: Why::Drained }));
+}
+
+#[test]
 fn a_drain_ends_although_nobody_takes_the_reports() {
     let (mut executor, _) = running();
     executor.step(1_100, Input::Drain);

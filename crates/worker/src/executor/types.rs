@@ -51,6 +51,8 @@ pub struct Exit {
     pub result_data: String,
     /// This machine lacks what the task needs; another one may have it.
     pub node_failed: bool,
+    /// Where the attempt's log is kept; "" if it has none.
+    pub log_artifact: String,
 }
 
 /// What the worker tells about an attempt.
@@ -66,6 +68,8 @@ pub struct Report {
     pub result_data: String,
     /// This machine lacks what the task needs; another one may have it.
     pub node_failed: bool,
+    /// Where the attempt's log is kept; "" if it has none.
+    pub log_artifact: String,
 }
 
 /// Why a process is stopped.
@@ -167,8 +171,13 @@ pub enum Input {
         /// The attempt.
         lease: LeaseId,
     },
-    /// Leave in good order.
+    /// Leave in good order: what runs is stopped and given back.
     Drain,
+    /// The same once nothing runs any more, or this time has passed.
+    Leave {
+        /// How long tasks may go on, in milliseconds.
+        wait_ms: u64,
+    },
 }
 
 /// What a step wants done.
