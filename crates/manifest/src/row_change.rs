@@ -87,7 +87,11 @@ pub fn row_change(change: &Change) -> Result<RowChange, RowsError> {
             | Table::ArtifactByName
             | Table::Request
             | Table::RequestByAge
-            | Table::Digest,
+            | Table::Digest
+            | Table::Dependent
+            | Table::OpenElement
+            | Table::ArrayChunk
+            | Table::Schedule,
             _,
         ) => RowChange::Internal,
     })

@@ -40,10 +40,19 @@ pub enum Table {
     Member = 16,
     /// One row: the incremental digest of all other tables, 32 bytes.
     Digest = 17,
+    /// (sequence of a task, sequence of one that waits for its end) → condition, one byte. (0, sequence) → nothing: a task that is over while
+    /// not all that wait for it were told.
+    Dependent = 20,
+    /// (job sequence, task sequence) → nothing; elements of arrays that are not over.
+    OpenElement = 21,
+    /// (job sequence, chunk): `ArrayChunkRow`.
+    ArrayChunk = 22,
+    /// By schedule id: `ScheduleRow`.
+    Schedule = 23,
 }
 
 /// All tables, in order of their number.
-pub const TABLES: [Table; 17] = [
+pub const TABLES: [Table; 21] = [
     Table::Meta,
     Table::Task,
     Table::TaskById,
@@ -61,6 +70,10 @@ pub const TABLES: [Table; 17] = [
     Table::RequestByAge,
     Table::Member,
     Table::Digest,
+    Table::Dependent,
+    Table::OpenElement,
+    Table::ArrayChunk,
+    Table::Schedule,
 ];
 
 /// The tables cannot be read: the medium failed or a row does not decode. The replica must stop.

@@ -2,7 +2,7 @@
 
 use raftgrid_proto::v1::{JobPhase, Phase, StopFor, TaskRow, TaskStatus};
 
-use crate::commands::job_end;
+use crate::commands::{dependencies, job_end};
 use crate::error::Fault;
 use crate::limits::{BACKOFF_MS_MAX, MAX_RETRIES_DEFAULT};
 use crate::machine::Machine;
@@ -33,8 +33,13 @@ fn close_lease(row: &mut TaskRow) {
 /// Writes the row and, if the task is over, tells its job.
 fn finish(machine: &mut Machine<'_>, row: TaskRow) -> Result<TaskRow, Fault> {
     let row = TaskTable::put(machine, row)?;
-    if row.job_sequence != 0 && is_over(row.get_task()) {
-        job_end::task_ended(machine, &row)?;
+    if is_over(row.get_task()) {
+        if row.dependents > 0 {
+            machine.ended.push(row.sequence);
+        }
+        if row.job_sequence != 0 {
+            job_end::task_ended(machine, &row)?;
+        }
     }
     Ok(row)
 }
@@ -161,9 +166,12 @@ fn suspended(machine: &mut Machine<'_>, row: TaskRow, reason: &str) -> Result<Ta
     set_aside(machine, row, Phase::PHASE_SUSPENDED, pending)
 }
 
-/// In the queue again, with no failure counted.
+/// In the queue again, with no failure counted; or among those that wait for other tasks, if it does.
 pub(crate) fn queued(machine: &mut Machine<'_>, row: TaskRow) -> Result<TaskRow, Fault> {
-    set_aside(machine, row, Phase::PHASE_QUEUED, String::new())
+    match row.unmet {
+        0 => set_aside(machine, row, Phase::PHASE_QUEUED, String::new()),
+        unmet => set_aside(machine, row, Phase::PHASE_BLOCKED, dependencies::pending_reason(unmet)),
+    }
 }
 
 fn set_aside(machine: &mut Machine<'_>, mut row: TaskRow, phase: Phase, pending: String) -> Result<TaskRow, Fault> {
