@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grpcio::Environment;
-use raftgrid_client::{Client, ClientConfig, ClientError};
+use raftgrid_client::{Client, ClientConfig, ClientError, Upload};
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::methods::*;
 use raftgrid_worker::plane::ModelSink;
@@ -139,6 +139,12 @@ impl ControlPlane for GrpcControlPlane {
     fn get_artifact(&self, artifact: &str, target: &mut dyn Write) -> Result<Vec<u8>, PlaneError> {
         let head = self.bulk.get_artifact(artifact, target, &mut |_, _| {}).map_err(plane_error)?;
         Ok(head.digest)
+    }
+
+    fn put_artifact(&self, name: &str, body: &mut dyn ReadSeek) -> Result<String, PlaneError> {
+        let upload = Upload { name: name.to_owned(), kind: "file".to_owned() };
+        let mut response = self.bulk.put_artifact(&upload, &mut Body(body), &mut |_, _| {}).map_err(plane_error)?;
+        Ok(response.take_artifact_id())
     }
 }
 

@@ -23,6 +23,7 @@ mod node;
 mod pool;
 mod ports;
 mod reflection;
+mod schedule;
 mod services;
 mod streams;
 mod task;

@@ -7,7 +7,8 @@
 //! before what a predecessor left is dead; a task ends with one report, or with none if its lease went to somebody else.
 
 pub mod bundle;
-pub mod clock;
+pub mod blocks;
+mod clock;
 pub mod config;
 mod environment;
 pub mod executor;

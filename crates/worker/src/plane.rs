@@ -93,4 +93,8 @@ pub trait ControlPlane: Send + Sync {
     fn init_model(&self, head: &InitModelChunk, body: &mut dyn ReadSeek) -> Result<Ack, PlaneError>;
     /// An artifact into `target`, verified against its digest, which is returned (32 bytes).
     fn get_artifact(&self, artifact: &str, target: &mut dyn std::io::Write) -> Result<Vec<u8>, PlaneError>;
+    /// Keeps `body` under a name; returns when it is durable, with the artifact's id. The same bytes under the same name are the same artifact.
+    fn put_artifact(&self, name: &str, _body: &mut dyn ReadSeek) -> Result<String, PlaneError> {
+        Err(PlaneError::Unimplemented(format!("artifact {name} cannot be kept")))
+    }
 }

@@ -25,7 +25,7 @@ use crate::logs::AttemptLog;
 use crate::output::{command_result, failure_reason, Tail};
 use crate::plan::{exit_code, PlanError};
 use crate::reason::Reason;
-use crate::stage::{disk, stage, Program, Staged, CODE_FOLDER};
+use crate::stage::{disk, keep, stage, Program, Staged, CODE_FOLDER, INPUTS_FOLDER};
 use crate::table::{lock, TaskContext};
 
 /// How an attempt is told to stop, before and after it has a process.
@@ -71,16 +71,22 @@ pub(crate) fn run(shared: &Shared, lease: &LeaseId, task: &Task, control: &Contr
         Ok(staged) => staged,
         Err(error) => return error.exit(),
     };
-    match start_and_wait(shared, lease, control, &staged, &context, &folder) {
+    let exit = match start_and_wait(shared, lease, control, &staged, &context, &folder) {
         Ok(exit) => exit,
-        Err(error) => error.exit(),
+        Err(error) => return error.exit(),
+    };
+    match staged.keeps.as_deref().filter(|_| exit.code == 0).map(|file| keep(shared, lease, control, file)) {
+        None | Some(Ok(())) => exit,
+        Some(Err(error)) => error.exit(),
     }
 }
 
 /// What an attempt that is over no longer needs; its log and what it wrote into its own folder stay.
 pub(crate) fn clean(folder: &Path) {
     // What cannot be removed goes with the whole folder later.
-    let _ = fs::remove_dir_all(folder.join(CODE_FOLDER));
+    for part in [CODE_FOLDER, INPUTS_FOLDER] {
+        let _ = fs::remove_dir_all(folder.join(part));
+    }
 }
 
 /// What belongs to a running attempt besides its process, ended on every way out.
@@ -140,6 +146,7 @@ fn command(shared: &Shared, staged: &Staged, folder: &Path, run: &str) -> std::i
     match &staged.program {
         Program::Exec(argv) => command.arg("exec").arg("--").args(argv),
         Program::Matmul { n, seed } => command.arg("matmul").arg(n.to_string()).arg(seed.to_string()),
+        Program::Block(folder) => command.arg("block").arg(folder),
     };
     let stdin = match &staged.stdin {
         None => Stdio::null(),
