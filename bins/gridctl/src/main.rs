@@ -23,6 +23,9 @@ mod dev_state;
 mod dev_stop;
 mod failure;
 mod job;
+mod job_file;
+mod job_section;
+mod job_submit;
 mod launch;
 mod limits;
 mod node;
@@ -32,6 +35,7 @@ mod process;
 mod recover;
 mod restore;
 mod rounds;
+mod schedule;
 mod sim;
 mod task;
 mod train;
@@ -80,6 +84,7 @@ fn run(parsed: Parsed<Cli>) -> Result<()> {
         Command::Dev(command) => dev::run(&context, command),
         Command::Train(args) => train::run(&context, &args),
         Command::Job(command) => job::run(&context, command),
+        Command::Schedule(command) => schedule::run(&context, command),
         Command::Task(command) => task::run(&context, command),
         Command::Node(command) => node::run(&context, command),
         Command::Cluster(command) => cluster::run(&context, command),

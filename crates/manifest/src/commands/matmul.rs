@@ -4,7 +4,7 @@
 //! Each task but the last leaves its block as an artifact with the name of the task, so that it outlives the worker that made it.
 
 use raftgrid_proto::v1::{DagEdge, DagTask, JobSpec, MatmulSpec};
-use serde_json::json;
+use serde_json::{json, Map};
 
 use crate::commands::job_spec::MATMUL;
 use crate::error::Fault;
@@ -77,9 +77,16 @@ pub(crate) fn tasks(job: &JobSpec, spec: &MatmulSpec) -> Vec<DagTask> {
     let reduces = edges((0..rows).flat_map(|i| (0..columns).map(move |j| format!("reduce-{i}-{j}"))));
     list.push(task("product".to_owned(), "product", 0, 0, 0, reduces));
     if !spec.check.is_empty() {
+        let mut inputs = Map::new();
+        inputs.insert("product".to_owned(), format!("{}/product", job.name).into());
+        for (name, artifact) in [("left", &spec.left), ("right", &spec.right)] {
+            if !artifact.is_empty() {
+                inputs.insert(name.to_owned(), artifact.as_str().into());
+            }
+        }
         let data = json!({
             "script": spec.check,
-            "inputs": {"product": format!("{}/product", job.name)},
+            "inputs": inputs,
             "config": {"rows": spec.rows, "inner": spec.inner, "columns": spec.columns, "seed": spec.seed},
         });
         list.push(DagTask {
