@@ -141,7 +141,8 @@ fn show(context: &Context, response: &GetJobResponse) {
     if let Some(counts) = job.elements.as_ref() {
         let (waiting, running) = (counts.get_waiting(), counts.get_running());
         let (done, failed) = (counts.get_done(), counts.get_failed());
-        let text = format!("{}: {waiting} waiting, {running} running, {done} done, {failed} failed", counts.get_count());
+        let text =
+            format!("{}: {waiting} waiting, {running} running, {done} done, {failed} failed", counts.get_count());
         pairs.push(("elements", text));
     }
     pairs.push(("result", job.get_result_json().to_owned()));

@@ -20,15 +20,28 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "name", "type", "task", "command", "python", "train", "matmul", "eval", "dag", "array", "sweep", "schedule",
-            "torchrun", "gang",
+            "name", "type", "task", "command", "python", "train", "matmul", "eval", "dag", "array", "sweep",
+            "schedule", "torchrun", "gang",
         ],
     ),
     (
         "task",
         &[
-            "cpu", "memory", "gpus", "slots", "priority", "max_retries", "start_timeout", "run_timeout", "queue_ttl",
-            "deadline_unix_ms", "constraints", "env", "on_disconnect", "preferred_nodes", "depends_on",
+            "cpu",
+            "memory",
+            "gpus",
+            "slots",
+            "priority",
+            "max_retries",
+            "start_timeout",
+            "run_timeout",
+            "queue_ttl",
+            "deadline_unix_ms",
+            "constraints",
+            "env",
+            "on_disconnect",
+            "preferred_nodes",
+            "depends_on",
         ],
     ),
     ("command", &["argv", "env", "stdin"]),
@@ -37,8 +50,18 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
     (
         "train",
         &[
-            "script", "args", "shards", "workers", "rounds", "quorum", "seed", "verify", "pin_numeric_class",
-            "openblas_coretype", "native_environment", "retain_rounds",
+            "script",
+            "args",
+            "shards",
+            "workers",
+            "rounds",
+            "quorum",
+            "seed",
+            "verify",
+            "pin_numeric_class",
+            "openblas_coretype",
+            "native_environment",
+            "retain_rounds",
         ],
     ),
     ("matmul", &["n", "seed", "rows", "inner", "columns", "block", "left", "right", "check"]),
@@ -170,7 +193,11 @@ impl Reader<'_> {
             // A gang runs a program like any other.
             let used = other == job_type || (job_type == "torchrun" && other == "command");
             if parent.has(other) && !used {
-                return Err(parent.wrong(other, format!("is not for a job of type {job_type}"), &format!("[{job_type}]")));
+                return Err(parent.wrong(
+                    other,
+                    format!("is not for a job of type {job_type}"),
+                    &format!("[{job_type}]"),
+                ));
             }
         }
         match job_type {
@@ -272,7 +299,11 @@ impl Reader<'_> {
         if let Some(n) = section.number("n", 1 << 20)? {
             let other = section.keys().find(|key| !matches!(key.as_str(), "n" | "seed"));
             if let Some(key) = other {
-                return Err(section.wrong(key, "is not for a product in one task", "rows, inner and columns in place of n"));
+                return Err(section.wrong(
+                    key,
+                    "is not for a product in one task",
+                    "rows, inner and columns in place of n",
+                ));
             }
             spec.task_data = json!({"n": n, "seed": seed}).to_string().into_bytes();
             return Ok(());

@@ -89,7 +89,10 @@ fn a_file_says_all_that_a_task_has() {
         depends_on = ["x", { task = "y", when = "ended" }]
         "#,
     );
-    assert_eq!(json_of(&file.spec.task_data), json!({"argv": ["a", "b"], "env": {"A": "1", "B": "2"}, "stdin": "text"}));
+    assert_eq!(
+        json_of(&file.spec.task_data),
+        json!({"argv": ["a", "b"], "env": {"A": "1", "B": "2"}, "stdin": "text"})
+    );
     let task = file.spec.get_task();
     let resources = task.get_resources();
     assert_eq!((resources.cpu_milli, resources.memory_bytes, resources.gpus, resources.slots), (1_500, 2 << 30, 1, 2));
@@ -153,7 +156,10 @@ fn each_mistake_is_one_line_that_names_its_place() {
         (format!("{command}task.memory = \"-1GiB\"\n"), "task.memory is `-1GiB`"),
         (format!("{command}task.priority = 101\n"), "task.priority is 101"),
         (format!("{command}task.run_timeout = \"soon\"\n"), "task.run_timeout is `soon`"),
-        (format!("{command}task.depends_on = [{{task = \"a\", when = \"never\"}}]\n"), "task.depends_on.when is `never`"),
+        (
+            format!("{command}task.depends_on = [{{task = \"a\", when = \"never\"}}]\n"),
+            "task.depends_on.when is `never`",
+        ),
         (format!("{command}task.depends_on = [3]\n"), "task.depends_on must hold names"),
         (format!("{command}name = 3\n"), "name must be text, is integer"),
         (format!("{command}[python]\nscript = \"a.py\"\n"), "python is not for a job of type command"),
@@ -167,10 +173,16 @@ fn each_mistake_is_one_line_that_names_its_place() {
         ("type = \"eval\"\neval.script = \"a\"\n".to_owned(), "eval.model is missing"),
         ("type = \"train\"\ntrain.script = \"a\"\ntrain.shards = 3\n".to_owned(), "train.workers is missing"),
         ("type = \"matmul\"\nmatmul.rows = 3\n".to_owned(), "matmul.inner is missing"),
-        ("type = \"matmul\"\nmatmul.n = 3\nmatmul.block = 1\n".to_owned(), "matmul.block is not for a product in one task"),
+        (
+            "type = \"matmul\"\nmatmul.n = 3\nmatmul.block = 1\n".to_owned(),
+            "matmul.block is not for a product in one task",
+        ),
         ("type = \"dag\"\n".to_owned(), "dag is missing"),
         ("type = \"dag\"\n[dag.a]\ncommand.argv = [\"a\"]\n".to_owned(), "dag.a.type is missing"),
-        ("type = \"dag\"\n[dag.a]\ntype=\"command\"\ncommand.argvv = [\"a\"]\n".to_owned(), "[dag.a.command] has no key `argvv`; try: `argv`"),
+        (
+            "type = \"dag\"\n[dag.a]\ntype=\"command\"\ncommand.argvv = [\"a\"]\n".to_owned(),
+            "[dag.a.command] has no key `argvv`; try: `argv`",
+        ),
     ];
     for (text, part) in cases {
         let line = wrong(&text);

@@ -192,7 +192,10 @@ impl<'a> Section<'a> {
 
     /// Any value as JSON.
     pub(crate) fn json(&self, key: &str) -> Result<Option<Json>> {
-        self.table.get(key).map(|value| json(value).map_err(|why| self.wrong(key, why, "JSON's kinds of values"))).transpose()
+        self.table
+            .get(key)
+            .map(|value| json(value).map_err(|why| self.wrong(key, why, "JSON's kinds of values")))
+            .transpose()
     }
 }
 

@@ -30,7 +30,10 @@ impl Dev {
         dev.ok(&["dev", "up", "--detach", "--peers", &peers, "--workers", &workers, "--python", &python]);
         // Version 3 comes by itself once every replica has said that it runs it.
         wait_for("machine version 3", || {
-            dev.write("probe.toml", "name = \"probe\"\ntype = \"command\"\ncommand.argv = [\"true\"]\narray.count = 1\n");
+            dev.write(
+                "probe.toml",
+                "name = \"probe\"\ntype = \"command\"\ncommand.argv = [\"true\"]\narray.count = 1\n",
+            );
             dev.run(&["job", "submit", "probe.toml"]).status.success()
         });
         dev
@@ -94,9 +97,8 @@ fn wait_for(what: &str, mut look: impl FnMut() -> bool) {
 
 fn ended(job: &Value, prefix: &str) -> usize {
     let tasks = job["tasks"].as_array().expect("a list");
-    let ended = |task: &&Value| {
-        task["status"] == "COMPLETED" && task["task"].as_str().is_some_and(|id| id.starts_with(prefix))
-    };
+    let ended =
+        |task: &&Value| task["status"] == "completed" && task["task"].as_str().is_some_and(|id| id.starts_with(prefix));
     tasks.iter().filter(ended).count()
 }
 
@@ -117,7 +119,7 @@ fn a_product_by_blocks_is_numpys_although_a_worker_and_the_leader_are_killed() {
     dev.ok(&["dev", "kill", "leader"]);
     dev.ok(&["job", "wait", "matmul", "--timeout", "60s"]);
     let job = dev.job("matmul");
-    assert_eq!(job["phase"], "DONE", "{job}");
+    assert_eq!(job["phase"], "done", "{job}");
     assert_eq!(job["result"]["equal"], true, "{job}");
     assert_eq!(job["result"]["checksum"], job["result"]["numpy"]);
     // 5 x 4 blocks of C, 3 along the inner side, the product and its check.
@@ -134,9 +136,9 @@ fn graphs_arrays_and_schedules_run_to_their_ends() {
         let tasks = job["tasks"].as_array().expect("a list");
         tasks.iter().find(|task| task["task"] == id).map(|task| task["phase"].clone()).unwrap_or_default()
     };
-    assert_eq!(release["phase"], "DONE", "{release}");
-    assert_eq!(phase(&release, "release/undo"), "DEPENDENCY_FAILED");
-    assert_eq!(phase(&release, "release/clean"), "SUCCEEDED");
+    assert_eq!(release["phase"], "done", "{release}");
+    assert_eq!(phase(&release, "release/undo"), "dependency_failed");
+    assert_eq!(phase(&release, "release/clean"), "succeeded");
 
     // The n-th element sees its place; the third fails until it is told not to.
     dev.write(
@@ -191,15 +193,24 @@ fn a_million_elements_are_one_submission_and_bad_input_is_one_line() {
     wait_for("a window of tasks", || dev.job("million")["elements"]["done"].as_u64().is_some_and(|done| done > 3));
     dev.ok(&["job", "cancel", "million"]);
     let million = dev.job("million");
-    assert_eq!((&million["phase"], &million["elements"]["count"]), (&"CANCELLED".into(), &1_000_000.into()));
+    assert_eq!((&million["phase"], &million["elements"]["count"]), (&"cancelled".into(), &1_000_000.into()));
 
     let cases = [
         ("name = \"b\"\ntype = \"command\"\ncommand.argv = [\"true\"]\nprioritty = 3\n", "no key `prioritty`"),
         ("name = \"../b\"\ntype = \"command\"\ncommand.argv = [\"true\"]\n", "spec.name"),
         ("name = \"b\"\ntype = \"command\"\ncommand.argv = [\"true\"]\ntask.gpus = -1\n", "task.gpus is -1"),
-        ("name = \"b\"\ntype = \"command\"\ncommand.argv = [\"true\"]\ntask.gpus = 4000000000\n", "spec.task.resources.gpus"),
-        ("name = \"b\"\ntype = \"command\"\ncommand.argv = [\"true\"]\narray.count = 1000001\n", "1 to 1000000 elements"),
-        ("name = \"b\"\ntype = \"command\"\ncommand.argv = [\"true\"]\ntask.depends_on = [\"nobody\"]\n", "task nobody does not exist"),
+        (
+            "name = \"b\"\ntype = \"command\"\ncommand.argv = [\"true\"]\ntask.gpus = 4000000000\n",
+            "spec.task.resources.gpus",
+        ),
+        (
+            "name = \"b\"\ntype = \"command\"\ncommand.argv = [\"true\"]\narray.count = 1000001\n",
+            "1 to 1000000 elements",
+        ),
+        (
+            "name = \"b\"\ntype = \"command\"\ncommand.argv = [\"true\"]\ntask.depends_on = [\"nobody\"]\n",
+            "task nobody does not exist",
+        ),
         (
             "name = \"b\"\ntype = \"dag\"\n[dag.x]\ntype = \"command\"\ncommand.argv = [\"a\"]\ndepends_on = [\"y\"]\n\
              [dag.y]\ntype = \"command\"\ncommand.argv = [\"a\"]\ndepends_on = [\"x\"]\n",

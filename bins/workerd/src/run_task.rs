@@ -28,9 +28,7 @@ fn parse(words: &[String]) -> Option<(u32, RunTask)> {
         ["--parent", parent, "matmul", n, seed] => {
             Some((parent.parse().ok()?, RunTask::Matmul { n: n.parse().ok()?, seed: seed.parse().ok()? }))
         }
-        ["--parent", parent, "block", folder] => {
-            Some((parent.parse().ok()?, RunTask::Block(folder.into())))
-        }
+        ["--parent", parent, "block", folder] => Some((parent.parse().ok()?, RunTask::Block(folder.into()))),
         _ => None,
     }
 }

@@ -106,7 +106,11 @@ async fn delete(core: Arc<Core>, context: Context, request: DeleteScheduleReques
 }
 
 /// A run now, whatever the line says; it is no tick.
-async fn trigger(core: Arc<Core>, context: Context, request: TriggerScheduleRequest) -> Answer<TriggerScheduleResponse> {
+async fn trigger(
+    core: Arc<Core>,
+    context: Context,
+    request: TriggerScheduleRequest,
+) -> Answer<TriggerScheduleResponse> {
     let id = request.get_schedule_id();
     validate::name("schedule_id", id)?;
     validate::optional_name("request_id", request.get_request_id())?;

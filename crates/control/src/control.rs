@@ -15,7 +15,6 @@ use crate::cancel::Cancel;
 use crate::clock::ClusterClock;
 use crate::dependents;
 use crate::jitter::Jitter;
-use crate::{arrays, jobs};
 use crate::leases::Leases;
 use crate::liveness::Liveness;
 use crate::moment::Moment;
@@ -27,6 +26,7 @@ use crate::schedules::Schedules;
 use crate::shards::Shards;
 use crate::types::{Action, Config, Input, Millis};
 use crate::view::{number, Touched, View};
+use crate::{arrays, jobs};
 
 /// A leader's memory.
 #[derive(Debug)]

@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn each_mistake_is_told_with_its_field() {
-        let wrong = |line: &str, zone: &str| Cron::parse(line, zone, ms("2026-01-01T00:00:00Z")).expect_err(line).to_string();
+        let wrong =
+            |line: &str, zone: &str| Cron::parse(line, zone, ms("2026-01-01T00:00:00Z")).expect_err(line).to_string();
         for line in ["", "soon", "* * * *", "61 * * * *", "* * * * * *", "0 25 * * *"] {
             assert!(wrong(line, "").starts_with("cron: "), "{line}");
         }

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use raftgrid_proto::v1::{
-    ArrayChunkRow, ArtifactState, ContributionRow, JobPhase, JobRow, NodeRow, Phase, Resources, RoundPhase, RoundRow, TaskRow,
-    TaskStatus,
+    ArrayChunkRow, ArtifactState, ContributionRow, JobPhase, JobRow, NodeRow, Phase, Resources, RoundPhase, RoundRow,
+    TaskRow, TaskStatus,
 };
 
 use crate::apply::full_digest;
@@ -161,14 +161,19 @@ fn check_array(rows: &dyn Rows, row: &JobRow, tasks: &[TaskRow], broken: &mut Ve
     })?;
     if (done, failed) != (row.elements_done, row.elements_failed) {
         let counted = (row.elements_done, row.elements_failed);
-        broken.push(format!("17: job {id} counts {counted:?} elements done and failed, its bitmap has {done}, {failed}"));
+        broken
+            .push(format!("17: job {id} counts {counted:?} elements done and failed, its bitmap has {done}, {failed}"));
     }
-    let open = tasks.iter().filter(|task| task.job_sequence == row.sequence && !is_over(task.get_task())).count() as u64;
+    let open =
+        tasks.iter().filter(|task| task.job_sequence == row.sequence && !is_over(task.get_task())).count() as u64;
     if read::open_elements(rows, row.sequence)?.len() as u64 != open {
         broken.push(format!("17: the index of open elements of {id} is not what its tasks make it"));
     }
     if row.get_job().phase == JobPhase::JOB_RUNNING && done + failed + open != u64::from(row.next_element) {
-        broken.push(format!("17: {} elements of {id} were tasks, {done} are done, {failed} failed, {open} open", row.next_element));
+        broken.push(format!(
+            "17: {} elements of {id} were tasks, {done} are done, {failed} failed, {open} open",
+            row.next_element
+        ));
     }
     Ok(())
 }

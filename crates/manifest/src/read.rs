@@ -2,8 +2,8 @@
 
 use protobuf::Message;
 use raftgrid_proto::v1::{
-    ArrayChunkRow, ArtifactRow, ContributionRow, JobRow, MemberRow, MetaRow, NodeRow, RequestRow, RoundRow, ScheduleRow,
-    TaskRow, TaskStatus,
+    ArrayChunkRow, ArtifactRow, ContributionRow, JobRow, MemberRow, MetaRow, NodeRow, RequestRow, RoundRow,
+    ScheduleRow, TaskRow, TaskStatus,
 };
 
 use crate::keys;

@@ -20,7 +20,12 @@ fn array(count: u32, max_parallel: u32) -> JobSpec {
 }
 
 fn materialize(from: u32, count: u32) -> Kind {
-    Kind::materialize_elements(MaterializeElements { job_id: "a".into(), from, count, ..MaterializeElements::default() })
+    Kind::materialize_elements(MaterializeElements {
+        job_id: "a".into(),
+        from,
+        count,
+        ..MaterializeElements::default()
+    })
 }
 
 fn row(world: &World) -> JobRow {

@@ -202,7 +202,10 @@ fn a_product_by_blocks_becomes_maps_reductions_and_one_that_puts_together() {
     assert_eq!(waits, BTreeSet::from(["m/map-2-1-0", "m/map-2-1-1", "m/map-2-1-2"]));
     assert_eq!(world.task("m/product").get_spec().depends_on.len(), 6);
     let data: serde_json::Value = serde_json::from_slice(&world.task("m/map-2-1-0").task_data).expect("JSON");
-    assert_eq!((&data["step"], &data["i"], &data["j"], &data["seed"]), (&"map".into(), &2.into(), &1.into(), &9.into()));
+    assert_eq!(
+        (&data["step"], &data["i"], &data["j"], &data["seed"]),
+        (&"map".into(), &2.into(), &1.into(), &9.into())
+    );
     for task in tasks.iter().map(|task| task.task_id.clone()) {
         world.end(&task, COMPLETED);
     }

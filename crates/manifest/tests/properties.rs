@@ -266,7 +266,8 @@ impl Runner {
         let (from, count, generation) = views::next_elements(&row).unwrap_or((row.next_element, 1, 0));
         // Sometimes what another leader reckoned before.
         let from = if n == 7 { from.saturating_sub(1) } else { from };
-        let more = MaterializeElements { job_id: "a".into(), from, count, generation, ..MaterializeElements::default() };
+        let more =
+            MaterializeElements { job_id: "a".into(), from, count, generation, ..MaterializeElements::default() };
         vec![Kind::materialize_elements(more)]
     }
 
@@ -293,7 +294,8 @@ impl Runner {
         let now = self.world.now_ms;
         match how {
             0 | 1 => {
-                let mut schedule = Schedule { schedule_id: "s".into(), cron: "* * * * *".into(), ..Schedule::default() };
+                let mut schedule =
+                    Schedule { schedule_id: "s".into(), cron: "* * * * *".into(), ..Schedule::default() };
                 let overlaps = [Overlap::OVERLAP_FORBID, Overlap::OVERLAP_ALLOW, Overlap::OVERLAP_REPLACE];
                 schedule.overlap = overlaps[usize::from(at) % 3];
                 schedule.mut_job().field_type = "command".into();

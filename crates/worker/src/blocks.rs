@@ -265,7 +265,20 @@ mod tests {
 
     fn plan(step: Step, block: usize) -> BlockPlan {
         let (left, right) = (String::new(), String::new());
-        BlockPlan { step, job: "m".into(), rows: 7, inner: 5, columns: 9, block, seed: 3, left, right, i: 0, j: 0, k: 0 }
+        BlockPlan {
+            step,
+            job: "m".into(),
+            rows: 7,
+            inner: 5,
+            columns: 9,
+            block,
+            seed: 3,
+            left,
+            right,
+            i: 0,
+            j: 0,
+            k: 0,
+        }
     }
 
     /// All steps in one folder, each with the inputs under their names.
@@ -313,7 +326,8 @@ mod tests {
 
     #[test]
     fn matrices_that_are_given_as_files_are_multiplied_as_they_stand() {
-        let bytes = |range: std::ops::Range<u64>| -> Vec<u8> { range.flat_map(|at| element(3, at).to_le_bytes()).collect() };
+        let bytes =
+            |range: std::ops::Range<u64>| -> Vec<u8> { range.flat_map(|at| element(3, at).to_le_bytes()).collect() };
         let prepare = |folder: &Path| {
             std::fs::write(folder.join(LEFT_FILE), bytes(0..35)).expect("written");
             std::fs::write(folder.join(RIGHT_FILE), bytes(35..80)).expect("written");

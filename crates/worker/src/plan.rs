@@ -138,7 +138,8 @@ pub fn plan(task_type: &str, task_data: &[u8]) -> Result<Plan, PlanError> {
         "matmul" => Plan::Matmul(parse(task_data)?),
         "train" => Plan::Train(parse(task_data)?),
         other => {
-            let reason = format!("unknown task type `{other}`; this worker knows command, python, matmul, eval and train");
+            let reason =
+                format!("unknown task type `{other}`; this worker knows command, python, matmul, eval and train");
             return Err(PlanError::new(exit_code::USAGE, reason));
         }
     };
@@ -218,7 +219,9 @@ fn check_inputs(inputs: &BTreeMap<String, String>) -> Result<(), String> {
     }
     let plain = |name: &str| matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
     match inputs.iter().find(|(name, artifact)| !plain(name) || name.contains(['/', '\0']) || artifact.is_empty()) {
-        Some((name, _)) => Err(format!("inputs: `{}` must be a file name, and its value an artifact", name.escape_default())),
+        Some((name, _)) => {
+            Err(format!("inputs: `{}` must be a file name, and its value an artifact", name.escape_default()))
+        }
         None => Ok(()),
     }
 }
@@ -302,7 +305,12 @@ mod tests {
             ("python", br#"{"code":"1","inputs":{"x":""}}"#, exit_code::DATA, "its value an artifact"),
             ("eval", br#"{"code":"1"}"#, exit_code::DATA, "model is missing"),
             ("matmul", br#"{"step":"map"}"#, exit_code::DATA, "missing field"),
-            ("matmul", br#"{"step":"map","job":"m","rows":1,"inner":1,"columns":1,"block":0}"#, exit_code::DATA, "block is 0"),
+            (
+                "matmul",
+                br#"{"step":"map","job":"m","rows":1,"inner":1,"columns":1,"block":0}"#,
+                exit_code::DATA,
+                "block is 0",
+            ),
             ("rust", b"{}", exit_code::USAGE, "unknown task type `rust`"),
             ("command", b"{", exit_code::DATA, "EOF"),
             ("command", b"{}", exit_code::DATA, "argv"),

@@ -30,7 +30,10 @@ pub(crate) const INPUTS_FOLDER: &str = "inputs";
 /// What the shim is asked to become.
 pub(crate) enum Program {
     Exec(Vec<String>),
-    Matmul { n: usize, seed: u64 },
+    Matmul {
+        n: usize,
+        seed: u64,
+    },
     /// A step whose plan and inputs are in this folder.
     Block(PathBuf),
 }

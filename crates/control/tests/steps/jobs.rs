@@ -6,7 +6,8 @@ use raftgrid_control::{Action, Config, Control, Cron, Input};
 use raftgrid_manifest::{apply, check_invariants, command, encode_batch, views, MemRows, MACHINE_VERSION};
 use raftgrid_proto::v1::{
     ArraySpec, CatchUp, Command, CommandReply, Command_oneof_kind as Kind, Dependency, JobPhase, JobSpec, LoadReport,
-    Overlap, PutSchedule, ReportResult, ResolveDependents, Schedule, SetMachineVersion, SubmitJob, SubmitTask, TaskStatus,
+    Overlap, PutSchedule, ReportResult, ResolveDependents, Schedule, SetMachineVersion, SubmitJob, SubmitTask,
+    TaskStatus,
 };
 
 /// Unix milliseconds of 2026-03-29 00:00 UTC: the day on which Vienna's clocks jump.
@@ -29,8 +30,7 @@ impl Group {
         let mut control = Control::new(Config::local(), 0);
         let rows = MemRows::default();
         control.load(&rows).expect("an empty state loads");
-        let mut group =
-            Self { rows, index: 0, now: 0, control, old: None, random: 1, fired: BTreeMap::new() };
+        let mut group = Self { rows, index: 0, now: 0, control, old: None, random: 1, fired: BTreeMap::new() };
         let version = SetMachineVersion { version: MACHINE_VERSION, ..SetMachineVersion::default() };
         group.apply(vec![command(Kind::set_machine_version(version))]);
         group
@@ -194,7 +194,8 @@ fn ticks_that_nobody_could_fire_in_time_go_by_where_they_are_not_made_up_for() {
 #[test]
 fn an_array_goes_through_its_window_under_changing_leaders_and_each_element_runs_once() {
     let mut group = Group::new();
-    let mut spec = JobSpec { name: "a".into(), field_type: "command".into(), task_data: b"{}".to_vec(), ..JobSpec::default() };
+    let mut spec =
+        JobSpec { name: "a".into(), field_type: "command".into(), task_data: b"{}".to_vec(), ..JobSpec::default() };
     spec.set_array(ArraySpec { count: 500, max_parallel: 20, ..ArraySpec::default() });
     group.submit(Kind::submit_job(SubmitJob { spec: Some(spec).into(), ..SubmitJob::default() }));
     let node = raftgrid_proto::v1::Node { node_id: "n".into(), ..Default::default() };

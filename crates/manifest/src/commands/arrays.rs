@@ -5,8 +5,8 @@
 //! cost a row at first and a window of tasks at any time. Every command costs what it makes or ends, whatever the length of the array.
 
 use raftgrid_proto::v1::{
-    ArrayChunkRow, CommandReply, JobPhase, JobRow, JobSpec, Label, MaterializeElements, Outcome, RetryElements, TaskRow,
-    TaskStatus,
+    ArrayChunkRow, CommandReply, JobPhase, JobRow, JobSpec, Label, MaterializeElements, Outcome, RetryElements,
+    TaskRow, TaskStatus,
 };
 use serde_json::{Map, Value};
 
@@ -286,7 +286,8 @@ pub(crate) fn element_ended(machine: &mut Machine<'_>, task_row: &TaskRow, mut j
     if job_row.elements_failed == 0 {
         return job_end::done(machine, job_row);
     }
-    let reason = format!("{} of {count} elements failed; the first: {}", job_row.elements_failed, job_row.first_failure);
+    let reason =
+        format!("{} of {count} elements failed; the first: {}", job_row.elements_failed, job_row.first_failure);
     JobTable::put(machine, job_row);
     job_end::end_job(machine, sequence, JobPhase::JOB_FAILED, &reason)
 }
@@ -302,7 +303,10 @@ pub(crate) fn retry(machine: &mut Machine<'_>, command: &RetryElements) -> Handl
         return Err(precondition(why));
     }
     if row.retry_generation >= ARRAY_RETRIES_MAX {
-        return Err(refuse(Outcome::EXHAUSTED, format!("job {} was retried {ARRAY_RETRIES_MAX} times", command.job_id)));
+        return Err(refuse(
+            Outcome::EXHAUSTED,
+            format!("job {} was retried {ARRAY_RETRIES_MAX} times", command.job_id),
+        ));
     }
     row.retry_generation += 1;
     row.retry_from = 0;

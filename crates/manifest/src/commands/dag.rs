@@ -6,14 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protobuf::RepeatedField;
-use raftgrid_proto::v1::{Condition, DagTask, Dependency, JobPhase, JobRow, JobSpec, Phase, TaskRow, TaskSpec, TaskStatus};
+use raftgrid_proto::v1::{
+    Condition, DagTask, Dependency, JobPhase, JobRow, JobSpec, Phase, TaskRow, TaskSpec, TaskStatus,
+};
 use serde_json::{Map, Value};
 
 use crate::commands::job_spec::{check_task_type, DAG};
 use crate::commands::tasks::{create, NewTask};
 use crate::commands::{dependencies, job_end, matmul};
 use crate::error::Fault;
-use crate::limits::{DAG_EDGES_MAX, DAG_NAME_BYTES_MAX, DAG_TASKS_MAX, DEPENDENCIES_MAX, RESULT_DATA_BYTES_MAX, TASK_DATA_BYTES_MAX};
+use crate::limits::{
+    DAG_EDGES_MAX, DAG_NAME_BYTES_MAX, DAG_TASKS_MAX, DEPENDENCIES_MAX, RESULT_DATA_BYTES_MAX, TASK_DATA_BYTES_MAX,
+};
 use crate::machine::Machine;
 use crate::read;
 use crate::reply::invalid;
@@ -78,7 +82,10 @@ pub(crate) fn order(tasks: &[DagTask]) -> Result<Vec<usize>, Fault> {
         }
     }
     if order.len() < tasks.len() {
-        return Err(invalid("spec.dag", format!("these tasks wait for each other: {}", cycle(tasks, &by_name, &waits))));
+        return Err(invalid(
+            "spec.dag",
+            format!("these tasks wait for each other: {}", cycle(tasks, &by_name, &waits)),
+        ));
     }
     Ok(order)
 }
@@ -89,7 +96,10 @@ fn check_one(task: &DagTask) -> Result<(), Fault> {
     check_bytes(&format!("{field}.task_data"), task.task_data.len(), TASK_DATA_BYTES_MAX)?;
     check_spec(&format!("{field}.spec"), task.get_spec())?;
     if !task.get_spec().depends_on.is_empty() {
-        return Err(invalid(&format!("{field}.spec.depends_on"), "a task of a dag names others by depends_on beside it"));
+        return Err(invalid(
+            &format!("{field}.spec.depends_on"),
+            "a task of a dag names others by depends_on beside it",
+        ));
     }
     if task.depends_on.len() > DEPENDENCIES_MAX {
         let why = format!("at most {DEPENDENCIES_MAX} tasks, is {}", task.depends_on.len());

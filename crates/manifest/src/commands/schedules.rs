@@ -12,7 +12,9 @@ use raftgrid_proto::v1::{
 
 use crate::commands::{job_end, job_spec, jobs, lifecycle, tasks};
 use crate::error::{Fault, Handled};
-use crate::limits::{CRON_BYTES_MAX, ID_BYTES_MAX, SCHEDULES_MAX, SCHEDULE_ID_BYTES_MAX, TASK_DATA_BYTES_MAX, TICK_AHEAD_MS_MAX};
+use crate::limits::{
+    CRON_BYTES_MAX, ID_BYTES_MAX, SCHEDULES_MAX, SCHEDULE_ID_BYTES_MAX, TASK_DATA_BYTES_MAX, TICK_AHEAD_MS_MAX,
+};
 use crate::machine::Machine;
 use crate::overlay::Layer;
 use crate::read;

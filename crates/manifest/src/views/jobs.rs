@@ -4,8 +4,8 @@ use raftgrid_proto::v1::{ContributionRow, ElementCounts, Job, JobPhase, JobRow, 
 
 use crate::commands::arrays;
 use crate::keys;
-use crate::limits::ELEMENTS_PER_COMMAND_MAX;
 use crate::ledger::{round_inputs_hash, RoundInputs};
+use crate::limits::ELEMENTS_PER_COMMAND_MAX;
 use crate::read;
 use crate::rows::{Rows, RowsError, Table};
 use crate::views::{page_rows, page_start, ListError};

@@ -2,7 +2,7 @@
 
 use raftgrid_driver::{Role, Status};
 use raftgrid_manifest::views;
-use raftgrid_proto::v1::TaskStatus;
+use raftgrid_proto::v1::{JobPhase, TaskStatus};
 
 use super::event::Event;
 use super::World;
@@ -109,7 +109,14 @@ impl World {
                 return Some(format!("{task} is {status:?}: {why:?}"));
             }
         }
-        None
+        // Elements that were no task yet are in no list of tasks.
+        let mut live = None;
+        let looked = views::job_rows(view.rows.as_ref(), |row| {
+            let job = row.get_job();
+            live = (job.phase == JobPhase::JOB_RUNNING).then(|| format!("job {} is not over", job.job_id));
+            live.is_none()
+        });
+        looked.err().map(|error| error.to_string()).or(live)
     }
 
     /// The last look of all judges.
