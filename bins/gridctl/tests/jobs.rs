@@ -150,7 +150,9 @@ fn graphs_arrays_and_schedules_run_to_their_ends() {
     let flag = dev.folder.path().join("flag").display().to_string();
     let text = std::fs::read_to_string(dev.folder.path().join("array.toml")).expect("it was written");
     dev.write("array.toml", &text.replace("-e flag", &format!("-e {flag}")));
-    let failure = dev.refused(&["job", "submit", "array.toml", "--wait"]);
+    let output = dev.run(&["job", "submit", "array.toml", "--wait"]);
+    let failure = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{failure}");
     assert!(failure.contains("1 of 9 elements failed; the first: task array/3"), "{failure}");
     let elements = dev.job("array")["elements"].clone();
     assert_eq!((&elements["done"], &elements["failed"], &elements["count"]), (&8.into(), &1.into(), &9.into()));

@@ -1,8 +1,8 @@
 //! A client: submits tasks under ids of its own, cancels and reads them, tries again under the same request id until it knows, or gives up.
 
-use raftgrid_manifest::command_for;
+use raftgrid_manifest::{command, command_for, MACHINE_VERSION};
 use raftgrid_proto::v1::{
-    CancelTask, Command, Command_oneof_kind as Kind, Outcome as Told, SubmitTask, TaskRow, TaskSpec,
+    CancelTask, Command, Command_oneof_kind as Kind, Outcome as Told, SetMachineVersion, SubmitTask, TaskRow, TaskSpec,
 };
 use raftgrid_replica::ports::CallError;
 
@@ -174,6 +174,12 @@ impl Client {
     }
 
     fn draw(&mut self, around: &mut Around<'_>) -> What {
+        if self.number == 0 && self.made == 0 {
+            // Before it, what came with a newer version is refused.
+            self.made += 1;
+            let newest = SetMachineVersion { version: MACHINE_VERSION, ..SetMachineVersion::default() };
+            return What::Work(Box::new(command(Kind::set_machine_version(newest))));
+        }
         let old = self.rng.pick(around.keys).cloned();
         if let Some(task) = old.clone().filter(|_| self.rng.chance(self.habits.reads)) {
             return What::Read(task);

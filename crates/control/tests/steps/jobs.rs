@@ -178,6 +178,7 @@ fn ticks_that_nobody_could_fire_in_time_go_by_where_they_are_not_made_up_for() {
     {
         let mut group = Group::new();
         group.submit(schedule("* * * * *", "", catch_up));
+        group.settle();
         group.now = 60_000;
         group.settle();
         // An hour without a leader: sixty ticks, of which the newest is due at this very moment.
