@@ -285,7 +285,7 @@ impl Runner {
         if task.status == TaskStatus::PENDING {
             return vec![assign(&[(&task.task_id, NODES[usize::from(t) % NODES.len()])])];
         }
-        let status = if how % 3 == 0 { TaskStatus::FAILED } else { TaskStatus::COMPLETED };
+        let status = if how.is_multiple_of(3) { TaskStatus::FAILED } else { TaskStatus::COMPLETED };
         vec![report(&task.task_id, task.lease_epoch, status, |r| r.exit_code = 65)]
     }
 
@@ -305,7 +305,7 @@ impl Runner {
             }
             2 => vec![Kind::pause_schedule(PauseSchedule {
                 schedule_id: "s".into(),
-                paused: at % 2 == 0,
+                paused: at.is_multiple_of(2),
                 ..PauseSchedule::default()
             })],
             _ => {

@@ -153,7 +153,7 @@ pub(crate) fn fire(machine: &mut Machine<'_>, command: &FireSchedule) -> Handled
     if schedule.paused {
         return Err(precondition(format!("schedule {} is paused", command.schedule_id)));
     }
-    let already = command.tick_ms <= schedule.last_tick_ms && !crate::mutant::on("schedule_tick_twice");
+    let already = command.tick_ms <= schedule.last_tick_ms;
     if already {
         return Ok(CommandReply { id: schedule.last_run.clone(), ..machine.existing(schedule.revision) });
     }

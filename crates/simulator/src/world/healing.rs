@@ -139,6 +139,15 @@ impl World {
         let Some(leader) = self.leader() else { return };
         let Some(live) = self.nodes.get(&leader.node).and_then(|machine| machine.live.as_ref()) else { return };
         let view = live.hand.replica.view();
+        let mut jobs = 0;
+        let counted = views::job_rows(view.rows.as_ref(), |_| {
+            jobs += 1;
+            true
+        });
+        if let Err(error) = counted {
+            return self.checks.violated(error.to_string());
+        }
+        *self.counts.entry("job over").or_default() += jobs;
         let mut keys = self.keys.clone();
         keys.sort_unstable();
         keys.dedup();
