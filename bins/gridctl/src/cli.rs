@@ -58,9 +58,12 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Train a model: upload a script with its folder and run it in rounds
     Train(Train),
-    /// Jobs: list, get, watch, wait, cancel, audit
+    /// Jobs: submit, list, get, watch, wait, retry, cancel, audit
     #[structopt(setting = AppSettings::SubcommandRequired)]
     Job(Job),
+    /// Schedules: a job at each tick of a cron line
+    #[structopt(setting = AppSettings::SubcommandRequired)]
+    Schedule(Schedule),
     /// Tasks: submit, get, list, cancel, why, logs
     #[structopt(setting = AppSettings::SubcommandRequired)]
     Task(Task),
@@ -158,8 +161,83 @@ pub(crate) struct Train {
     pub(crate) args: Vec<String>,
 }
 
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct JobSubmit {
+    /// Job file (TOML; docs/job-files.md); without one, --type and --name say what to run
+    #[structopt(parse(from_os_str))]
+    pub(crate) file: Option<PathBuf>,
+    /// Name of the job, in place of the file's
+    #[structopt(long)]
+    pub(crate) name: Option<String>,
+    /// Another value for a key of the file: matmul.block=256, task.env.A=b; may be given several times
+    #[structopt(long = "set", value_name = "KEY=VALUE", number_of_values = 1)]
+    pub(crate) settings: Vec<String>,
+    /// Without a file: command (the words after --) or python (a script and its arguments after --)
+    #[structopt(long = "type", possible_values = &["command", "python"], value_name = "TYPE")]
+    pub(crate) job_type: Option<String>,
+    /// Run it so many times, as an array
+    #[structopt(long, value_name = "N")]
+    pub(crate) array: Option<u32>,
+    /// Wait until the job is over; fails if it did not end well
+    #[structopt(long)]
+    pub(crate) wait: bool,
+    /// The program or script, and its arguments
+    #[structopt(last = true)]
+    pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Schedule {
+    /// Make or change a schedule: a job file with a section [schedule]
+    Put {
+        /// Job file (TOML; docs/job-files.md)
+        #[structopt(parse(from_os_str))]
+        file: PathBuf,
+        /// Id of the schedule, in place of the file's name
+        #[structopt(long)]
+        name: Option<String>,
+        /// Another value for a key of the file
+        #[structopt(long = "set", value_name = "KEY=VALUE", number_of_values = 1)]
+        settings: Vec<String>,
+    },
+    /// All schedules
+    List,
+    /// One schedule
+    Get {
+        /// Id of the schedule
+        id: String,
+    },
+    /// No ticks until it is resumed
+    Pause {
+        /// Id of the schedule
+        id: String,
+    },
+    /// Go on; ticks of the meantime are not made up for
+    Resume {
+        /// Id of the schedule
+        id: String,
+    },
+    /// Remove a schedule; what it has started goes on
+    Rm {
+        /// Id of the schedule
+        id: String,
+    },
+    /// Run it now, whatever its line says
+    Trigger {
+        /// Id of the schedule
+        id: String,
+    },
+}
+
 #[derive(Debug, StructOpt)]
 pub(crate) enum Job {
+    /// Hand in a job: a file, or a simple one by flags
+    Submit(JobSubmit),
+    /// Run the failed elements of an array or sweep again
+    Retry {
+        /// Name of the job
+        name: String,
+    },
     /// All jobs
     List,
     /// One job and its tasks

@@ -33,6 +33,12 @@ impl Failure {
         Self { status: Status::Usage, ..Self::new(cause, hint) }
     }
 
+    /// The same with the file that it is about.
+    pub(crate) fn in_file(mut self, path: &std::path::Path) -> Self {
+        self.cause = format!("{}: {}", path.display(), self.cause);
+        self
+    }
+
     pub(crate) fn interrupted() -> Self {
         Self { status: Status::Interrupted, ..Self::new("interrupted", "") }
     }

@@ -1,5 +1,6 @@
 //! `gridctl job`: what was handed in, how far it is, how it ended.
 
+use raftgrid_client::Client;
 use raftgrid_proto::v1::{GetJobResponse, Job as JobMessage};
 use serde_json::{json, Value};
 
@@ -7,14 +8,25 @@ use crate::audit;
 use crate::cli::Job;
 use crate::context::{exit_on_interrupt, Context};
 use crate::failure::Result;
+use crate::job_submit;
 use crate::output::{ago, hex, line, word, Output};
 use crate::rounds;
 use crate::task::{task_json, task_row, TASK_HEADERS};
 
 pub(crate) fn run(context: &Context, command: Job) -> Result<()> {
     exit_on_interrupt();
+    if let Job::Submit(args) = &command {
+        return job_submit::run(context, args);
+    }
     let client = context.client()?;
     match command {
+        Job::Submit(_) => unreachable!("it returned above"),
+        Job::Retry { name } => {
+            let job = client.retry_elements(&name)?;
+            let waiting = job.get_elements().get_waiting();
+            context.output.done(format!("job {name} runs {waiting} elements again"), &job_json(&job));
+            Ok(())
+        }
         Job::List => {
             let jobs = client.list_jobs()?;
             let rows = jobs.iter().map(row).collect();
@@ -27,11 +39,7 @@ pub(crate) fn run(context: &Context, command: Job) -> Result<()> {
             Ok(())
         }
         Job::Watch { name } => rounds::verdict(&rounds::follow(context, &client, &name, true)?),
-        Job::Wait { name } => {
-            let job = rounds::follow(context, &client, &name, false)?;
-            context.output.done(format!("job {name} is {}", word(job.get_phase(), "JOB_")), &job_json(&job));
-            rounds::verdict(&job)
-        }
+        Job::Wait { name } => wait(context, &client, &name),
         Job::Cancel { name } => {
             let job = client.cancel_job(&name)?;
             context.output.done(format!("job {name} is {}", word(job.get_phase(), "JOB_")), &job_json(&job));
@@ -39,6 +47,14 @@ pub(crate) fn run(context: &Context, command: Job) -> Result<()> {
         }
         Job::Audit(args) => audit::run(context, &client, &args),
     }
+}
+
+/// Until the job is over; fails if it did not end well.
+pub(crate) fn wait(context: &Context, client: &Client, name: &str) -> Result<()> {
+    let job = rounds::follow(context, client, name, false)?;
+    let result = if job.get_result_json().is_empty() { String::new() } else { format!(": {}", job.get_result_json()) };
+    context.output.done(format!("job {name} is {}{result}", word(job.get_phase(), "JOB_")), &job_json(&job));
+    rounds::verdict(&job)
 }
 
 fn row(job: &JobMessage) -> Vec<String> {
@@ -88,6 +104,16 @@ pub(crate) fn job_json(job: &JobMessage) -> Value {
         "stale": job.get_stale(),
         "rejected": job.get_rejected(),
         "mismatches": job.get_mismatches(),
+        "elements": elements_json(job),
+    })
+}
+
+/// How far an array is; null for other jobs.
+fn elements_json(job: &JobMessage) -> Value {
+    let Some(counts) = job.elements.as_ref() else { return Value::Null };
+    json!({
+        "count": counts.get_count(), "waiting": counts.get_waiting(), "running": counts.get_running(),
+        "done": counts.get_done(), "failed": counts.get_failed(),
     })
 }
 
@@ -111,6 +137,13 @@ fn show(context: &Context, response: &GetJobResponse) {
             ("metrics", rounds::metrics_text(job.get_metrics_json())),
             ("model", format!("version {}, SHA-256 {}", job.get_model_version(), hex(job.get_model_digest()))),
         ]);
+    }
+    if let Some(counts) = job.elements.as_ref() {
+        let (waiting, running) = (counts.get_waiting(), counts.get_running());
+        let (done, failed) = (counts.get_done(), counts.get_failed());
+        let text =
+            format!("{}: {waiting} waiting, {running} running, {done} done, {failed} failed", counts.get_count());
+        pairs.push(("elements", text));
     }
     pairs.push(("result", job.get_result_json().to_owned()));
     context.output.show_one(pairs, &json);

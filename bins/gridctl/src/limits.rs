@@ -24,6 +24,10 @@ pub(crate) const BUNDLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub(crate) const BUNDLE_FILES_MAX: usize = 10_000;
 /// JSON of a task, in bytes: a command in the log is at most 256 KiB.
 pub(crate) const TASK_DATA_BYTES_MAX: usize = 192 * 1024;
+/// A job file, in bytes.
+pub(crate) const JOB_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// JSON of a job's task, in bytes: what the machine takes.
+pub(crate) const JOB_DATA_BYTES_MAX: usize = 128 * 1024;
 /// Snapshots that one backup takes, until all artifacts of one are still there.
 pub(crate) const BACKUP_PASSES_MAX: u32 = 20;
 /// Replicas of a dev cluster.

@@ -26,6 +26,9 @@ mod dev_state;
 mod dev_stop;
 mod failure;
 mod job;
+mod job_file;
+mod job_section;
+mod job_submit;
 mod kv;
 mod launch;
 mod limits;
@@ -36,6 +39,7 @@ mod process;
 mod recover;
 mod restore;
 mod rounds;
+mod schedule;
 mod sim;
 mod task;
 mod train;
@@ -84,6 +88,7 @@ fn run(parsed: Parsed<Cli>) -> Result<()> {
         Command::Dev(command) => dev::run(&context, command),
         Command::Train(args) => train::run(&context, &args),
         Command::Job(command) => job::run(&context, command),
+        Command::Schedule(command) => schedule::run(&context, command),
         Command::Task(command) => task::run(&context, command),
         Command::Node(command) => node::run(&context, command),
         Command::Kv(command) => kv::run(&context, command),

@@ -1,4 +1,5 @@
-//! `workerd run-task --parent PID [--cgroup DIR] [--limits D,C,O,F] (exec -- ARGV… | matmul N SEED)`: what a worker starts its tasks through. Not for people.
+//! `workerd run-task --parent PID [--cgroup DIR] [--limits D,C,O,F] (exec -- ARGV… | matmul N SEED | block FOLDER)`: what a worker starts its tasks through.
+//! Not for people.
 
 use raftgrid_worker::confinement::Confinement;
 use raftgrid_worker::shim::{run_task, RunTask};
@@ -6,7 +7,7 @@ use raftgrid_worker::shim::{run_task, RunTask};
 /// The first word of the command line that leads here.
 pub(crate) const COMMAND: &str = "run-task";
 
-const USAGE: &str = "usage: workerd run-task --parent PID [--cgroup DIR] [--limits D,C,O,F] (exec -- PROGRAM [ARGUMENTS] | matmul N SEED)";
+const USAGE: &str = "usage: workerd run-task --parent PID [--cgroup DIR] [--limits D,C,O,F] (exec -- PROGRAM [ARGUMENTS] | matmul N SEED | block FOLDER)";
 
 /// Runs in the child with the words behind `run-task`; returns its exit code unless it became another program.
 pub(crate) fn run(words: &[String]) -> i32 {
@@ -28,6 +29,7 @@ fn parse(words: &[String]) -> Option<(u32, Confinement, RunTask)> {
             RunTask::Exec(argv.iter().map(|word| (*word).to_owned()).collect())
         }
         ["matmul", n, seed] => RunTask::Matmul { n: n.parse().ok()?, seed: seed.parse().ok()? },
+        ["block", folder] => RunTask::Block(folder.into()),
         _ => return None,
     };
     Some((parent.parse().ok()?, confinement, what))
@@ -44,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_forms_are_read_and_a_task_s_own_flags_are_left_alone() {
+    fn the_forms_are_read_and_a_task_s_own_flags_are_left_alone() {
         let argv = ["python3", "--parent", "7"].map(str::to_owned).to_vec();
         assert_eq!(parsed("--parent 4 exec -- python3 --parent 7"), Some((4, RunTask::Exec(argv))));
         assert_eq!(parsed("--parent 4 matmul 64 7"), Some((4, RunTask::Matmul { n: 64, seed: 7 })));
@@ -54,6 +56,7 @@ mod tests {
         let (_, confinement, what) = limited.expect("well formed");
         assert_eq!((confinement.data_bytes, confinement.file_bytes), (1, 4));
         assert_eq!(what, RunTask::Exec(["x", "--limits", "9"].map(str::to_owned).to_vec()));
+        assert_eq!(parsed("--parent 4 block /a"), Some((4, RunTask::Block("/a".into()))));
         assert_eq!(parsed("--parent 4 exec --"), None);
         assert_eq!(parsed("matmul 64 7"), None);
     }

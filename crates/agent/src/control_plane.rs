@@ -104,8 +104,8 @@ impl ControlPlane for GrpcControlPlane {
         self.calls.call(&DEREGISTER, request, timeout).map(|_| ()).map_err(plane_error)
     }
 
-    fn put_artifact(&self, kind: &str, name: &str, bytes: Vec<u8>) -> Result<String, PlaneError> {
-        let upload = Upload { name: name.to_owned(), kind: kind.to_owned() };
+    fn put_log(&self, bytes: Vec<u8>) -> Result<String, PlaneError> {
+        let upload = Upload { name: String::new(), kind: "log".to_owned() };
         let mut source = std::io::Cursor::new(bytes);
         let stored = self.logs.put_artifact(&upload, &mut source, &mut |_, _| {}).map_err(plane_error)?;
         Ok(stored.get_artifact_id().to_owned())
@@ -152,6 +152,12 @@ impl ControlPlane for GrpcControlPlane {
     fn get_artifact(&self, artifact: &str, target: &mut dyn Write) -> Result<Vec<u8>, PlaneError> {
         let head = self.bulk.get_artifact(artifact, target, &mut |_, _| {}).map_err(plane_error)?;
         Ok(head.digest)
+    }
+
+    fn put_artifact(&self, name: &str, body: &mut dyn ReadSeek) -> Result<String, PlaneError> {
+        let upload = Upload { name: name.to_owned(), kind: "file".to_owned() };
+        let mut response = self.bulk.put_artifact(&upload, &mut Body(body), &mut |_, _| {}).map_err(plane_error)?;
+        Ok(response.take_artifact_id())
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) fn register(surface: Surface) -> Surface {
         .unary(&methods::GET_JOB, get)
         .unary(&methods::LIST_JOBS, list)
         .unary(&methods::CANCEL_JOB, cancel)
+        .unary(&methods::RETRY_ELEMENTS, retry_elements)
         .unary(&methods::AUDIT_JOB, audit)
         .server_streaming(&methods::WATCH_JOB, watch::job)
 }
@@ -40,7 +41,9 @@ async fn get(core: Arc<Core>, _: Context, request: GetJobRequest) -> Answer<GetJ
     let mut response = GetJobResponse::new();
     if let Some(row) = views::job(&*view.rows, request.get_job_id())? {
         response.set_tasks(views::tasks_of_job(&*view.rows, &row)?.into());
+        let elements = views::element_counts(&*view.rows, &row)?;
         response.job = row.job;
+        response.mut_job().elements = elements.into();
         response.set_found(true);
     }
     response.set_read_position(view.position);
@@ -72,6 +75,25 @@ async fn cancel(core: Arc<Core>, context: Context, request: CancelJobRequest) ->
     let row = views::job(&*view.rows, request.get_job_id())?.ok_or_else(|| not_found("job", request.get_job_id()))?;
     let mut response = CancelJobResponse::new();
     response.job = row.job;
+    Ok(response)
+}
+
+async fn retry_elements(
+    core: Arc<Core>,
+    context: Context,
+    request: RetryElementsRequest,
+) -> Answer<RetryElementsResponse> {
+    validate::name("job_id", request.get_job_id())?;
+    validate::optional_name("request_id", request.get_request_id())?;
+    let retry = RetryElements { job_id: request.get_job_id().to_owned(), ..RetryElements::default() };
+    let kind = Command_oneof_kind::retry_elements(retry);
+    let reply = propose(&core, &context, request.get_request_id(), kind).await?;
+    let view = read_at(&core, reply.get_position()).await?;
+    let row = views::job(&*view.rows, request.get_job_id())?.ok_or_else(|| not_found("job", request.get_job_id()))?;
+    let elements = views::element_counts(&*view.rows, &row)?;
+    let mut response = RetryElementsResponse::new();
+    response.job = row.job;
+    response.mut_job().elements = elements.into();
     Ok(response)
 }
 

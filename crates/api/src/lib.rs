@@ -24,6 +24,7 @@ mod node;
 mod pool;
 mod ports;
 mod reflection;
+mod schedule;
 mod services;
 mod session;
 mod streams;

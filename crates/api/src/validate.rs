@@ -54,6 +54,7 @@ pub(crate) fn job(spec: &JobSpec) -> Answer<()> {
     }
     name("spec.type", spec.get_field_type())?;
     json("spec.task_data", spec.get_task_data(), limits::TASK_DATA_BYTES_MAX)?;
+    dag("spec.dag", spec)?;
     if spec.get_field_type() != "train" {
         return Ok(());
     }
@@ -75,6 +76,16 @@ pub(crate) fn job(spec: &JobSpec) -> Answer<()> {
     }
     if !(0.0..=1.0).contains(&train.get_verify()) {
         return Err(invalid("spec.train.verify", "must be between 0 and 1"));
+    }
+    Ok(())
+}
+
+/// The tasks of a dag are JSON, like any task.
+pub(crate) fn dag(field: &str, spec: &JobSpec) -> Answer<()> {
+    for task in spec.get_dag() {
+        optional_name(&format!("{field}.name"), task.get_name())?;
+        let field = format!("{field}.{}.task_data", task.get_name());
+        json(&field, task.get_task_data(), limits::TASK_DATA_BYTES_MAX)?;
     }
     Ok(())
 }

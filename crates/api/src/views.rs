@@ -55,7 +55,25 @@ pub(crate) fn jobs(rows: &dyn Rows, limit: usize, token: &[u8]) -> Answer<(Vec<J
 }
 
 pub(crate) fn tasks_of_job(rows: &dyn Rows, job: &JobRow) -> Answer<Vec<Task>> {
-    Ok(views::tasks_of_job(rows, job.get_sequence())?.into_iter().map(|mut row| row.take_task()).collect())
+    Ok(views::shown_tasks(rows, job)?)
+}
+
+pub(crate) fn element_counts(rows: &dyn Rows, job: &JobRow) -> Answer<Option<ElementCounts>> {
+    Ok(views::element_counts(rows, job)?)
+}
+
+pub(crate) fn schedule(rows: &dyn Rows, schedule_id: &str) -> Answer<Option<ScheduleRow>> {
+    Ok(views::schedule_row(rows, schedule_id)?)
+}
+
+pub(crate) fn schedules(rows: &dyn Rows, limit: usize, token: &[u8]) -> Answer<(Vec<Schedule>, Vec<u8>)> {
+    let found = views::list_schedules(rows, token, limit).map_err(listing)?;
+    Ok((found.schedules, found.next_page_token))
+}
+
+/// Cluster time, in Unix milliseconds.
+pub(crate) fn cluster_time_ms(rows: &dyn Rows) -> Answer<u64> {
+    Ok(views::meta(rows)?.cluster_time_ms)
 }
 
 pub(crate) fn audit(rows: &dyn Rows, job_id: &str, with_contributions: bool) -> Answer<Option<AuditJobResponse>> {

@@ -1,7 +1,7 @@
 //! Jobs.
 
 use raftgrid_proto::v1::*;
-use raftgrid_rpc::methods::{AUDIT_JOB, CANCEL_JOB, GET_JOB, LIST_JOBS, SUBMIT_JOB};
+use raftgrid_rpc::methods::{AUDIT_JOB, CANCEL_JOB, GET_JOB, LIST_JOBS, RETRY_ELEMENTS, SUBMIT_JOB};
 
 use crate::call::{request_id, Client};
 use crate::error::ClientError;
@@ -49,6 +49,14 @@ impl Client {
         request.set_job_id(job_id.to_owned());
         request.set_request_id(request_id());
         Ok(self.call(&CANCEL_JOB, &request, self.config().timeout)?.take_job())
+    }
+
+    /// Runs the failed elements of an array or sweep again; the job as of then.
+    pub fn retry_elements(&self, job_id: &str) -> Result<Job, ClientError> {
+        let mut request = RetryElementsRequest::new();
+        request.set_job_id(job_id.to_owned());
+        request.set_request_id(request_id());
+        Ok(self.call(&RETRY_ELEMENTS, &request, self.config().timeout)?.take_job())
     }
 
     /// What the ledger says about a job; with every contribution if asked.

@@ -127,8 +127,11 @@ fn overdue(row: &TaskRow, cluster_ms: u64, leased_ms: u64) -> Option<End> {
         return Some(End::Cancel("deadline passed"));
     }
     match task.status {
-        // A suspended task does not wait for a node.
-        TaskStatus::PENDING if task.phase != Phase::PHASE_SUSPENDED && passed(spec.queue_ttl_ms, queued_ms) => {
+        // A task that is suspended, or waits for other tasks, does not wait for a node.
+        TaskStatus::PENDING
+            if !matches!(task.phase, Phase::PHASE_SUSPENDED | Phase::PHASE_BLOCKED)
+                && passed(spec.queue_ttl_ms, queued_ms) =>
+        {
             Some(End::Cancel("queue_ttl passed"))
         }
         TaskStatus::ASSIGNED if passed(spec.start_timeout_ms, leased_ms) => Some(End::Expire("start_timeout passed")),

@@ -13,8 +13,8 @@ use raftgrid_proto::v1::TaskStatus;
 
 use crate::cancel::Cancel;
 use crate::clock::ClusterClock;
+use crate::dependents;
 use crate::jitter::Jitter;
-use crate::jobs;
 use crate::leases::Leases;
 use crate::liveness::Liveness;
 use crate::moment::Moment;
@@ -22,9 +22,11 @@ use crate::outbox::{Outbox, Subject};
 use crate::retention::Retention;
 use crate::rounds::Rounds;
 use crate::scheduler::Scheduler;
+use crate::schedules::Schedules;
 use crate::shards::Shards;
 use crate::types::{Action, Config, Input, Millis};
 use crate::view::{number, Touched, View};
+use crate::{arrays, jobs};
 
 /// A leader's memory.
 #[derive(Debug)]
@@ -51,6 +53,7 @@ struct Parts {
     shards: Shards,
     rounds: Rounds,
     retention: Retention,
+    schedules: Schedules,
 }
 
 impl Control {
@@ -65,6 +68,7 @@ impl Control {
                 shards: Shards::default(),
                 rounds: Rounds::default(),
                 retention: Retention::default(),
+                schedules: Schedules::default(),
             },
             jitter: Jitter::new(config.jitter_seed),
             config,
@@ -79,9 +83,10 @@ impl Control {
     /// Builds the state from the rows as of one instant: the counters, tasks that are not over, nodes, live jobs with their rounds and
     /// contributions, artifacts. Every lease found gets the election grace.
     pub fn load(&mut self, rows: &dyn Rows) -> Result<(), RowsError> {
-        for table in [Table::Meta, Table::Job, Table::Node, Table::Artifact] {
+        for table in [Table::Meta, Table::Job, Table::Node, Table::Artifact, Table::Schedule] {
             self.load_range(rows, table, &[], &[])?;
         }
+        self.load_range(rows, Table::Dependent, &0_u64.to_be_bytes(), &1_u64.to_be_bytes())?;
         let jobs: Vec<u64> = self.view.jobs.keys().copied().collect();
         for job in jobs {
             let (from, to) = (job.to_be_bytes(), (job + 1).to_be_bytes());
@@ -129,6 +134,11 @@ impl Control {
             Touched::Job(job) => {
                 parts.scheduler.on_nodes();
                 self.outbox.touch(&Subject::Job(job));
+            }
+            Touched::Unresolved(task) => self.outbox.touch(&Subject::Unresolved(task)),
+            Touched::Schedule(id) => {
+                parts.schedules.on_schedule(&self.view, &id);
+                self.outbox.touch(&Subject::Schedule(id));
             }
             Touched::Artifact(artifact) => {
                 parts.retention.on_artifact(&self.view, artifact);
@@ -183,7 +193,11 @@ impl Parts {
                     match subject {
                         Subject::Task(task) => self.scheduler.on_reply(task, &verdict),
                         Subject::Job(job) => self.rounds.on_reply(moment.now, job, &verdict),
-                        Subject::Node(_) | Subject::Artifact(_) | Subject::Load => {}
+                        Subject::Node(_)
+                        | Subject::Artifact(_)
+                        | Subject::Unresolved(_)
+                        | Subject::Schedule(_)
+                        | Subject::Load => {}
                     }
                 }
             }
@@ -209,6 +223,9 @@ impl Parts {
         self.liveness.step_nodes(moment, outbox);
         self.cancel.step(moment, jitter, outbox);
         let jobs_wake = jobs::step(moment, outbox);
+        arrays::step(moment, outbox);
+        dependents::step(moment, outbox);
+        self.schedules.step(moment, outbox);
         self.rounds.step(moment, &self.liveness, outbox, actions);
         let shards_wake = self.shards.step(moment, &self.liveness, outbox);
         self.scheduler.step(moment, &self.liveness, outbox);
@@ -222,6 +239,7 @@ impl Parts {
             self.rounds.next_wake(),
             self.scheduler.next_wake(moment),
             self.retention.next_wake(moment),
+            self.schedules.next_wake(moment),
         ];
         wakes.into_iter().flatten().min()
     }

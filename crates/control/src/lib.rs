@@ -3,9 +3,12 @@
 //! The replica that leads owns one [`Control`] and runs the [`Action`]s of its steps. Everything that a step decides comes out as a proposed
 //! command, which the machine (manifest) guards again; what it knows beyond the rows (who beat when) is lost with the leader, by design.
 
+mod arrays;
 mod cancel;
 mod clock;
 mod control;
+mod cron;
+mod dependents;
 mod jitter;
 mod jobs;
 mod leases;
@@ -16,11 +19,13 @@ mod outbox;
 mod retention;
 mod rounds;
 mod scheduler;
+mod schedules;
 mod shards;
 mod timers;
 mod types;
 mod view;
 
 pub use control::Control;
+pub use cron::{Cron, CronError};
 pub use jitter::Jitter;
 pub use types::*;

@@ -60,6 +60,16 @@ pub const AGGREGATE_PAUSE_MS: Millis = 500;
 pub const AGGREGATE_FAILURES_MAX: u32 = 6;
 /// Trainers of a finished job may end by themselves for this many lease times.
 pub const DONE_GRACE_TTLS: u64 = 4;
+/// A tick that is fired later than this is one that nobody could fire in time: it is made up for, or goes by, as the schedule says.
+pub const TICK_LATE_MS: u64 = 60_000;
+/// Ticks that a schedule with `catch_up = all` makes up for; older ones go by.
+pub const CATCH_UP_TICKS_MAX: usize = 100;
+/// Ticks of one schedule that are counted one by one when it was not looked at for long; beyond them it is only said that they went by.
+pub const TICKS_COUNTED_MAX: usize = 10_000;
+/// Schedules that one step fires.
+pub const SCHEDULES_PER_STEP_MAX: usize = 256;
+/// Tasks of whose end others are told by one step.
+pub const UNRESOLVED_PER_STEP_MAX: usize = 64;
 /// From the first phase of a deletion (replicas remove the bytes) to the second (the row goes).
 pub const DELETE_CONFIRM_MS: Millis = 30_000;
 

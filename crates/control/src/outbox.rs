@@ -26,6 +26,10 @@ pub(crate) enum Subject {
     Job(u64),
     /// By id.
     Artifact(u64),
+    /// By sequence: those that wait for it are told of its end.
+    Unresolved(u64),
+    /// By id.
+    Schedule(String),
     /// The load report.
     Load,
 }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use protobuf::Message;
 use raftgrid_manifest::{Change, RowsError, Table};
 use raftgrid_proto::v1::{
-    ArtifactRow, ArtifactState, ContributionRow, JobPhase, JobRow, MetaRow, NodeRow, RoundRow, TaskRow, TaskStatus,
+    ArtifactRow, ArtifactState, ContributionRow, JobPhase, JobRow, MetaRow, NodeRow, RoundRow, ScheduleRow, TaskRow,
+    TaskStatus,
 };
 
 use crate::limits::{AVOIDED_NODES_MAX, LOG_KEPT_MS};
@@ -22,6 +23,9 @@ pub(crate) enum Touched {
     /// By sequence: its row, its newest round or a contribution.
     Job(u64),
     Artifact(u64),
+    /// Sequence of a task that is over while some that wait for it were not told.
+    Unresolved(u64),
+    Schedule(String),
     Nothing,
 }
 
@@ -66,6 +70,9 @@ pub(crate) struct View {
     job_ids: BTreeMap<String, u64>,
     /// By artifact id; committed artifacts are not here, but for logs.
     pub(crate) leaving: BTreeMap<u64, Leaving>,
+    /// Sequences of tasks that are over while some that wait for them were not told.
+    pub(crate) unresolved: BTreeSet<u64>,
+    pub(crate) schedules: BTreeMap<String, ScheduleRow>,
     /// A lower bound of the position up to which everything is in here.
     pub(crate) newest: u64,
 }
@@ -107,7 +114,11 @@ impl View {
             Table::Round => self.apply_round(number(&change.key, 0)?, value),
             Table::Contribution => self.apply_contribution(number(&change.key, 0)?, value),
             Table::Artifact => self.apply_artifact(number(&change.key, 0)?, value),
-            Table::TaskById
+            Table::Dependent => self.apply_dependent(&change.key, value.is_some()),
+            Table::Schedule => self.apply_schedule(&change.key, value),
+            Table::OpenElement
+            | Table::ArrayChunk
+            | Table::TaskById
             | Table::TaskByStatus
             | Table::TaskByNode
             | Table::TaskByJob
@@ -121,6 +132,34 @@ impl View {
             | Table::KvByJob
             | Table::KvCount => Ok(Touched::Nothing),
         }
+    }
+
+    /// Only what is left to the leader: keys that begin with 0.
+    fn apply_dependent(&mut self, key: &[u8], present: bool) -> Result<Touched, RowsError> {
+        let (first, task) = (number(key, 0)?, number(key, 8)?);
+        if first != 0 {
+            return Ok(Touched::Nothing);
+        }
+        if present {
+            self.unresolved.insert(task);
+        } else {
+            self.unresolved.remove(&task);
+        }
+        Ok(Touched::Unresolved(task))
+    }
+
+    fn apply_schedule(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<Touched, RowsError> {
+        let id = String::from_utf8_lossy(key).into_owned();
+        match decode::<ScheduleRow>(value)? {
+            Some(row) => {
+                self.saw(row.get_schedule().revision);
+                self.schedules.insert(id.clone(), row);
+            }
+            None => {
+                self.schedules.remove(&id);
+            }
+        }
+        Ok(Touched::Schedule(id))
     }
 
     fn saw(&mut self, position: u64) {

@@ -87,6 +87,7 @@ fn execute(
         position,
         principal: &command.principal,
         request_id: &command.request_id,
+        ended: Vec::new(),
     };
     match requests::answered(&machine, command) {
         Ok(None) => {}

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use raftgrid_proto::v1::{
-    ArtifactState, ContributionRow, JobPhase, JobRow, KvRow, NodeRow, Phase, Resources, RoundPhase, RoundRow, TaskRow,
-    TaskStatus,
+    ArrayChunkRow, ArtifactState, ContributionRow, JobPhase, JobRow, KvRow, NodeRow, Phase, Resources, RoundPhase,
+    RoundRow, TaskRow, TaskStatus,
 };
 
 use crate::apply::full_digest;
-use crate::commands::job_end;
+use crate::commands::{arrays, job_end};
 use crate::keys;
 use crate::predicates::over_capacity;
 use crate::read;
@@ -28,6 +28,7 @@ pub fn check_invariants(rows: &dyn Rows) -> Result<Vec<String>, RowsError> {
     check_tasks(&tasks, &mut broken);
     check_nodes(rows, &tasks, &mut broken)?;
     check_indexes(rows, &tasks, &mut broken)?;
+    check_dependencies(rows, &tasks, &mut broken)?;
     read_jobs(rows)?.iter().try_for_each(|job| check_job(rows, job, &tasks, &mut broken))?;
     check_requests(rows, &mut broken)?;
     check_kv(rows, &mut broken)?;
@@ -117,6 +118,67 @@ fn check_nodes(rows: &dyn Rows, tasks: &[TaskRow], broken: &mut Vec<String>) -> 
     Ok(())
 }
 
+/// Every dependency that a blocked task counts is of a task that is not over, or that is over and left to the leader; and the other way round.
+fn check_dependencies(rows: &dyn Rows, tasks: &[TaskRow], broken: &mut Vec<String>) -> Result<(), RowsError> {
+    let by_sequence: BTreeMap<u64, &TaskRow> = tasks.iter().map(|row| (row.sequence, row)).collect();
+    let (mut left, mut unmet) = (BTreeSet::new(), BTreeMap::<u64, u32>::new());
+    for key in keys_of(rows, Table::Dependent)? {
+        let (first, last) = (keys::first_number(&key).unwrap_or_default(), keys::last_number(&key).unwrap_or_default());
+        if first == 0 {
+            left.insert(last);
+            continue;
+        }
+        *unmet.entry(last).or_default() += 1;
+        let over = by_sequence.get(&first).is_none_or(|row| is_over(row.get_task()));
+        if over && !left.contains(&first) {
+            broken.push(format!("16: task {last} waits for task {first}, which is over"));
+        }
+    }
+    for row in tasks.iter().filter(|row| !is_over(row.get_task())) {
+        let (task, counted) = (row.get_task(), unmet.get(&row.sequence).copied().unwrap_or_default());
+        if row.unmet != counted {
+            broken.push(format!("16: task {} counts {} dependencies, {counted} are open", task.task_id, row.unmet));
+        }
+        let may_wait = matches!(task.phase, Phase::PHASE_BLOCKED | Phase::PHASE_SUSPENDED);
+        if (row.unmet > 0 && !may_wait) || (row.unmet == 0 && task.phase == Phase::PHASE_BLOCKED) {
+            broken.push(format!("16: task {} is {:?} with {} dependencies", task.task_id, task.phase, row.unmet));
+        }
+    }
+    Ok(())
+}
+
+/// An array's counters are those of its bitmap, and what its cursor has passed is over or open.
+fn check_array(rows: &dyn Rows, row: &JobRow, tasks: &[TaskRow], broken: &mut Vec<String>) -> Result<(), RowsError> {
+    let (id, mut done, mut failed) = (&row.get_job().job_id, 0_u64, 0_u64);
+    let prefix = keys::number(row.sequence);
+    let ones = |bits: &[u8]| bits.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
+    read::each(rows, Table::ArrayChunk, &prefix, &keys::after_prefix(&prefix), |chunk: ArrayChunkRow| {
+        done += ones(&chunk.done);
+        failed += ones(&chunk.failed);
+        if chunk.done.iter().zip(&chunk.failed).any(|(done, failed)| done & failed != 0) {
+            broken.push(format!("17: an element of {id} is done and failed"));
+        }
+        true
+    })?;
+    if (done, failed) != (row.elements_done, row.elements_failed) {
+        let counted = (row.elements_done, row.elements_failed);
+        broken
+            .push(format!("17: job {id} counts {counted:?} elements done and failed, its bitmap has {done}, {failed}"));
+    }
+    let open =
+        tasks.iter().filter(|task| task.job_sequence == row.sequence && !is_over(task.get_task())).count() as u64;
+    if read::open_elements(rows, row.sequence)?.len() as u64 != open {
+        broken.push(format!("17: the index of open elements of {id} is not what its tasks make it"));
+    }
+    if row.get_job().phase == JobPhase::JOB_RUNNING && done + failed + open != u64::from(row.next_element) {
+        broken.push(format!(
+            "17: {} elements of {id} were tasks, {done} are done, {failed} failed, {open} open",
+            row.next_element
+        ));
+    }
+    Ok(())
+}
+
 fn keys_of(rows: &dyn Rows, table: Table) -> Result<BTreeSet<Vec<u8>>, RowsError> {
     let mut set = BTreeSet::new();
     rows.scan(table, &[], &[], &mut |key, _| {
@@ -167,6 +229,9 @@ fn check_job(rows: &dyn Rows, row: &JobRow, tasks: &[TaskRow], broken: &mut Vec<
     let rounds = job.get_spec().get_train().rounds;
     if job.get_spec().train.is_some() && (job.phase == JobPhase::JOB_DONE) != (job.rounds_committed == rounds) {
         broken.push(format!("6: job {id} is {:?} after {} of {rounds} rounds", job.phase, job.rounds_committed));
+    }
+    if arrays::is_array(job.get_spec()) {
+        check_array(rows, row, tasks, broken)?;
     }
     let prefix = keys::number(row.sequence);
     let mut list = Vec::new();

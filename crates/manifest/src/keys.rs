@@ -16,6 +16,11 @@ pub fn last_number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(tail))
 }
 
+/// The number that begins a key; None if the bytes are too short.
+pub fn first_number(bytes: &[u8]) -> Option<u64> {
+    bytes.get(..8).and_then(last_number)
+}
+
 /// Two numbers as a key.
 pub fn pair(first: u64, second: u64) -> Vec<u8> {
     [first.to_be_bytes(), second.to_be_bytes()].concat()

@@ -115,6 +115,54 @@ pub const REQUIREMENTS_BYTES_MAX: usize = 16 << 10;
 
 const _: () = assert!(KV_KEY_BYTES_MAX + KV_VALUE_BYTES_MAX < 256 << 10);
 const _: () = assert!(REQUIREMENTS_BYTES_MAX < SPEC_BYTES_MAX);
+/// Tasks that one task may wait for.
+pub const DEPENDENCIES_MAX: usize = 256;
+/// Waiting tasks that one command tells of the end of others; the leader goes on with a command of its own.
+pub const DEPENDENTS_PER_COMMAND: usize = 256;
+/// Tasks of a dag: they are created in one apply.
+pub const DAG_TASKS_MAX: usize = 1_024;
+/// Dependencies between the tasks of a dag.
+pub const DAG_EDGES_MAX: usize = 8_192;
+/// Bytes of the name of a task in a dag; its id is `<job>/<name>`.
+pub const DAG_NAME_BYTES_MAX: usize = 56;
+/// Rows or columns of a matrix.
+pub const MATMUL_SIDE_MAX: u32 = 1 << 16;
+/// Rows and columns of a block of a matrix: 128 MiB.
+pub const MATMUL_BLOCK_MAX: u32 = 4_096;
+/// Elements of an array.
+pub const ARRAY_ELEMENTS_MAX: u64 = 1_000_000;
+/// Elements that one row of an array's bitmap holds.
+pub const ARRAY_CHUNK: u32 = 8_192;
+/// Elements that are tasks at once.
+pub const ARRAY_WINDOW_MAX: u32 = 1_024;
+/// The same where the array names no number.
+pub const ARRAY_WINDOW_DEFAULT: u32 = 256;
+/// Elements that one command makes tasks of.
+pub const ELEMENTS_PER_COMMAND_MAX: u32 = 64;
+/// Rows of the bitmap that one command looks through for failed elements.
+pub const CHUNKS_PER_COMMAND_MAX: u32 = 16;
+/// How often the failed elements of an array may be retried.
+pub const ARRAY_RETRIES_MAX: u32 = 100;
+/// Parameters of a sweep.
+pub const SWEEP_PARAMETERS_MAX: usize = 32;
+/// Bytes of all values of a sweep.
+pub const SWEEP_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the name of a parameter.
+pub const PARAMETER_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a schedule's id; a run's name (`sched.<id>.hand-<position>`) must still be one of a job.
+pub const SCHEDULE_ID_BYTES_MAX: usize = 32;
+/// Bytes of a cron line, and of the name of a time zone.
+pub const CRON_BYTES_MAX: usize = 256;
+/// Schedules.
+pub const SCHEDULES_MAX: usize = 10_000;
+/// How far a tick may lie ahead of cluster time: the leader's guess of it may be ahead of what the entry says.
+pub const TICK_AHEAD_MS_MAX: u64 = 60 * 1_000;
+
+const _: () = assert!(JOB_NAME_BYTES_MAX + 1 + DAG_NAME_BYTES_MAX <= ID_BYTES_MAX);
+const _: () = assert!("sched..hand-".len() + SCHEDULE_ID_BYTES_MAX + 20 <= JOB_NAME_BYTES_MAX);
+const _: () = assert!(ELEMENTS_PER_COMMAND_MAX <= ARRAY_WINDOW_MAX && ARRAY_WINDOW_DEFAULT <= ARRAY_WINDOW_MAX);
+const _: () = assert!(JOB_NAME_BYTES_MAX + "/1000000/retry-100".len() <= ID_BYTES_MAX);
+const _: () = assert!(ARRAY_ELEMENTS_MAX <= u32::MAX as u64);
 const _: () = assert!(JOB_NAME_BYTES_MAX + "/trainer-".len() + 10 <= ID_BYTES_MAX);
 const _: () = assert!(TASK_DATA_BYTES_MAX + SPEC_BYTES_MAX + ID_BYTES_MAX < 256 << 10);
 const _: () = assert!(MEMORY_BYTES_MAX.checked_mul(SLOTS_MAX as u64).is_some());

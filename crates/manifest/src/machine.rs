@@ -21,6 +21,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) principal: &'a str,
     /// "" where the command has a natural key.
     pub(crate) request_id: &'a str,
+    /// Tasks that this command ended and others wait for: they are told when the handler is done.
+    pub(crate) ended: Vec<u64>,
 }
 
 impl Machine<'_> {

@@ -2,8 +2,8 @@
 
 use protobuf::Message;
 use raftgrid_proto::v1::{
-    ArtifactRow, ContributionRow, JobRow, KvCountRow, KvRow, MemberRow, MetaRow, NodeRow, RequestRow, RoundRow,
-    TaskRow, TaskStatus,
+    ArrayChunkRow, ArtifactRow, ContributionRow, JobRow, KvCountRow, KvRow, MemberRow, MetaRow, NodeRow, RequestRow,
+    RoundRow, ScheduleRow, TaskRow, TaskStatus,
 };
 
 use crate::keys;
@@ -108,6 +108,19 @@ pub(crate) fn job_by_id(rows: &dyn Rows, job_id: &str) -> Result<Option<JobRow>,
         Some(number) => job(rows, number),
         None => Ok(None),
     }
+}
+
+pub(crate) fn array_chunk(rows: &dyn Rows, job_sequence: u64, chunk: u64) -> Result<Option<ArrayChunkRow>, RowsError> {
+    row(rows, Table::ArrayChunk, &keys::pair(job_sequence, chunk))
+}
+
+/// Elements of an array that are not over, in the order in which they became tasks.
+pub(crate) fn open_elements(rows: &dyn Rows, job_sequence: u64) -> Result<Vec<TaskRow>, RowsError> {
+    tasks_of(rows, Table::OpenElement, &keys::number(job_sequence))
+}
+
+pub(crate) fn schedule(rows: &dyn Rows, schedule_id: &str) -> Result<Option<ScheduleRow>, RowsError> {
+    row(rows, Table::Schedule, schedule_id.as_bytes())
 }
 
 pub(crate) fn round(rows: &dyn Rows, job_sequence: u64, round: u64) -> Result<Option<RoundRow>, RowsError> {

@@ -88,6 +88,10 @@ pub fn row_change(change: &Change) -> Result<RowChange, RowsError> {
             | Table::Request
             | Table::RequestByAge
             | Table::Digest
+            | Table::Dependent
+            | Table::OpenElement
+            | Table::ArrayChunk
+            | Table::Schedule
             | Table::Kv
             | Table::KvByJob
             | Table::KvCount,

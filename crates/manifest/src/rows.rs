@@ -40,6 +40,15 @@ pub enum Table {
     Member = 16,
     /// One row: the incremental digest of all other tables, 32 bytes.
     Digest = 17,
+    /// (sequence of a task, sequence of one that waits for its end) → condition, one byte. (0, sequence) → nothing: a task that is over while
+    /// not all that wait for it were told.
+    Dependent = 20,
+    /// (job sequence, task sequence) → nothing; elements of arrays that are not over.
+    OpenElement = 21,
+    /// (job sequence, chunk): `ArrayChunkRow`.
+    ArrayChunk = 22,
+    /// By schedule id: `ScheduleRow`.
+    Schedule = 23,
     /// By key: `KvRow`.
     Kv = 24,
     /// (job sequence, key) → nothing; keys that go with a job.
@@ -49,7 +58,7 @@ pub enum Table {
 }
 
 /// All tables, in order of their number.
-pub const TABLES: [Table; 20] = [
+pub const TABLES: [Table; 24] = [
     Table::Meta,
     Table::Task,
     Table::TaskById,
@@ -67,6 +76,10 @@ pub const TABLES: [Table; 20] = [
     Table::RequestByAge,
     Table::Member,
     Table::Digest,
+    Table::Dependent,
+    Table::OpenElement,
+    Table::ArrayChunk,
+    Table::Schedule,
     Table::Kv,
     Table::KvByJob,
     Table::KvCount,

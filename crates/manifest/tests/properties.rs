@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use proptest::prelude::*;
-use raftgrid_manifest::{command, command_for, encode_batch, views, MemRows, MACHINE_VERSION};
+use raftgrid_manifest::{command, command_for, encode_batch, views, MemRows, Rows, MACHINE_VERSION};
 use raftgrid_proto::v1::{Command_oneof_kind as Kind, *};
 
 /// What a random step does. Small numbers, so that steps meet on the same tasks, shards and attempts.
@@ -32,6 +32,12 @@ enum Step {
     Model(u8, bool),
     Unused(bool),
     Later(u16),
+    After(u8, u8, u8),
+    Graph(u8),
+    Array(u8),
+    Element(u8, u8),
+    Schedule(u8, u8),
+    Resolve,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -59,6 +65,12 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (n(), any::<bool>()).prop_map(|(j, w)| Step::Model(j, w)),
         1 => any::<bool>().prop_map(Step::Unused),
         2 => (0_u16..2_000).prop_map(Step::Later),
+        3 => (n(), n(), n()).prop_map(|(t, a, b)| Step::After(t, a, b)),
+        2 => n().prop_map(Step::Graph),
+        3 => n().prop_map(Step::Array),
+        8 => (n(), n()).prop_map(|(t, how)| Step::Element(t, how)),
+        3 => (n(), n()).prop_map(|(how, at)| Step::Schedule(how, at)),
+        1 => Just(Step::Resolve),
     ]
 }
 
@@ -78,6 +90,22 @@ fn task(n: u8) -> String {
         0 | 1 => format!("t{}", n % 2),
         n => trainer(job(n), u32::from(n / 2) % 2),
     }
+}
+
+/// Four tasks; the conditions differ.
+fn graph(n: u8) -> JobSpec {
+    let mut spec = JobSpec { name: "g".into(), field_type: "dag".into(), ..JobSpec::default() };
+    let conditions = [Condition::WHEN_SUCCEEDED, Condition::WHEN_FAILED, Condition::WHEN_ENDED];
+    for (name, after) in [("d", vec!["b", "c"]), ("a", vec![]), ("b", vec!["a"]), ("c", vec!["a"])] {
+        let mut task = DagTask { name: name.into(), field_type: "command".into(), ..DagTask::default() };
+        task.mut_spec().retries_given = true;
+        for (at, other) in after.into_iter().enumerate() {
+            let condition = conditions[(usize::from(n) + at) % 3];
+            task.depends_on.push(DagEdge { name: other.into(), condition, ..DagEdge::default() });
+        }
+        spec.dag.push(task);
+    }
+    spec
 }
 
 impl Runner {
@@ -189,6 +217,29 @@ impl Runner {
                 let begun = self.world.begin("", "file", &format!("file {}", self.names));
                 vec![delete_artifact(begun, false), delete_artifact(begun, *confirmed)]
             }
+            Step::After(t, a, b) => {
+                let condition = [Condition::WHEN_SUCCEEDED, Condition::WHEN_FAILED, Condition::WHEN_ENDED];
+                let other = |n: &u8| format!("t{}", n % 4);
+                let list = [(other(a), condition[usize::from(*b) % 3]), (other(b), condition[usize::from(*a) % 3])];
+                let list: Vec<(&str, Condition)> = list.iter().map(|(id, when)| (id.as_str(), *when)).collect();
+                vec![submit_after(&format!("t{}", 3 + t % 3), &list[..1 + usize::from(*t) % 2])]
+            }
+            Step::Graph(n) => vec![submit_job(graph(*n))],
+            Step::Array(n) => self.array(*n),
+            Step::Element(t, how) => self.element(*t, *how),
+            Step::Schedule(how, at) => self.schedule(*how, *at),
+            Step::Resolve => {
+                let mut left = 0;
+                let (from, to) = (raftgrid_manifest::keys::number(0), raftgrid_manifest::keys::number(1));
+                let mut first = |key: &[u8], _: &[u8]| {
+                    left = raftgrid_manifest::keys::last_number(key).unwrap_or(0);
+                    false
+                };
+                let looked = self.world.rows.scan(raftgrid_manifest::Table::Dependent, &from, &to, &mut first);
+                looked.expect("memory");
+                let resolve = ResolveDependents { task_sequence: left, ..ResolveDependents::default() };
+                vec![Kind::resolve_dependents(resolve)]
+            }
             Step::Later(ms) => {
                 self.world.now_ms += u64::from(*ms);
                 Vec::new()
@@ -218,6 +269,81 @@ impl Runner {
             _ => {
                 let expected = if how == 7 { 1 } else { revision };
                 Kind::kv_compare_and_set(KvCompareAndSet { key, value, expected, writer, ..KvCompareAndSet::default() })
+            }
+        }
+    }
+
+    /// The array's submission, its next elements, or another try of those that failed.
+    fn array(&mut self, n: u8) -> Vec<Kind> {
+        let row = views::job_row(&self.world.rows, "a").expect("memory");
+        let Some(row) = row else {
+            let mut spec = JobSpec { name: "a".into(), field_type: "command".into(), ..JobSpec::default() };
+            spec.task_data = b"{}".to_vec();
+            spec.mut_array().count = 9;
+            spec.mut_array().max_parallel = 4;
+            spec.mut_task().retries_given = true;
+            return vec![submit_job(spec)];
+        };
+        if n == 0 {
+            let retry = RetryElements { job_id: "a".into(), ..RetryElements::default() };
+            return vec![Kind::retry_elements(retry)];
+        }
+        if n == 1 {
+            let cancel = CancelJob { job_id: "a".into(), ..CancelJob::default() };
+            return vec![Kind::cancel_job(cancel)];
+        }
+        let (from, count, generation) = views::next_elements(&row).unwrap_or((row.next_element, 1, 0));
+        // Sometimes what another leader reckoned before.
+        let from = if n == 7 { from.saturating_sub(1) } else { from };
+        let more =
+            MaterializeElements { job_id: "a".into(), from, count, generation, ..MaterializeElements::default() };
+        vec![Kind::materialize_elements(more)]
+    }
+
+    /// An open element, or a task of the graph, is placed and ends.
+    fn element(&mut self, t: u8, how: u8) -> Vec<Kind> {
+        let name = if t < 4 { "a" } else { "g" };
+        let Some(row) = views::job_row(&self.world.rows, name).expect("memory") else { return Vec::new() };
+        let open = views::shown_tasks(&self.world.rows, &row).expect("memory");
+        let open: Vec<Task> = open
+            .into_iter()
+            .filter(|task| !matches!(task.status, TaskStatus::COMPLETED | TaskStatus::FAILED))
+            .filter(|task| task.phase != Phase::PHASE_BLOCKED)
+            .collect();
+        let Some(task) = open.get(usize::from(how) % open.len().max(1)) else { return Vec::new() };
+        if task.status == TaskStatus::PENDING {
+            return vec![assign(&[(&task.task_id, NODES[usize::from(t) % NODES.len()])])];
+        }
+        let status = if how.is_multiple_of(3) { TaskStatus::FAILED } else { TaskStatus::COMPLETED };
+        vec![report(&task.task_id, task.lease_epoch, status, |r| r.exit_code = 65)]
+    }
+
+    fn schedule(&mut self, how: u8, at: u8) -> Vec<Kind> {
+        let row = views::schedule_row(&self.world.rows, "s").expect("memory").unwrap_or_default();
+        let now = self.world.now_ms;
+        match how {
+            0 | 1 => {
+                let mut schedule =
+                    Schedule { schedule_id: "s".into(), cron: "* * * * *".into(), ..Schedule::default() };
+                let overlaps = [Overlap::OVERLAP_FORBID, Overlap::OVERLAP_ALLOW, Overlap::OVERLAP_REPLACE];
+                schedule.overlap = overlaps[usize::from(at) % 3];
+                schedule.mut_job().field_type = "command".into();
+                let mut put = PutSchedule::default();
+                put.set_schedule(schedule);
+                vec![Kind::put_schedule(put)]
+            }
+            2 => vec![Kind::pause_schedule(PauseSchedule {
+                schedule_id: "s".into(),
+                paused: at.is_multiple_of(2),
+                ..PauseSchedule::default()
+            })],
+            _ => {
+                // Twice: by two leaders.
+                let tick_ms = (now + 1).saturating_sub(u64::from(at) * 200);
+                let generation = row.generation;
+                let fire = FireSchedule { schedule_id: "s".into(), generation, tick_ms, ..FireSchedule::default() };
+                let fire = FireSchedule { skip: how == 3, by_hand: how == 4, ..fire };
+                vec![Kind::fire_schedule(fire.clone()), Kind::fire_schedule(fire)]
             }
         }
     }
@@ -316,7 +442,7 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let steps = prop::collection::vec(step(), 120);
     let (mut rounds, mut done, mut mismatches, mut compared, mut stale, mut rejected) = (0, 0, 0, 0, 0, 0);
-    let mut suspended = 0;
+    let (mut suspended, mut blocked, mut unmet, mut elements, mut graphs, mut ticks) = (0, 0, 0, 0, 0, 0);
     let mut scoped = 0;
     for _ in 0..80 {
         let world = run(&steps.new_tree(&mut runner).expect("a strategy without filters").current()).world;
@@ -326,6 +452,17 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
         }
         let keys = views::list_kv(&world.rows, "", &[], 0, true).expect("memory").keys;
         scoped += keys.iter().filter(|key| !key.job_id.is_empty()).count() as u64;
+        for n in 0..6 {
+            let task = views::get_task(&world.rows, &format!("t{n}")).expect("memory").unwrap_or_default();
+            blocked += u64::from(task.phase == Phase::PHASE_BLOCKED);
+            unmet += u64::from(task.phase == Phase::PHASE_DEPENDENCY_FAILED);
+        }
+        let array = views::job_row(&world.rows, "a").expect("memory").unwrap_or_default();
+        elements += array.elements_done.min(array.elements_failed);
+        let graph = views::get_job(&world.rows, "g").expect("memory").unwrap_or_default();
+        graphs += u64::from(graph.phase == JobPhase::JOB_DONE);
+        let schedule = views::schedule_row(&world.rows, "s").expect("memory").unwrap_or_default();
+        ticks += schedule.get_schedule().fired;
         for name in ["one", "two"] {
             let Some(job) = views::get_job(&world.rows, name).expect("memory") else { continue };
             rounds += job.rounds_committed;
@@ -342,6 +479,11 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
         ("stale", stale),
         ("suspended", suspended),
         ("keys of jobs", scoped),
+        ("blocked", blocked),
+        ("dependency failed", unmet),
+        ("elements", elements),
+        ("graphs", graphs),
+        ("ticks", ticks),
     ];
     for (what, count) in reached {
         assert!(count > 0, "no {what} in {reached:?}, rejected {rejected}");

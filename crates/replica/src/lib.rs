@@ -46,6 +46,9 @@ mod versions;
 mod views;
 mod waits;
 
+/// What a schedule's line means, for those who check one before it is put.
+pub use raftgrid_control::{Cron, CronError};
+
 pub use by_hand::{Group, ReplicaByHand};
 pub use group::ReplicaCluster;
 pub use node::{Replica, ReplicaConfig, StartError};

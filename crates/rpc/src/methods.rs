@@ -75,7 +75,15 @@ methods! {
     LIST_JOBS: Unary "/raftgrid.v1.JobService/List" (ListJobsRequest) -> ListJobsResponse;
     CANCEL_JOB: Unary "/raftgrid.v1.JobService/Cancel" (CancelJobRequest) -> CancelJobResponse;
     WATCH_JOB: ServerStreaming "/raftgrid.v1.JobService/Watch" (WatchJobRequest) -> WatchJobResponse;
+    RETRY_ELEMENTS: Unary "/raftgrid.v1.JobService/RetryElements" (RetryElementsRequest) -> RetryElementsResponse;
     AUDIT_JOB: Unary "/raftgrid.v1.JobService/Audit" (AuditJobRequest) -> AuditJobResponse;
+
+    PUT_SCHEDULE: Unary "/raftgrid.v1.ScheduleService/Put" (PutScheduleRequest) -> PutScheduleResponse;
+    GET_SCHEDULE: Unary "/raftgrid.v1.ScheduleService/Get" (GetScheduleRequest) -> GetScheduleResponse;
+    LIST_SCHEDULES: Unary "/raftgrid.v1.ScheduleService/List" (ListSchedulesRequest) -> ListSchedulesResponse;
+    PAUSE_SCHEDULE: Unary "/raftgrid.v1.ScheduleService/Pause" (PauseScheduleRequest) -> PauseScheduleResponse;
+    DELETE_SCHEDULE: Unary "/raftgrid.v1.ScheduleService/Delete" (DeleteScheduleRequest) -> DeleteScheduleResponse;
+    TRIGGER_SCHEDULE: Unary "/raftgrid.v1.ScheduleService/Trigger" (TriggerScheduleRequest) -> TriggerScheduleResponse;
 
     CLUSTER_STATE: Unary "/raftgrid.v1.ClusterService/State" (StateRequest) -> StateResponse;
     CLUSTER_STATS: Unary "/raftgrid.v1.ClusterService/Stats" (StatsRequest) -> StatsResponse;

@@ -97,13 +97,13 @@ fn commands(help: &str) -> Vec<String> {
 }
 
 /// The name that a slip of the fingers may have meant: a letter too many, too few, changed, or two exchanged, one such slip per four letters.
-fn nearest<'a>(word: &str, known: &'a [String]) -> Option<&'a str> {
+pub fn nearest<'a, N: AsRef<str>>(word: &str, known: &'a [N]) -> Option<&'a str> {
     let slips = word.len().div_ceil(4);
-    let distances = known.iter().map(|name| (strsim::damerau_levenshtein(word, name), name));
+    let distances = known.iter().map(|name| (strsim::damerau_levenshtein(word, name.as_ref()), name));
     distances
         .filter(|(distance, _)| *distance <= slips)
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name.as_str())
+        .map(|(_, name)| name.as_ref())
 }
 
 /// clap's message up to its usage block, without its colour and its label.

@@ -1,8 +1,8 @@
 //! A client: submits tasks under ids of its own, cancels and reads them, tries again under the same request id until it knows, or gives up.
 
-use raftgrid_manifest::command_for;
+use raftgrid_manifest::{command, command_for, MACHINE_VERSION};
 use raftgrid_proto::v1::{
-    CancelTask, Command, Command_oneof_kind as Kind, Outcome as Told, SubmitTask, TaskRow, TaskSpec,
+    CancelTask, Command, Command_oneof_kind as Kind, Outcome as Told, SetMachineVersion, SubmitTask, TaskRow, TaskSpec,
 };
 use raftgrid_replica::ports::CallError;
 
@@ -13,7 +13,7 @@ use crate::limits::EPOCH_MS;
 use crate::linearizability::{Answer, Done, Kind as Asked, Op, Outcome, TaskEvent, Value};
 use crate::plan::Plan;
 use crate::rng::Rng;
-use crate::tasks;
+use crate::{tasks, work};
 
 /// How long a client goes on trying.
 const GIVE_UP_US: u64 = 30_000_000;
@@ -25,6 +25,8 @@ enum What {
     Submit(Box<Command>, usize, String),
     /// A cancellation, which the history does not carry: whether it succeeds depends on the worker.
     Cancel(Box<Command>),
+    /// A job, or a task that waits for others: what becomes of them the invariants and the healed phase judge.
+    Work(Box<Command>),
     /// A read of a task.
     Read(String),
 }
@@ -146,7 +148,9 @@ impl Client {
         self.next_call += 1;
         flight.retry_us = now + self.habits.attempt_us;
         let request = match &flight.what {
-            What::Submit(command, ..) | What::Cancel(command) => Request::Command(command.clone()),
+            What::Submit(command, ..) | What::Cancel(command) | What::Work(command) => {
+                Request::Command(command.clone())
+            }
             What::Read(task) => {
                 // An attempt that failed has read nothing: this one is a read of its own.
                 flight.first_call = flight.last_call;
@@ -170,6 +174,12 @@ impl Client {
     }
 
     fn draw(&mut self, around: &mut Around<'_>) -> What {
+        if self.number == 0 && self.made == 0 {
+            // Before it, what came with a newer version is refused.
+            self.made += 1;
+            let newest = SetMachineVersion { version: MACHINE_VERSION, ..SetMachineVersion::default() };
+            return What::Work(Box::new(command(Kind::set_machine_version(newest))));
+        }
         let old = self.rng.pick(around.keys).cloned();
         if let Some(task) = old.clone().filter(|_| self.rng.chance(self.habits.reads)) {
             return What::Read(task);
@@ -181,6 +191,14 @@ impl Client {
             }
             // Somebody else may want the same id.
             (Some(task), 48..=55) => self.submit(task, around),
+            (Some(task), 56..=59) => {
+                let kind = work::task_after(self.number, self.name(), &task, &mut self.rng);
+                What::Work(Box::new(command_for("", &self.request_id(around.now_us), kind)))
+            }
+            (Some(_), 60..=61) => {
+                let kind = work::job(self.number, self.name(), &mut self.rng);
+                What::Work(Box::new(command_for("", &self.request_id(around.now_us), kind)))
+            }
             (_, draw) => {
                 self.made += 1;
                 let task = if draw > 90 {
@@ -191,6 +209,12 @@ impl Client {
                 self.submit(task, around)
             }
         }
+    }
+
+    /// A number that it has not used.
+    fn name(&mut self) -> u64 {
+        self.made += 1;
+        self.made
     }
 
     fn submit(&mut self, task: String, around: &mut Around<'_>) -> What {
@@ -242,7 +266,8 @@ impl Client {
             (What::Submit(_, place, task), Response::Command(Ok(reply))) => {
                 submitted(*place, task, reply.outcome, reply.position, around)
             }
-            (What::Cancel(_), Response::Command(Ok(_))) => true,
+            // What is refused (an unknown task, an old machine version) was told.
+            (What::Cancel(_) | What::Work(_), Response::Command(Ok(_))) => true,
             (What::Read(task), Response::Read(Ok((row, position)))) => {
                 self.found(task, flight.asked_us, row.as_deref(), position, around);
                 true

@@ -25,6 +25,7 @@ mod ports;
 mod rng;
 mod tasks;
 mod trace;
+mod work;
 mod worker;
 mod world;
 

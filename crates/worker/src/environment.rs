@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use raftgrid_proto::v1::TaskSpec;
+use raftgrid_proto::v1::{Task, TaskSpec};
 
 /// What makes the same script give the same bytes: one thread per BLAS, fixed kernels, a fixed hash seed.
 const REPRODUCIBLE: [(&str, &str); 7] = [
@@ -36,6 +36,24 @@ pub(crate) fn add_tasks_own(variables: &mut Variables, spec: &TaskSpec, json: &B
         let valid = !key.is_empty() && !key.contains(['=', '\0']) && !value.contains('\0');
         if valid && !key.starts_with("RAFTGRID_") {
             variables.insert(key.to_owned(), value.to_owned());
+        }
+    }
+}
+
+/// Adds what tells an element of an array or sweep which one it is. A parameter that is text is given as it is, any other as JSON.
+pub(crate) fn add_element(variables: &mut Variables, task: &Task) {
+    if task.get_array_count() == 0 {
+        return;
+    }
+    variables.insert("RAFTGRID_ARRAY_INDEX".to_owned(), task.get_array_index().to_string());
+    variables.insert("RAFTGRID_ARRAY_COUNT".to_owned(), task.get_array_count().to_string());
+    for parameter in task.get_parameters() {
+        let value = match serde_json::from_str(parameter.get_value()) {
+            Ok(serde_json::Value::String(text)) => text,
+            Ok(_) | Err(_) => parameter.get_value().to_owned(),
+        };
+        if !value.contains('\0') {
+            variables.insert(format!("RAFTGRID_PARAM_{}", parameter.get_key().to_ascii_uppercase()), value);
         }
     }
 }

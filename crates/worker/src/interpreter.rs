@@ -54,7 +54,7 @@ impl Interpreter {
         let types: &[&str] = match self {
             Self::Ready => &[],
             Self::Lacks(_) => &["train"],
-            Self::Unusable(_) => &["python", "train"],
+            Self::Unusable(_) => &["python", "eval", "train"],
         };
         types.iter().map(|name| (*name).to_owned()).collect()
     }
@@ -161,7 +161,7 @@ mod tests {
         for (python, why) in cases {
             let found = Interpreter::look(&python, "");
             assert!(matches!(&found, Interpreter::Unusable(cause) if cause.contains(why)), "{found:?}");
-            assert_eq!(found.unable(), ["python", "train"]);
+            assert_eq!(found.unable(), ["python", "eval", "train"]);
         }
         let found = Interpreter::look(&program(&folder, "#!/bin/sh\necho hello\n"), "");
         assert!(matches!(&found, Interpreter::Unusable(cause) if cause.contains("no Python")), "{found:?}");

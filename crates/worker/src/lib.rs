@@ -6,6 +6,7 @@
 //! Invariants: a process is killed at the latest ⅔ TTL after the *sending* of the last acknowledged renewal; nothing is started
 //! before what a predecessor left is dead; a task ends with one report, or with none if its lease went to somebody else.
 
+pub mod blocks;
 pub mod bundle;
 mod cgroup;
 mod checks;

@@ -66,6 +66,12 @@ pub const INTERPRETER_LOOK_MS: u64 = 20_000;
 pub const BUNDLES_KEPT: usize = 16;
 /// Largest n of an n × n product: three matrices of 512 MiB.
 pub const MATMUL_N_MAX: usize = 8_192;
+/// Artifacts that are fetched for one Python task.
+pub const INPUTS_MAX: usize = 64;
+/// How long an artifact that a task needs may be unknown to the replica that is asked, in milliseconds: it may lag behind.
+pub const INPUT_UNKNOWN_MS: u64 = 10_000;
+/// Rows and columns of a block of a product.
+pub const BLOCK_MAX: usize = 4_096;
 
 /// GPUs of one machine.
 pub const GPUS_MAX: usize = 1_024;

@@ -57,16 +57,23 @@ pub fn matrices(n: usize, seed: u64) -> (Vec<f64>, Vec<f64>) {
 /// C = A·B, n × n, row by row.
 pub fn product(a: &[f64], b: &[f64], n: usize) -> Vec<f64> {
     let mut c = vec![0.0; n * n];
-    for column in (0..n).step_by(BLOCK.2) {
-        let column_end = (column + BLOCK.2).min(n);
-        for inner in (0..n).step_by(BLOCK.1) {
-            let inner_end = (inner + BLOCK.1).min(n);
-            for row in (0..n).step_by(BLOCK.0) {
-                for i in row..(row + BLOCK.0).min(n) {
-                    let target = &mut c[i * n + column..i * n + column_end];
+    multiply(a, b, n, n, &mut c);
+    c
+}
+
+/// C += A·B, row by row: A is rows × `depth`, B is `depth` × `columns`, C is rows × `columns`.
+pub(crate) fn multiply(a: &[f64], b: &[f64], depth: usize, columns: usize, c: &mut [f64]) {
+    let rows = c.len() / columns.max(1);
+    for column in (0..columns).step_by(BLOCK.2) {
+        let column_end = (column + BLOCK.2).min(columns);
+        for inner in (0..depth).step_by(BLOCK.1) {
+            let inner_end = (inner + BLOCK.1).min(depth);
+            for row in (0..rows).step_by(BLOCK.0) {
+                for i in row..(row + BLOCK.0).min(rows) {
+                    let target = &mut c[i * columns + column..i * columns + column_end];
                     for k in inner..inner_end {
-                        let factor = a[i * n + k];
-                        let source = &b[k * n + column..k * n + column_end];
+                        let factor = a[i * depth + k];
+                        let source = &b[k * columns + column..k * columns + column_end];
                         for (sum, value) in target.iter_mut().zip(source) {
                             *sum += factor * value;
                         }
@@ -75,7 +82,6 @@ pub fn product(a: &[f64], b: &[f64], n: usize) -> Vec<f64> {
             }
         }
     }
-    c
 }
 
 /// The whole task.

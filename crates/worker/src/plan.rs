@@ -5,8 +5,12 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::blocks::BlockPlan;
 use crate::executor::Exit;
-use crate::limits::MATMUL_N_MAX;
+use crate::limits::{INPUTS_MAX, MATMUL_N_MAX};
+
+/// File name of the model that an evaluation is given.
+pub(crate) const MODEL_FILE: &str = "model";
 
 /// Exit codes of tasks that were never started, after sysexits.h.
 pub mod exit_code {
@@ -88,6 +92,15 @@ pub struct PythonPlan {
     /// This trainer makes model 0.
     #[serde(default)]
     pub init: bool,
+    /// File name → artifact: fetched before it starts, into the folder that RAFTGRID_INPUTS names.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
+    /// `eval`: the model to look at, as an artifact (an id, a name, JOB/model@latest). RAFTGRID_MODEL names the file.
+    #[serde(default)]
+    pub model: String,
+    /// Of an element of a sweep.
+    #[serde(default)]
+    pub parameters: serde_json::Map<String, serde_json::Value>,
 }
 
 /// `matmul`: {"n": 512, "seed": 7}.
@@ -158,6 +171,8 @@ pub enum Plan {
     Python(PythonPlan),
     /// A product of two matrices.
     Matmul(MatmulPlan),
+    /// A step of a product by blocks.
+    Block(BlockPlan),
     /// A trainer of a job with rounds.
     Train(PythonPlan),
     /// An agent of torchrun: one of the nodes of an elastic job.
@@ -168,18 +183,54 @@ pub enum Plan {
 pub fn plan(task_type: &str, task_data: &[u8]) -> Result<Plan, PlanError> {
     let plan = match task_type {
         "command" => Plan::Command(parse(task_data)?),
-        "python" => Plan::Python(parse(task_data)?),
+        "python" => Plan::Python(python(task_data)?),
+        "eval" => Plan::Python(eval(task_data)?),
+        "matmul" if is_block(task_data) => Plan::Block(parse(task_data)?),
         "matmul" => Plan::Matmul(parse(task_data)?),
         "train" => Plan::Train(parse(task_data)?),
         "torchrun" => Plan::Torchrun(parse(task_data)?),
         other => {
-            let reason =
-                format!("unknown task type `{other}`; this worker knows command, python, matmul, train and torchrun");
+            let reason = format!(
+                "unknown task type `{other}`; this worker knows command, python, matmul, eval, train and torchrun"
+            );
             return Err(PlanError::new(exit_code::USAGE, reason));
         }
     };
     check(&plan).map_err(|reason| PlanError::new(exit_code::DATA, format!("task_data: {reason}")))?;
     Ok(plan)
+}
+
+fn python(task_data: &[u8]) -> Result<PythonPlan, PlanError> {
+    let mut plan: PythonPlan = parse(task_data)?;
+    plan.model.clear();
+    Ok(with_parameters(plan))
+}
+
+fn eval(task_data: &[u8]) -> Result<PythonPlan, PlanError> {
+    let mut plan: PythonPlan = parse(task_data)?;
+    if plan.model.is_empty() {
+        return Err(PlanError::new(exit_code::DATA, "task_data: model is missing: the artifact to evaluate"));
+    }
+    plan.inputs.insert(MODEL_FILE.to_owned(), plan.model.clone());
+    Ok(with_parameters(plan))
+}
+
+/// A script finds the parameters of its element in its configuration, in place of what the job says there.
+fn with_parameters(mut plan: PythonPlan) -> PythonPlan {
+    if plan.parameters.is_empty() {
+        return plan;
+    }
+    let mut config = match plan.config.take() {
+        Some(serde_json::Value::Object(config)) => config,
+        Some(_) | None => serde_json::Map::new(),
+    };
+    config.extend(std::mem::take(&mut plan.parameters));
+    plan.config = Some(config.into());
+    plan
+}
+
+fn is_block(task_data: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(task_data).is_ok_and(|data| data.get("step").is_some())
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(task_data: &[u8]) -> Result<T, PlanError> {
@@ -198,8 +249,10 @@ fn check(plan: &Plan) -> Result<(), String> {
             if python.script.is_empty() == python.code.is_empty() {
                 return Err("either script or code must be given".to_owned());
             }
+            check_inputs(&python.inputs)?;
             no_zero_bytes(python.args.iter().chain([&python.script]), &python.env)
         }
+        Plan::Block(block) => block.check(),
         Plan::Train(train) => {
             if train.script.is_empty() {
                 return Err("script is missing".to_owned());
@@ -216,6 +269,19 @@ fn check(plan: &Plan) -> Result<(), String> {
             1..=MATMUL_N_MAX => Ok(()),
             n => Err(format!("n is {n}, it must be 1 to {MATMUL_N_MAX}")),
         },
+    }
+}
+
+fn check_inputs(inputs: &BTreeMap<String, String>) -> Result<(), String> {
+    if inputs.len() > INPUTS_MAX {
+        return Err(format!("inputs: {} files, at most {INPUTS_MAX} are fetched", inputs.len()));
+    }
+    let plain = |name: &str| matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
+    match inputs.iter().find(|(name, artifact)| !plain(name) || name.contains(['/', '\0']) || artifact.is_empty()) {
+        Some((name, _)) => {
+            Err(format!("inputs: `{}` must be a file name, and its value an artifact", name.escape_default()))
+        }
+        None => Ok(()),
     }
 }
 
@@ -295,11 +361,30 @@ mod tests {
         assert!(matches!(plan("python", br#"{"code":"print(1)"}"#), Ok(Plan::Python(_))));
         assert!(matches!(plan("train", br#"{"script":"a.py","args":["--x"],"other":1}"#), Ok(Plan::Train(_))));
         assert_eq!(plan("matmul", br#"{"n":4,"seed":2}"#), Ok(Plan::Matmul(MatmulPlan { n: 4, seed: 2 })));
+        let eval = plan("eval", br#"{"script":"e.py","model":"digits/model@7"}"#).expect("valid");
+        assert!(matches!(eval, Plan::Python(eval) if eval.inputs["model"] == "digits/model@7"));
+    }
+
+    #[test]
+    fn the_parameters_of_an_element_stand_in_its_configuration() {
+        let data = br#"{"array_index":1,"parameters":{"lr":0.1},"script":"a.py","config":{"lr":1,"n":2}}"#;
+        let Plan::Python(python) = plan("python", data).expect("valid") else { panic!("it is python") };
+        assert_eq!(python.config, Some(serde_json::json!({"lr": 0.1, "n": 2})));
     }
 
     #[test]
     fn each_mistake_is_one_line_that_names_it() {
-        let cases: [(&str, &[u8], i32, &str); 9] = [
+        let cases: [(&str, &[u8], i32, &str); 14] = [
+            ("python", br#"{"code":"1","inputs":{"../x":"7"}}"#, exit_code::DATA, "`../x` must be a file name"),
+            ("python", br#"{"code":"1","inputs":{"x":""}}"#, exit_code::DATA, "its value an artifact"),
+            ("eval", br#"{"code":"1"}"#, exit_code::DATA, "model is missing"),
+            ("matmul", br#"{"step":"map"}"#, exit_code::DATA, "missing field"),
+            (
+                "matmul",
+                br#"{"step":"map","job":"m","rows":1,"inner":1,"columns":1,"block":0}"#,
+                exit_code::DATA,
+                "block is 0",
+            ),
             ("rust", b"{}", exit_code::USAGE, "unknown task type `rust`"),
             ("command", b"{", exit_code::DATA, "EOF"),
             ("command", b"{}", exit_code::DATA, "argv"),

@@ -81,10 +81,9 @@ pub trait ControlPlane: Send + Sync {
     fn append_log(&self, request: &AppendLogRequest) -> Result<AppendLogResponse, PlaneError>;
     /// This worker leaves.
     fn deregister(&self, request: &DeregisterRequest, timeout: Duration) -> Result<(), PlaneError>;
-    /// Bytes that are kept under an id, which is returned. Takes `LOG_UPLOAD_MS` at most.
-    fn put_artifact(&self, kind: &str, name: &str, bytes: Vec<u8>) -> Result<String, PlaneError> {
-        let _ = (name, bytes);
-        Err(PlaneError::Unimplemented(format!("an artifact of kind {kind}")))
+    /// A log that is kept under an id, which is returned. Takes `LOG_UPLOAD_MS` at most.
+    fn put_log(&self, _bytes: Vec<u8>) -> Result<String, PlaneError> {
+        Err(PlaneError::Unimplemented("logs cannot be kept".to_owned()))
     }
     /// A job, for its trainers' environment.
     fn job(&self, job_id: &str) -> Result<Job, PlaneError>;
@@ -98,4 +97,8 @@ pub trait ControlPlane: Send + Sync {
     fn init_model(&self, head: &InitModelChunk, body: &mut dyn ReadSeek) -> Result<Ack, PlaneError>;
     /// An artifact into `target`, verified against its digest, which is returned (32 bytes).
     fn get_artifact(&self, artifact: &str, target: &mut dyn std::io::Write) -> Result<Vec<u8>, PlaneError>;
+    /// Keeps `body` under a name; returns when it is durable, with the artifact's id. The same bytes under the same name are the same artifact.
+    fn put_artifact(&self, name: &str, _body: &mut dyn ReadSeek) -> Result<String, PlaneError> {
+        Err(PlaneError::Unimplemented(format!("artifact {name} cannot be kept")))
+    }
 }

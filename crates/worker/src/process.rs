@@ -28,7 +28,7 @@ use crate::logs::AttemptLog;
 use crate::output::{command_result, failure_reason, Tail};
 use crate::plan::{exit_code, PlanError};
 use crate::reason::Reason;
-use crate::stage::{disk, stage, Program, Staged, CODE_FOLDER};
+use crate::stage::{disk, keep, stage, Program, Staged, CODE_FOLDER, INPUTS_FOLDER};
 use crate::table::{lock, TaskContext};
 
 /// How an attempt is told to stop, before and after it has a process.
@@ -113,7 +113,10 @@ fn attempt(
     let visible = (!shared.gpus.is_empty()).then(|| gpus.visible());
     let mut helper = |argv: &[String], at: &Path| run_helper(open, control, argv, at);
     let (staged, context) = stage(shared, lease, task, control, folder, visible, &mut helper)?;
-    let exit = start_and_wait(lease, task, control, open, &staged, &context, folder);
+    let mut exit = start_and_wait(lease, task, control, open, &staged, &context, folder);
+    if let Some(file) = staged.keeps.as_deref().filter(|_| exit.as_ref().is_ok_and(|exit| exit.code == 0)) {
+        exit = keep(shared, lease, control, file).and(exit);
+    }
     if open.keep_note {
         gpus.keep();
     }
@@ -139,7 +142,9 @@ fn run_helper(
 /// What an attempt that is over no longer needs; its log and what it wrote into its own folder stay.
 pub(crate) fn clean(folder: &Path) {
     // What cannot be removed goes with the whole folder later.
-    let _ = fs::remove_dir_all(folder.join(CODE_FOLDER));
+    for part in [CODE_FOLDER, INPUTS_FOLDER] {
+        let _ = fs::remove_dir_all(folder.join(part));
+    }
 }
 
 /// What belongs to a running attempt besides its process, ended on every way out.
@@ -176,7 +181,7 @@ impl<'a> Open<'a> {
         if kept.is_empty() || control.is_lost() {
             return String::new();
         }
-        let stored = self.shared.plane.put_artifact("log", "", kept);
+        let stored = self.shared.plane.put_log(kept);
         stored.unwrap_or_else(|error| {
             debug!(self.shared.logger, "log is not kept"; "task_id" => &lease.task_id, "error" => %error);
             String::new()
@@ -243,6 +248,7 @@ fn command(
     match &staged.program {
         Program::Exec(argv) => command.arg("exec").arg("--").args(argv),
         Program::Matmul { n, seed } => command.arg("matmul").arg(n.to_string()).arg(seed.to_string()),
+        Program::Block(folder) => command.arg("block").arg(folder),
     };
     let stdin = match &staged.stdin {
         None => Stdio::null(),

@@ -4,10 +4,12 @@
 //! between fork and exec without `unsafe`, hence this stage.
 
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::{getppid, set_parent_process_death_signal, setrlimit, Resource, Rlimit, Signal};
 
+use crate::blocks::{BlockError, BlockPlan};
 use crate::confinement::Confinement;
 use crate::plan::exit_code;
 
@@ -23,7 +25,12 @@ pub enum RunTask {
         /// Of the values.
         seed: u64,
     },
+    /// Does the step of a product whose plan and inputs are in this folder, and prints the result as one line of JSON.
+    Block(PathBuf),
 }
+
+/// The plan of a step, in its folder.
+pub(crate) const PLAN_FILE: &str = "plan.json";
 
 /// Runs in the child and returns its exit code, unless it became another program. `parent` is the worker's process id.
 pub fn run_task(parent: u32, confinement: &Confinement, what: &RunTask) -> i32 {
@@ -43,17 +50,42 @@ pub fn run_task(parent: u32, confinement: &Confinement, what: &RunTask) -> i32 {
     }
     match what {
         RunTask::Exec(argv) => exec(argv),
-        RunTask::Matmul { n, seed } => {
-            let result = crate::matmul::run(*n, *seed);
-            match serde_json::to_string(&result) {
-                Ok(line) => {
-                    println!("{line}");
-                    0
-                }
-                Err(error) => {
-                    eprintln!("raftgrid: failed to write the result: {error}");
-                    exit_code::OS
-                }
+        RunTask::Matmul { n, seed } => tell(&crate::matmul::run(*n, *seed)),
+        RunTask::Block(folder) => block(folder),
+    }
+}
+
+/// The result as the last line of stdout.
+fn tell(result: &impl serde::Serialize) -> i32 {
+    match serde_json::to_string(result) {
+        Ok(line) => {
+            println!("{line}");
+            0
+        }
+        Err(error) => {
+            eprintln!("raftgrid: failed to write the result: {error}");
+            exit_code::OS
+        }
+    }
+}
+
+fn block(folder: &Path) -> i32 {
+    let plan = std::fs::read(folder.join(PLAN_FILE)).map_err(|error| error.to_string());
+    let plan = plan.and_then(|text| serde_json::from_slice::<BlockPlan>(&text).map_err(|error| error.to_string()));
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(cause) => {
+            eprintln!("raftgrid: failed to read the plan of the step: {cause}");
+            return exit_code::DATA;
+        }
+    };
+    match plan.run(folder) {
+        Ok(result) => tell(&result),
+        Err(error) => {
+            eprintln!("raftgrid: {error}");
+            match error {
+                BlockError::Io(_) => exit_code::OS,
+                BlockError::Size(..) => exit_code::DATA,
             }
         }
     }

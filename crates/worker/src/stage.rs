@@ -9,23 +9,35 @@ use std::time::Duration;
 
 use raftgrid_proto::v1::{GangPlace, Job, Task};
 
-use crate::environment::{add_python, add_reproducible, add_tasks_own, inherited, Variables};
+use crate::blocks::OUTPUT_FILE;
+use crate::clock::boottime_ms;
+use crate::environment::{add_element, add_python, add_reproducible, add_tasks_own, inherited, Variables};
 use crate::executor::LeaseId;
 use crate::gang::{self, Place};
 use crate::host::Shared;
-use crate::plan::{exit_code, plan, script_path, Plan, PlanError, PythonPlan};
+use crate::limits::INPUT_UNKNOWN_MS;
+use crate::plan::{exit_code, plan, script_path, Plan, PlanError, PythonPlan, MODEL_FILE};
 use crate::plane::PlaneError;
 use crate::process::Control;
+use crate::shim::PLAN_FILE;
 use crate::table::{TaskContext, TaskFacts};
 use crate::venvs::{self, Run, Venv, Wanted};
 
 /// The attempt's copy of its bundle, in its folder.
 pub(crate) const CODE_FOLDER: &str = "code";
 
+/// Artifacts that were fetched for the attempt, in its folder; what a step leaves is put there, too.
+pub(crate) const INPUTS_FOLDER: &str = "inputs";
+
 /// What the shim is asked to become.
 pub(crate) enum Program {
     Exec(Vec<String>),
-    Matmul { n: usize, seed: u64 },
+    Matmul {
+        n: usize,
+        seed: u64,
+    },
+    /// A step whose plan and inputs are in this folder.
+    Block(PathBuf),
 }
 
 /// All that must be known before the process is started.
@@ -41,6 +53,8 @@ pub(crate) struct Staged {
     pub(crate) is_python: bool,
     /// In use as long as this is there.
     _venv: Option<Venv>,
+    /// A file that the process leaves and that is kept under the task's name, if it succeeds.
+    pub(crate) keeps: Option<PathBuf>,
 }
 
 pub(crate) fn disk(what: &str) -> impl Fn(std::io::Error) -> PlanError + '_ {
@@ -60,7 +74,7 @@ pub(crate) fn stage(
     let plan = plan(task.get_task_type(), task.get_task_data())?;
     let job = match &plan {
         Plan::Train(_) => Some(patiently(control, || shared.plane.job(task.get_job_id()))?),
-        Plan::Command(_) | Plan::Python(_) | Plan::Matmul(_) | Plan::Torchrun(_) => None,
+        Plan::Command(_) | Plan::Python(_) | Plan::Matmul(_) | Plan::Block(_) | Plan::Torchrun(_) => None,
     };
     let code = folder.join(CODE_FOLDER);
     let digest = match task.get_spec().get_bundle_artifact() {
@@ -74,6 +88,7 @@ pub(crate) fn stage(
     let context = Arc::new(context(shared, lease, task, job.as_ref(), &plan));
     let mut variables = inherited();
     let token = crate::host::random_token();
+    let mut keeps = None;
     let (program, stdin) = match &plan {
         Plan::Command(command) => {
             add_tasks_own(&mut variables, task.get_spec(), &command.env);
@@ -96,7 +111,27 @@ pub(crate) fn stage(
             (Program::Exec(torchrun.argv(argv, nodes, &meeting_of(task))), python.stdin.clone())
         }
         Plan::Matmul(matmul) => (Program::Matmul { n: matmul.n, seed: matmul.seed }, None),
+        Plan::Block(block) => {
+            let inputs = folder.join(INPUTS_FOLDER);
+            fetch_inputs(shared, control, &inputs, block.inputs().iter().map(|(name, artifact)| (name, artifact)))?;
+            let plan = serde_json::to_vec(block).map_err(|error| disk("write the plan")(error.into()))?;
+            fs::write(inputs.join(PLAN_FILE), plan).map_err(disk("write the plan"))?;
+            keeps = Some(inputs.join(OUTPUT_FILE));
+            (Program::Block(inputs), None)
+        }
     };
+    if let Plan::Python(python) = &plan {
+        if !python.inputs.is_empty() {
+            let inputs = folder.join(INPUTS_FOLDER);
+            fetch_inputs(shared, control, &inputs, python.inputs.iter())?;
+            variables.insert("RAFTGRID_INPUTS".to_owned(), inputs.to_string_lossy().into_owned());
+            if !python.model.is_empty() {
+                let model = inputs.join(MODEL_FILE).to_string_lossy().into_owned();
+                variables.insert("RAFTGRID_MODEL".to_owned(), model);
+            }
+        }
+    }
+    add_element(&mut variables, task);
     if let Some(train) = job.as_ref().map(|job| job.get_spec().get_train()) {
         if !train.get_native_environment() {
             add_reproducible(&mut variables, train.get_openblas_coretype());
@@ -114,10 +149,46 @@ pub(crate) fn stage(
     }
     add_raftgrids_own(&mut variables, shared, &context, &token, digest, folder);
     shared.table.insert(token, context.clone());
-    let result_is_stdout = matches!(plan, Plan::Matmul(_));
+    let result_is_stdout = matches!(plan, Plan::Matmul(_) | Plan::Block(_));
     let is_python = matches!(plan, Plan::Python(_) | Plan::Train(_) | Plan::Torchrun(_));
     let folder = bundle.unwrap_or_else(|| folder.to_owned());
-    Ok((Staged { program, variables, folder, stdin, result_is_stdout, is_python, _venv: venv }, context))
+    Ok((Staged { program, variables, folder, stdin, result_is_stdout, is_python, _venv: venv, keeps }, context))
+}
+
+/// Fetches artifacts into a new folder, each verified against its digest.
+fn fetch_inputs<'a>(
+    shared: &Shared,
+    control: &Control,
+    folder: &Path,
+    inputs: impl Iterator<Item = (&'a String, &'a String)>,
+) -> Result<(), PlanError> {
+    fs::create_dir_all(folder).map_err(disk("make a folder"))?;
+    for (name, artifact) in inputs {
+        let begun_ms = boottime_ms();
+        loop {
+            let mut file = fs::File::create(folder.join(name)).map_err(disk("store an input"))?;
+            match shared.plane.get_artifact(artifact, &mut file) {
+                Ok(_) => break,
+                // The replica that was asked may lag behind the one that gave us the task.
+                Err(PlaneError::NotFound(_)) if boottime_ms() - begun_ms < INPUT_UNKNOWN_MS && !control.stopped() => {}
+                Err(PlaneError::NotFound(cause)) => {
+                    let reason = format!("input `{name}`: there is no artifact `{artifact}` ({cause})");
+                    return Err(PlanError::new(exit_code::NO_INPUT, reason));
+                }
+                Err(error) if error.retryable() && !control.stopped() => {}
+                Err(error) => return Err(PlanError::new(exit_code::TRY_AGAIN, format!("input `{name}`: {error}"))),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok(())
+}
+
+/// Keeps what a step left, under the task's name, until it is durable or the attempt is to be stopped.
+pub(crate) fn keep(shared: &Shared, lease: &LeaseId, control: &Control, file: &Path) -> Result<(), PlanError> {
+    let mut body = fs::File::open(file).map_err(disk("read what the task left"))?;
+    patiently(control, || shared.plane.put_artifact(&lease.task_id, &mut body))?;
+    Ok(())
 }
 
 /// Asks until there is an answer, or the attempt is to be stopped.
@@ -136,7 +207,7 @@ fn context(shared: &Shared, lease: &LeaseId, task: &Task, job: Option<&Job>, pla
     let (config, init) = match plan {
         Plan::Python(python) | Plan::Train(python) => (python.config.clone(), python.init),
         Plan::Torchrun(torchrun) => (torchrun.python.config.clone(), false),
-        Plan::Command(_) | Plan::Matmul(_) => (None, false),
+        Plan::Command(_) | Plan::Matmul(_) | Plan::Block(_) => (None, false),
     };
     // The first trainer makes model 0, unless the job came with one.
     let first = job.is_some_and(|job| job.get_task_ids().first().is_some_and(|first| *first == lease.task_id));

@@ -120,9 +120,9 @@ impl ControlPlane for Plane {
         self.change(|script| script.deregistered = true);
         Ok(())
     }
-    fn put_artifact(&self, kind: &str, _: &str, bytes: Vec<u8>) -> Result<String, PlaneError> {
+    fn put_log(&self, bytes: Vec<u8>) -> Result<String, PlaneError> {
         Ok(self.change(|script| {
-            let id = format!("{kind}-{}", script.kept.len());
+            let id = format!("log-{}", script.kept.len());
             script.kept.insert(id.clone(), bytes);
             id
         }))

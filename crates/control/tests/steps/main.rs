@@ -2,6 +2,7 @@
 
 mod closed_loop;
 mod endings;
+mod jobs;
 mod leases;
 mod liveness;
 mod rounds;

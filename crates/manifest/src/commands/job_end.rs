@@ -2,9 +2,10 @@
 
 use raftgrid_proto::v1::{JobPhase, JobRow, Phase, RoundPhase, TaskRow, TaskStatus};
 
-use crate::commands::job_spec::TRAIN;
-use crate::commands::{kv, lifecycle};
+use crate::commands::job_spec::{EVAL, TRAIN};
+use crate::commands::{arrays, dag, kv, lifecycle};
 use crate::error::Fault;
+use crate::limits::NOTE_BYTES_MAX;
 use crate::machine::Machine;
 use crate::read;
 use crate::tables::{self, JobTable};
@@ -63,7 +64,13 @@ pub(crate) fn done(machine: &mut Machine<'_>, mut row: JobRow) -> Result<(), Fau
 }
 
 fn stop_tasks(machine: &mut Machine<'_>, job_sequence: u64, reason: &str, running_too: bool) -> Result<(), Fault> {
-    for row in read::tasks_of_job(&machine.rows, job_sequence)? {
+    let array = arrays::is_array(JobTable::get(machine, job_sequence)?.get_job().get_spec());
+    let rows = if array {
+        read::open_elements(&machine.rows, job_sequence)?
+    } else {
+        read::tasks_of_job(&machine.rows, job_sequence)?
+    };
+    for row in rows {
         let waiting = row.get_task().status == TaskStatus::PENDING;
         if !tables::is_over(row.get_task()) && (waiting || running_too) {
             lifecycle::stop(machine, row, reason)?;
@@ -75,8 +82,13 @@ fn stop_tasks(machine: &mut Machine<'_>, job_sequence: u64, reason: &str, runnin
 /// A task of a job is over: what that means for the job.
 pub(crate) fn task_ended(machine: &mut Machine<'_>, task_row: &TaskRow) -> Result<(), Fault> {
     let job_row = JobTable::get(machine, task_row.job_sequence)?;
-    if job_row.get_job().get_spec().field_type == TRAIN {
+    let spec = job_row.get_job().get_spec();
+    if spec.field_type == TRAIN {
         trainer_ended(machine, task_row, job_row)
+    } else if dag::is_graph(spec) {
+        dag::task_ended(machine, task_row, job_row)
+    } else if arrays::is_array(spec) {
+        arrays::element_ended(machine, task_row, job_row)
     } else {
         only_task_ended(machine, task_row, job_row)
     }
@@ -89,7 +101,11 @@ fn only_task_ended(machine: &mut Machine<'_>, task_row: &TaskRow, mut job_row: J
     let task = task_row.get_task();
     match (task.status, task.phase) {
         (TaskStatus::COMPLETED, _) => {
-            job_row.mut_job().result_json = task.result_data.clone();
+            let job = job_row.mut_job();
+            job.result_json = task.result_data.clone();
+            if job.get_spec().field_type == EVAL && task.result_data.len() <= NOTE_BYTES_MAX {
+                job.metrics_json = task.result_data.clone();
+            }
             done(machine, job_row)
         }
         (_, Phase::PHASE_CANCELLED) => {

@@ -1,20 +1,42 @@
 //! What a job may ask for. Each refusal names the field.
 
-use raftgrid_proto::v1::{ArtifactRow, ArtifactState, JobSpec, Optimizer, TrainSpec};
+use raftgrid_proto::v1::{ArtifactRow, ArtifactState, JobSpec, Optimizer, Outcome, TrainSpec};
 use serde::{Deserialize, Serialize};
 
+use crate::commands::{arrays, dag, dependencies, matmul};
 use crate::error::Fault;
 use crate::limits::{JOB_NAME_BYTES_MAX, NOTE_BYTES_MAX, ROUNDS_MAX, SHARDS_MAX, TASK_DATA_BYTES_MAX, WORKERS_MAX};
 use crate::machine::Machine;
 use crate::read;
-use crate::reply::invalid;
+use crate::reply::{invalid, refuse};
 use crate::text::{check_bytes, check_name, check_spec};
 
 /// The type whose tasks are trainers.
 pub(crate) const TRAIN: &str = "train";
-const ONE_TASK_TYPES: [&str; 4] = ["command", "python", "matmul", TORCHRUN];
 /// The type whose tasks are agents of torchrun; from machine version 3 on.
 pub(crate) const TORCHRUN: &str = "torchrun";
+/// The type whose tasks are named one by one.
+pub(crate) const DAG: &str = "dag";
+/// The type that multiplies: in one task, or by blocks.
+pub(crate) const MATMUL: &str = "matmul";
+/// The type whose result is metrics.
+pub(crate) const EVAL: &str = "eval";
+const ONE_TASK_TYPES: [&str; 5] = ["command", "python", MATMUL, EVAL, TORCHRUN];
+
+/// Whether the spec asks for something that came with machine version 3.
+pub(crate) fn is_new(spec: &JobSpec) -> bool {
+    let named = matches!(spec.field_type.as_str(), DAG | EVAL | TORCHRUN);
+    let given = spec.array.is_some() || spec.matmul.is_some() || !spec.sweep.is_empty() || !spec.dag.is_empty();
+    named || given || !spec.get_task().depends_on.is_empty()
+}
+
+/// A type that a task may have outside of training.
+pub(crate) fn check_task_type(field: &str, task_type: &str) -> Result<(), Fault> {
+    if !ONE_TASK_TYPES.contains(&task_type) {
+        return Err(invalid(field, format!("{}, is \"{task_type}\"", ONE_TASK_TYPES.join(", "))));
+    }
+    Ok(())
+}
 
 /// `task_data` of a train job, as it is submitted.
 #[derive(Deserialize)]
@@ -43,13 +65,60 @@ pub(crate) fn checked(machine: &Machine<'_>, spec: &JobSpec) -> Result<JobSpec, 
         let train = spec.train.as_ref().ok_or_else(|| invalid("spec.train", "a train job needs it"))?;
         check_train(machine, train)?;
         trainer_data(&spec)?;
-    } else if !ONE_TASK_TYPES.contains(&spec.field_type.as_str()) {
+    } else if spec.field_type != DAG && !ONE_TASK_TYPES.contains(&spec.field_type.as_str()) {
         let known = ONE_TASK_TYPES.join(", ");
-        return Err(invalid("spec.type", format!("{known} or {TRAIN}, is \"{}\"", spec.field_type)));
+        return Err(invalid("spec.type", format!("{known}, {DAG} or {TRAIN}, is \"{}\"", spec.field_type)));
     } else if spec.train.is_some() {
         return Err(invalid("spec.train", format!("only for jobs of type {TRAIN}, this is {}", spec.field_type)));
     }
+    check_shape(machine, &spec)?;
     Ok(spec)
+}
+
+/// Which tasks the job becomes.
+fn check_shape(machine: &Machine<'_>, spec: &JobSpec) -> Result<(), Fault> {
+    let only_for = |field: &str, kind: &str| {
+        Err(invalid(field, format!("only for jobs of type {kind}, this is {}", spec.field_type)))
+    };
+    let is_array = arrays::is_array(spec);
+    if spec.field_type != DAG && !spec.dag.is_empty() {
+        return only_for("spec.dag", DAG);
+    }
+    if spec.field_type != MATMUL && spec.matmul.is_some() {
+        return only_for("spec.matmul", MATMUL);
+    }
+    if is_array && (matches!(spec.field_type.as_str(), DAG | TRAIN) || spec.matmul.is_some()) {
+        return Err(invalid("spec.array", format!("a job of type {} has no elements", spec.field_type)));
+    }
+    if let Some(product) = spec.matmul.as_ref() {
+        matmul::check(product)?;
+        if !product.check.is_empty() && spec.get_task().bundle_artifact.is_empty() {
+            return Err(invalid("spec.matmul.check", "needs a bundle with the script: spec.task.bundle_artifact"));
+        }
+    }
+    if dag::is_graph(spec) {
+        dag::check_common(spec.get_task())?;
+        let tasks = dag::tasks(spec);
+        dag::order(&tasks)?;
+        return ids_are_free(machine, tasks.iter().map(|task| dag::task_id(spec, &task.name)));
+    }
+    if is_array {
+        dag::check_common(spec.get_task())?;
+        return arrays::check(spec);
+    }
+    if spec.field_type == TRAIN {
+        return dag::check_common(spec.get_task());
+    }
+    dependencies::check(machine, "spec.task.depends_on", spec.get_task())
+}
+
+pub(crate) fn ids_are_free(machine: &Machine<'_>, ids: impl Iterator<Item = String>) -> Result<(), Fault> {
+    for id in ids {
+        if read::task_by_id(&machine.rows, &id)?.is_some() {
+            return Err(refuse(Outcome::ALREADY_EXISTS, format!("a task {id} exists already; name the job otherwise")));
+        }
+    }
+    Ok(())
 }
 
 fn fill_bundle_digest(machine: &Machine<'_>, spec: &mut JobSpec) -> Result<(), Fault> {

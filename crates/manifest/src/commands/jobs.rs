@@ -4,9 +4,9 @@ use protobuf::{RepeatedField, SingularPtrField};
 use raftgrid_proto::v1::{CancelJob, CommandReply, FailJob, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob};
 
 use crate::commands::job_end::{self, end_job, is_over, phase_name};
-use crate::commands::job_spec::{checked, committed_artifact, trainer_data, TRAIN};
-use crate::commands::rounds;
+use crate::commands::job_spec::{checked, committed_artifact, ids_are_free, trainer_data, TRAIN};
 use crate::commands::tasks::{create, NewTask};
+use crate::commands::{arrays, dag, rounds};
 use crate::error::{Fault, Handled};
 use crate::keys;
 use crate::machine::Machine;
@@ -14,7 +14,7 @@ use crate::read;
 use crate::reply::{invalid, not_found, precondition, refuse};
 use crate::rows::Table;
 use crate::tables::JobTable;
-use crate::text::cut;
+use crate::text::{cut, encode, hash_parts};
 
 pub(crate) fn submit(machine: &mut Machine<'_>, command: &SubmitJob) -> Handled {
     let asked = command.get_spec();
@@ -23,13 +23,13 @@ pub(crate) fn submit(machine: &mut Machine<'_>, command: &SubmitJob) -> Handled 
     }
     let spec = checked(machine, asked)?;
     let ids = task_ids(&spec);
-    for id in &ids {
-        if read::task_by_id(&machine.rows, id)?.is_some() {
-            return Err(refuse(Outcome::ALREADY_EXISTS, format!("a task {id} exists already; name the job otherwise")));
-        }
-    }
+    ids_are_free(machine, ids.iter().cloned())?;
     let row = make_job(machine, &spec, &ids);
-    make_tasks(machine, &spec, row.sequence, ids)?;
+    if dag::is_graph(&spec) {
+        dag::make_tasks(machine, &spec, row.sequence)?;
+    } else {
+        make_tasks(machine, &spec, row.sequence, ids)?;
+    }
     if !spec.get_train().initial_model.is_empty() {
         start_from_model(machine, row.sequence, &spec)?;
     }
@@ -47,14 +47,23 @@ fn again(machine: &Machine<'_>, asked: &JobSpec, row: &JobRow) -> Handled {
         // The same code uploaded again has another artifact id; what counts is its content.
         asked.mut_task().bundle_artifact = job.get_spec().get_task().bundle_artifact.clone();
     }
-    if asked != *job.get_spec() || job.principal != machine.principal {
+    let same = if row.spec_digest.is_empty() { asked == *job.get_spec() } else { digest(&asked) == row.spec_digest };
+    if !same || job.principal != machine.principal {
         return Err(refuse(Outcome::ALREADY_EXISTS, format!("job {} exists with another spec", job.job_id)));
     }
     Ok(CommandReply { id: job.job_id.clone(), number: row.sequence, ..machine.existing(job.revision) })
 }
 
+/// What the row keeps of a spec whose tasks say the rest.
+fn digest(spec: &JobSpec) -> Vec<u8> {
+    hash_parts(&[&encode(spec)])
+}
+
+/// The tasks that the row names. A graph may have many, and an array has none at first: their tasks are found by the index.
 fn task_ids(spec: &JobSpec) -> Vec<String> {
-    if spec.field_type == TRAIN {
+    if dag::is_graph(spec) || arrays::is_array(spec) {
+        Vec::new()
+    } else if spec.field_type == TRAIN {
         (0..spec.get_train().workers).map(|i| format!("{}/trainer-{i}", spec.name)).collect()
     } else {
         vec![spec.name.clone()]
@@ -65,9 +74,12 @@ fn make_job(machine: &mut Machine<'_>, spec: &JobSpec, ids: &[String]) -> JobRow
     let train = spec.field_type == TRAIN;
     let sequence = machine.meta.next_job_sequence;
     machine.meta.next_job_sequence += 1;
+    let mut kept = spec.clone();
+    let spec_digest = if spec.dag.is_empty() { Vec::new() } else { digest(spec) };
+    kept.dag.clear();
     let job = Job {
         job_id: spec.name.clone(),
-        spec: SingularPtrField::some(spec.clone()),
+        spec: SingularPtrField::some(kept),
         phase: if train { JobPhase::JOB_INIT } else { JobPhase::JOB_RUNNING },
         created_at_ms: machine.now_ms() as i64,
         task_ids: RepeatedField::from_vec(ids.to_vec()),
@@ -75,7 +87,7 @@ fn make_job(machine: &mut Machine<'_>, spec: &JobSpec, ids: &[String]) -> JobRow
         ..Job::default()
     };
     let init_task = if train && spec.get_train().initial_model.is_empty() { ids[0].clone() } else { String::new() };
-    let row = JobRow { sequence, init_task, job: SingularPtrField::some(job), ..JobRow::default() };
+    let row = JobRow { sequence, init_task, spec_digest, job: SingularPtrField::some(job), ..JobRow::default() };
     machine.put_bytes(Table::JobById, spec.name.clone().into_bytes(), keys::number(sequence));
     JobTable::put(machine, row)
 }
@@ -90,6 +102,7 @@ fn make_tasks(machine: &mut Machine<'_>, spec: &JobSpec, sequence: u64, ids: Vec
             spec: spec.task.clone(),
             parent_task_id: String::new(),
             job: (spec.name.clone(), sequence),
+            element: None,
         };
         create(machine, new)?;
     }

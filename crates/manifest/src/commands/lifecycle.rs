@@ -3,7 +3,7 @@
 use raftgrid_proto::v1::{AttemptEnd, JobPhase, Phase, StopFor, TaskRow, TaskStatus};
 
 use crate::attempts;
-use crate::commands::job_end;
+use crate::commands::{dependencies, job_end};
 use crate::error::Fault;
 use crate::limits::{BACKOFF_MS_MAX, MAX_RETRIES_DEFAULT};
 use crate::machine::Machine;
@@ -35,8 +35,13 @@ fn close_lease(machine: &Machine<'_>, row: &mut TaskRow, end: AttemptEnd, reason
 /// Writes the row and, if the task is over, tells its job.
 fn finish(machine: &mut Machine<'_>, row: TaskRow) -> Result<TaskRow, Fault> {
     let row = TaskTable::put(machine, row)?;
-    if row.job_sequence != 0 && is_over(row.get_task()) {
-        job_end::task_ended(machine, &row)?;
+    if is_over(row.get_task()) {
+        if row.dependents > 0 {
+            machine.ended.push(row.sequence);
+        }
+        if row.job_sequence != 0 {
+            job_end::task_ended(machine, &row)?;
+        }
     }
     Ok(row)
 }
@@ -195,9 +200,13 @@ fn suspended(machine: &mut Machine<'_>, row: TaskRow, reason: &str) -> Result<Ta
     set_aside(machine, row, Phase::PHASE_SUSPENDED, AttemptEnd::ATTEMPT_SUSPENDED, pending)
 }
 
-/// In the queue again, with no failure counted.
+/// In the queue again, with no failure counted; or among those that wait for other tasks, if it does.
 pub(crate) fn queued(machine: &mut Machine<'_>, row: TaskRow) -> Result<TaskRow, Fault> {
-    set_aside(machine, row, Phase::PHASE_QUEUED, AttemptEnd::ATTEMPT_REQUEUED, String::new())
+    let (phase, pending) = match row.unmet {
+        0 => (Phase::PHASE_QUEUED, String::new()),
+        unmet => (Phase::PHASE_BLOCKED, dependencies::pending_reason(unmet)),
+    };
+    set_aside(machine, row, phase, AttemptEnd::ATTEMPT_REQUEUED, pending)
 }
 
 fn set_aside(

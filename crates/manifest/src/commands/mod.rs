@@ -1,18 +1,23 @@
 //! One file for each family of commands. A handler checks every guard first and writes after; what a refused handler wrote is dropped.
 
+pub(crate) mod arrays;
 mod artifacts;
 mod cluster;
+mod dag;
+pub(crate) mod dependencies;
 mod gradients;
 pub(crate) mod job_end;
 mod job_spec;
 mod jobs;
 mod kv;
 mod lifecycle;
+mod matmul;
 mod members;
 mod models;
 mod nodes;
 mod retention;
 mod rounds;
+mod schedules;
 mod task_holds;
 mod task_results;
 mod task_stops;
@@ -33,14 +38,14 @@ pub use task_results::report_digest;
 /// |---|---|
 /// | 1 | the first |
 /// | 2 | the state says since when it is at its version: below that position an older program can still follow it |
-/// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority; a task's row remembers its attempts; replicated keys; limits and requirements of tasks, logs as artifacts, problems of nodes |
+/// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority; a task's row remembers its attempts; replicated keys; limits and requirements of tasks, logs as artifacts, problems of nodes; dependencies, jobs of type dag, eval and torchrun, arrays, sweeps, matmul by blocks, schedules |
 pub const MACHINE_VERSION: u64 = 3;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.
 pub fn minimum_version(kind: &Kind) -> u64 {
     match kind {
         Kind::submit_task(command) => spec_version(command.get_spec()),
-        Kind::submit_job(command) if command.get_spec().field_type == job_spec::TORCHRUN => 3,
+        Kind::submit_job(command) if job_spec::is_new(command.get_spec()) => 3,
         Kind::submit_job(command) => spec_version(command.get_spec().get_task()),
         Kind::register_node(_)
         | Kind::assign(_)
@@ -68,13 +73,23 @@ pub fn minimum_version(kind: &Kind) -> u64 {
         | Kind::set_machine_version(_)
         | Kind::put_member(_) => 1,
         Kind::suspend_task(_) | Kind::resume_task(_) | Kind::requeue_task(_) | Kind::set_priority(_) => 3,
-        Kind::kv_put(_) | Kind::kv_delete(_) | Kind::kv_compare_and_set(_) => 3,
+        Kind::kv_put(_)
+        | Kind::kv_delete(_)
+        | Kind::kv_compare_and_set(_)
+        | Kind::put_schedule(_)
+        | Kind::delete_schedule(_)
+        | Kind::fire_schedule(_)
+        | Kind::pause_schedule(_)
+        | Kind::materialize_elements(_)
+        | Kind::resolve_dependents(_)
+        | Kind::retry_elements(_) => 3,
     }
 }
 
 /// What a task's spec asks for that older replicas do not know.
 fn spec_version(spec: &TaskSpec) -> u64 {
     let asks = spec.limits.is_some() || !spec.requirements.is_empty() || !spec.requirements_file.is_empty();
+    let asks = asks || !spec.depends_on.is_empty();
     if asks {
         3
     } else {
@@ -88,6 +103,12 @@ pub(crate) fn dispatch(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
     if has < needs {
         return Err(refuse(Outcome::PRECONDITION, format!("needs machine version {needs}, the cluster is at {has}")));
     }
+    let reply = handle(machine, kind)?;
+    dependencies::settle(machine)?;
+    Ok(reply)
+}
+
+fn handle(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
     match kind {
         Kind::submit_task(command) => tasks::submit(machine, command),
         Kind::assign(command) => tasks::assign(machine, command),
@@ -123,6 +144,13 @@ pub(crate) fn dispatch(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
         Kind::kv_put(command) => kv::put(machine, command),
         Kind::kv_delete(command) => kv::delete(machine, command),
         Kind::kv_compare_and_set(command) => kv::compare_and_set(machine, command),
+        Kind::put_schedule(command) => schedules::put(machine, command),
+        Kind::delete_schedule(command) => schedules::delete(machine, command),
+        Kind::fire_schedule(command) => schedules::fire(machine, command),
+        Kind::pause_schedule(command) => schedules::pause(machine, command),
+        Kind::materialize_elements(command) => arrays::materialize(machine, command),
+        Kind::resolve_dependents(command) => dependencies::resolve(machine, command),
+        Kind::retry_elements(command) => arrays::retry(machine, command),
     }
 }
 
@@ -146,6 +174,7 @@ mod tests {
                 position: Position::new(2, 0),
                 principal: "",
                 request_id: "",
+                ended: Vec::new(),
             };
             match dispatch(&mut machine, &Kind::seal_round(SealRound::default())) {
                 Err(Fault::Refused(reply)) => assert_eq!(reply.outcome, outcome, "{}", reply.message),

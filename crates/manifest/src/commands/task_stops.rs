@@ -75,13 +75,19 @@ fn retry_failed(machine: &mut Machine<'_>, task_id: &str) -> Handled {
         if read::task_by_id(&machine.rows, &copy)?.is_some() {
             continue;
         }
+        let mut spec = task.spec.clone();
+        if let Some(spec) = spec.as_mut() {
+            // They are over: what a person runs again waits for nothing.
+            spec.depends_on.clear();
+        }
         let new = NewTask {
             task_id: copy.clone(),
             task_type: task.task_type.clone(),
             task_data: task.task_data.clone(),
-            spec: task.spec.clone(),
+            spec,
             parent_task_id: task_id.to_owned(),
             job: (String::new(), 0),
+            element: None,
         };
         create(machine, new)?;
         return Ok(CommandReply { id: copy, ..machine.ok() });

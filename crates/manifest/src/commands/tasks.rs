@@ -1,11 +1,12 @@
 //! SubmitTask, Assign, Start: a task comes, gets a lease, runs.
 
-use protobuf::SingularPtrField;
+use protobuf::{RepeatedField, SingularPtrField};
 use raftgrid_proto::v1::{
-    Assign, Assignment, CommandReply, Outcome, Phase, Start, SubmitTask, Task, TaskRow, TaskSpec, TaskStatus,
+    Assign, Assignment, CommandReply, Label, Outcome, Phase, Start, SubmitTask, Task, TaskRow, TaskSpec, TaskStatus,
 };
 
 use crate::attempts;
+use crate::commands::dependencies;
 use crate::error::{Fault, Handled};
 use crate::keys;
 use crate::limits::{ASSIGNMENTS_MAX, ID_BYTES_MAX, TASK_DATA_BYTES_MAX};
@@ -28,12 +29,21 @@ pub(crate) struct NewTask {
     pub(crate) parent_task_id: String,
     /// Job id and sequence; empty and 0 where the task stands alone.
     pub(crate) job: (String, u64),
+    /// Of an array or sweep.
+    pub(crate) element: Option<Element>,
 }
 
-/// Writes the row of a new task. The id was checked to be unused.
+/// What makes a task an element.
+pub(crate) struct Element {
+    pub(crate) index: u32,
+    pub(crate) count: u32,
+    pub(crate) parameters: Vec<Label>,
+}
+
+/// Writes the row of a new task. The id was checked to be unused, and that the tasks it depends on exist.
 pub(crate) fn create(machine: &mut Machine<'_>, new: NewTask) -> Result<TaskRow, Fault> {
     let spec_digest = spec_digest(&new.task_type, &new.task_data, new.spec.as_ref());
-    let task = Task {
+    let mut task = Task {
         task_id: new.task_id,
         task_type: new.task_type,
         task_data: new.task_data,
@@ -46,7 +56,11 @@ pub(crate) fn create(machine: &mut Machine<'_>, new: NewTask) -> Result<TaskRow,
         phase: Phase::PHASE_QUEUED,
         ..Task::default()
     };
-    let row = TaskRow {
+    if let Some(element) = new.element {
+        (task.array_index, task.array_count) = (element.index, element.count);
+        task.parameters = RepeatedField::from_vec(element.parameters);
+    }
+    let mut row = TaskRow {
         sequence: machine.meta.next_task_sequence,
         job_sequence: new.job.1,
         submitted_at_ms: machine.now_ms(),
@@ -57,7 +71,12 @@ pub(crate) fn create(machine: &mut Machine<'_>, new: NewTask) -> Result<TaskRow,
     machine.rows.note_absent(Table::Task, &keys::number(row.sequence));
     machine.rows.note_absent(Table::TaskByStatus, &keys::task_by_status(TaskStatus::PENDING, row.sequence));
     machine.meta.next_task_sequence += 1;
-    TaskTable::put(machine, row)
+    let never = dependencies::block(machine, &mut row)?;
+    let row = TaskTable::put(machine, row)?;
+    match never {
+        Some(never) => dependencies::give_up(machine, row, &never),
+        None => Ok(row),
+    }
 }
 
 fn spec_digest(task_type: &str, task_data: &[u8], spec: Option<&TaskSpec>) -> Vec<u8> {
@@ -81,6 +100,7 @@ pub(crate) fn submit(machine: &mut Machine<'_>, command: &SubmitTask) -> Handled
     check_name("task_type", &command.task_type, ID_BYTES_MAX, b"/:")?;
     check_bytes("task_data", command.task_data.len(), TASK_DATA_BYTES_MAX)?;
     check_spec("spec", command.get_spec())?;
+    dependencies::check(machine, "spec.depends_on", command.get_spec())?;
     let task_id = if command.task_id.is_empty() {
         derived_id(machine)?
     } else {
@@ -101,6 +121,7 @@ pub(crate) fn submit(machine: &mut Machine<'_>, command: &SubmitTask) -> Handled
         spec: command.spec.clone(),
         parent_task_id: String::new(),
         job: (String::new(), 0),
+        element: None,
     };
     let row = create(machine, new)?;
     Ok(CommandReply { id: task_id, number: row.sequence, ..machine.ok() })

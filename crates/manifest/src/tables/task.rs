@@ -83,6 +83,14 @@ impl TaskTable {
                 machine.put_bytes(Table::TaskByJob, keys::pair(new.job_sequence, sequence), Vec::new());
             }
         }
+        if task.array_count > 0 {
+            let key = keys::pair(new.job_sequence, sequence);
+            match (old.is_none(), is_over(task)) {
+                (_, true) => machine.delete(Table::OpenElement, key),
+                (true, false) => machine.put_bytes(Table::OpenElement, key, Vec::new()),
+                (false, false) => {}
+            }
+        }
         if old_status != Some(task.status) {
             if let Some(status) = old_status {
                 machine.delete(Table::TaskByStatus, keys::task_by_status(status, sequence));

@@ -1,12 +1,14 @@
 //! Why a task is where it is. The scheduler's own reasons (quota, gang, queue position) are the leader's; here stands what the rows tell.
 
 use protobuf::RepeatedField;
-use raftgrid_proto::v1::{ExplainTaskResponse, NodeRow, Phase, TaskRow, TaskStatus};
+use raftgrid_proto::v1::{Condition, ExplainTaskResponse, NodeRow, Phase, TaskRow, TaskStatus};
 
+use crate::commands::dependencies::pending_reason;
 use crate::limits::EXPLAINED_NODES_MAX;
 use crate::predicates::{able as has_what_it_needs, eligible, fits};
 use crate::read;
 use crate::rows::{Rows, RowsError, Table};
+use crate::tables::is_over;
 use crate::views::timeline::timeline;
 
 /// Explains a task; None if there is none of that id. For a waiting task: per node the first failing predicate.
@@ -43,12 +45,33 @@ fn failures(row: &TaskRow) -> Vec<String> {
     reasons
 }
 
+/// The tasks that are waited for and are not over.
+fn explain_blocked(rows: &dyn Rows, row: &TaskRow) -> Result<(String, Vec<String>), RowsError> {
+    let mut reasons = Vec::new();
+    for dependency in row.get_task().get_spec().get_depends_on() {
+        let Some(other) = read::task_by_id(rows, &dependency.task_id)? else { continue };
+        let other = other.get_task();
+        if !is_over(other) && reasons.len() < EXPLAINED_NODES_MAX {
+            let wanted = match dependency.condition {
+                Condition::WHEN_SUCCEEDED => "succeed",
+                Condition::WHEN_FAILED => "fail",
+                Condition::WHEN_ENDED => "end",
+            };
+            reasons.push(format!("task {} has to {wanted}; it is {:?}", other.task_id, other.status));
+        }
+    }
+    Ok((format!("blocked: it {}", pending_reason(row.unmet)), reasons))
+}
+
 fn explain_waiting(rows: &dyn Rows, row: &TaskRow) -> Result<(String, Vec<String>), RowsError> {
     let task = row.get_task();
     let now = read::meta(rows)?.cluster_time_ms;
     if task.phase == Phase::PHASE_SUSPENDED {
         let summary = format!("suspended ({}); it waits to be resumed", task.pending_reason);
         return Ok((summary, failures(row)));
+    }
+    if task.phase == Phase::PHASE_BLOCKED {
+        return explain_blocked(rows, row);
     }
     if task.phase == Phase::PHASE_BACKOFF && row.not_before_ms > now {
         let mut reasons = failures(row);

@@ -1,9 +1,11 @@
 //! Jobs, their rounds and their ledger.
 
-use raftgrid_proto::v1::{ContributionRow, Job, JobRow, RoundRow, Task};
+use raftgrid_proto::v1::{ContributionRow, ElementCounts, Job, JobPhase, JobRow, RoundRow, Task};
 
+use crate::commands::arrays;
 use crate::keys;
 use crate::ledger::{round_inputs_hash, RoundInputs};
+use crate::limits::ELEMENTS_PER_COMMAND_MAX;
 use crate::read;
 use crate::rows::{Rows, RowsError, Table};
 use crate::views::{page_rows, page_start, ListError};
@@ -59,6 +61,50 @@ pub fn list_jobs(rows: &dyn Rows, token: &[u8], limit: usize) -> Result<JobPage,
 pub fn job_tasks(rows: &dyn Rows, job_id: &str) -> Result<Vec<Task>, RowsError> {
     let Some(job) = read::job_by_id(rows, job_id)? else { return Ok(Vec::new()) };
     Ok(read::tasks_of_job(rows, job.sequence)?.into_iter().map(|mut row| row.take_task()).collect())
+}
+
+/// Tasks of a job as a listing of the job shows them: all of them, or the elements of an array that are not over.
+pub fn shown_tasks(rows: &dyn Rows, job: &JobRow) -> Result<Vec<Task>, RowsError> {
+    let list = match arrays::is_array(job.get_job().get_spec()) {
+        true => read::open_elements(rows, job.sequence)?,
+        false => read::tasks_of_job(rows, job.sequence)?,
+    };
+    Ok(list.into_iter().map(|mut row| row.take_task()).collect())
+}
+
+/// How far an array is; None if the job is none. Costs its window.
+pub fn element_counts(rows: &dyn Rows, job: &JobRow) -> Result<Option<ElementCounts>, RowsError> {
+    let spec = job.get_job().get_spec();
+    if !arrays::is_array(spec) {
+        return Ok(None);
+    }
+    let open = read::open_elements(rows, job.sequence)?;
+    let running = open.iter().filter(|row| row.open_epoch != 0).count() as u64;
+    let count = u64::from(arrays::element_count(spec));
+    let tasks_yet = u64::from(job.next_element);
+    Ok(Some(ElementCounts {
+        count,
+        waiting: count.saturating_sub(tasks_yet) + job.retry_left + open.len() as u64 - running,
+        running,
+        done: job.elements_done,
+        failed: job.elements_failed.saturating_sub(job.retry_left),
+        ..ElementCounts::default()
+    }))
+}
+
+/// The next elements that may become tasks, as `MaterializeElements` must name them: (from, count, generation). None: none may now.
+pub fn next_elements(job: &JobRow) -> Option<(u32, u32, u32)> {
+    let spec = job.get_job().get_spec();
+    if !arrays::is_array(spec) || job.get_job().phase != JobPhase::JOB_RUNNING {
+        return None;
+    }
+    let open = u32::try_from(job.open_tasks).unwrap_or(u32::MAX);
+    let room = arrays::window(spec).saturating_sub(open).min(ELEMENTS_PER_COMMAND_MAX);
+    let (from, left) = match job.retry_left {
+        0 => (job.next_element, u64::from(arrays::element_count(spec).saturating_sub(job.next_element))),
+        left => (job.retry_from, left),
+    };
+    (room > 0 && left > 0).then_some((from, room, job.retry_generation))
 }
 
 /// A round of a job, if it was opened and is still kept.

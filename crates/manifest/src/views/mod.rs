@@ -7,6 +7,7 @@ mod explain;
 mod jobs;
 mod kv;
 mod nodes;
+mod schedules;
 mod tasks;
 mod timeline;
 
@@ -15,11 +16,12 @@ pub use audit::audit;
 pub use cluster::{digest, members, members_ever, meta, request_answer};
 pub use explain::explain_task;
 pub use jobs::{
-    contributions, expected_inputs_hash, get_job, get_round, job_row, job_row_by_sequence, job_rows, job_tasks,
-    list_jobs, round_of, JobPage,
+    contributions, element_counts, expected_inputs_hash, get_job, get_round, job_row, job_row_by_sequence, job_rows,
+    job_tasks, list_jobs, next_elements, round_of, shown_tasks, JobPage,
 };
 pub use kv::{kv, kv_count, list_kv, KvPage};
 pub use nodes::{get_node, get_nodes, node_row, node_rows};
+pub use schedules::{list_schedules, schedule_row, SchedulePage};
 pub use tasks::{
     count_tasks, get_task, list_tasks, task_row, task_rows, tasks_of_job, tasks_of_node, TaskFilter, TaskPage,
 };

@@ -39,6 +39,24 @@ impl World {
         world
     }
 
+    /// The same at the newest machine version.
+    pub fn newest() -> Self {
+        let mut world = Self::with_nodes();
+        let version = raftgrid_manifest::MACHINE_VERSION;
+        world.ok(Kind::set_machine_version(SetMachineVersion { version, ..SetMachineVersion::default() }));
+        world
+    }
+
+    /// Runs a waiting task on node-a to its end.
+    pub fn end(&mut self, task_id: &str, status: TaskStatus) {
+        let epoch = self.assign(task_id, "node-a");
+        self.ok(report(task_id, epoch, status, |r| {
+            r.exit_code = 65 * i32::from(status == TaskStatus::FAILED);
+            r.reason = "it broke".into();
+            r.result_data = format!("{{\"by\":\"{task_id}\"}}");
+        }));
+    }
+
     pub fn entry(&mut self, payloads: Vec<Vec<u8>>) -> Vec<Vec<CommandReply>> {
         self.index += 1;
         let applied = apply(&self.rows, self.index, &payloads).expect("the entry applies");
@@ -199,6 +217,18 @@ pub fn submit(task_id: &str, change: impl FnOnce(&mut TaskSpec)) -> Kind {
     };
     change(submit.mut_spec());
     Kind::submit_task(submit)
+}
+
+/// A task that waits for others.
+pub fn submit_after(task_id: &str, others: &[(&str, Condition)]) -> Kind {
+    submit(task_id, |spec| {
+        let dependency = |(task_id, condition): &(&str, Condition)| Dependency {
+            task_id: (*task_id).into(),
+            condition: *condition,
+            ..Dependency::default()
+        };
+        spec.depends_on = others.iter().map(dependency).collect();
+    })
 }
 
 pub fn assign(pairs: &[(&str, &str)]) -> Kind {

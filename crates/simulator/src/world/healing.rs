@@ -2,7 +2,7 @@
 
 use raftgrid_driver::{Role, Status};
 use raftgrid_manifest::views;
-use raftgrid_proto::v1::TaskStatus;
+use raftgrid_proto::v1::{JobPhase, TaskStatus};
 
 use super::event::Event;
 use super::World;
@@ -109,7 +109,14 @@ impl World {
                 return Some(format!("{task} is {status:?}: {why:?}"));
             }
         }
-        None
+        // Elements that were no task yet are in no list of tasks.
+        let mut live = None;
+        let looked = views::job_rows(view.rows.as_ref(), |row| {
+            let job = row.get_job();
+            live = (job.phase == JobPhase::JOB_RUNNING).then(|| format!("job {} is not over", job.job_id));
+            live.is_none()
+        });
+        looked.err().map(|error| error.to_string()).or(live)
     }
 
     /// The last look of all judges.
@@ -132,6 +139,15 @@ impl World {
         let Some(leader) = self.leader() else { return };
         let Some(live) = self.nodes.get(&leader.node).and_then(|machine| machine.live.as_ref()) else { return };
         let view = live.hand.replica.view();
+        let mut jobs = 0;
+        let counted = views::job_rows(view.rows.as_ref(), |_| {
+            jobs += 1;
+            true
+        });
+        if let Err(error) = counted {
+            return self.checks.violated(error.to_string());
+        }
+        *self.counts.entry("job over").or_default() += jobs;
         let mut keys = self.keys.clone();
         keys.sort_unstable();
         keys.dedup();
