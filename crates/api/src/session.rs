@@ -59,6 +59,7 @@ async fn serve(core: Arc<Core>, context: Context, mut batch: SessionBatch) -> Se
     response
 }
 
+#[allow(clippy::large_enum_variant, reason = "one at a time, on its way from one function to the other")]
 enum Prepared {
     Write(Command, Finish),
     Poll(PollTaskRequest),
