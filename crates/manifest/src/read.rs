@@ -2,7 +2,7 @@
 
 use protobuf::Message;
 use raftgrid_proto::v1::{
-    ArtifactRow, ContributionRow, JobRow, MemberRow, MetaRow, NodeRow, RequestRow, RoundRow, TaskRow, TaskStatus,
+    ArtifactRow, ContributionRow, JobRow, MemberRow, MetaRow, NodeRow, QueueRow, RequestRow, RoundRow, TaskRow, TaskStatus,
 };
 
 use crate::keys;
@@ -96,6 +96,10 @@ pub(crate) fn tasks_of_job(rows: &dyn Rows, job_sequence: u64) -> Result<Vec<Tas
 
 pub(crate) fn node(rows: &dyn Rows, node_id: &str) -> Result<Option<NodeRow>, RowsError> {
     row(rows, Table::Node, &keys::node(node_id))
+}
+
+pub(crate) fn queue(rows: &dyn Rows, name: &str) -> Result<Option<QueueRow>, RowsError> {
+    row(rows, Table::Queue, &keys::queue(name))
 }
 
 pub(crate) fn job(rows: &dyn Rows, job_sequence: u64) -> Result<Option<JobRow>, RowsError> {

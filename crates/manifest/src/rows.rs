@@ -40,10 +40,14 @@ pub enum Table {
     Member = 16,
     /// One row: the incremental digest of all other tables, 32 bytes.
     Digest = 17,
+    /// By name: `QueueRow`.
+    Queue = 18,
+    /// (queue, task sequence) → nothing; tasks that name a queue.
+    TaskByQueue = 19,
 }
 
 /// All tables, in order of their number.
-pub const TABLES: [Table; 17] = [
+pub const TABLES: [Table; 19] = [
     Table::Meta,
     Table::Task,
     Table::TaskById,
@@ -61,6 +65,8 @@ pub const TABLES: [Table; 17] = [
     Table::RequestByAge,
     Table::Member,
     Table::Digest,
+    Table::Queue,
+    Table::TaskByQueue,
 ];
 
 /// The tables cannot be read: the medium failed or a row does not decode. The replica must stop.

@@ -2,6 +2,7 @@
 
 use raftgrid_proto::v1::{JobPhase, JobRow, Phase, RoundPhase, TaskRow, TaskStatus};
 
+use crate::commands::gangs;
 use crate::commands::job_spec::TRAIN;
 use crate::commands::lifecycle;
 use crate::error::Fault;
@@ -75,6 +76,8 @@ pub(crate) fn task_ended(machine: &mut Machine<'_>, task_row: &TaskRow) -> Resul
     let job_row = JobTable::get(machine, task_row.job_sequence)?;
     if job_row.get_job().get_spec().field_type == TRAIN {
         trainer_ended(machine, task_row, job_row)
+    } else if task_row.gang.is_some() {
+        gangs::member_ended(machine, task_row, job_row)
     } else {
         only_task_ended(machine, task_row, job_row)
     }

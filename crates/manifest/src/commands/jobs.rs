@@ -1,12 +1,12 @@
 //! SubmitJob, CancelJob, FailJob. A job's tasks are made in the same apply as the job.
 
 use protobuf::{RepeatedField, SingularPtrField};
-use raftgrid_proto::v1::{CancelJob, CommandReply, FailJob, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob};
+use raftgrid_proto::v1::{CancelJob, CommandReply, FailJob, GangMember, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob};
 
 use crate::commands::job_end::{self, end_job, is_over, phase_name};
 use crate::commands::job_spec::{checked, committed_artifact, trainer_data, TRAIN};
 use crate::commands::rounds;
-use crate::commands::tasks::{create, NewTask};
+use crate::commands::tasks::{create_member, NewTask};
 use crate::error::{Fault, Handled};
 use crate::keys;
 use crate::machine::Machine;
@@ -56,6 +56,8 @@ fn again(machine: &Machine<'_>, asked: &JobSpec, row: &JobRow) -> Handled {
 fn task_ids(spec: &JobSpec) -> Vec<String> {
     if spec.field_type == TRAIN {
         (0..spec.get_train().workers).map(|i| format!("{}/trainer-{i}", spec.name)).collect()
+    } else if let Some(gang) = spec.gang.as_ref() {
+        (0..gang.max_members).map(|i| format!("{}/member-{i}", spec.name)).collect()
     } else {
         vec![spec.name.clone()]
     }
@@ -82,7 +84,13 @@ fn make_job(machine: &mut Machine<'_>, spec: &JobSpec, ids: &[String]) -> JobRow
 
 fn make_tasks(machine: &mut Machine<'_>, spec: &JobSpec, sequence: u64, ids: Vec<String>) -> Result<(), Fault> {
     let task_data = if spec.field_type == TRAIN { trainer_data(spec)? } else { spec.task_data.clone() };
-    for task_id in ids {
+    for (index, task_id) in ids.into_iter().enumerate() {
+        let member = spec.gang.as_ref().map(|gang| GangMember {
+            index: index as u32,
+            min_members: gang.min_members,
+            max_members: gang.max_members,
+            ..GangMember::default()
+        });
         let new = NewTask {
             task_id,
             task_type: spec.field_type.clone(),
@@ -91,7 +99,7 @@ fn make_tasks(machine: &mut Machine<'_>, spec: &JobSpec, sequence: u64, ids: Vec
             parent_task_id: String::new(),
             job: (spec.name.clone(), sequence),
         };
-        create(machine, new)?;
+        create_member(machine, new, member)?;
     }
     Ok(())
 }

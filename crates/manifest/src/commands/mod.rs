@@ -2,14 +2,19 @@
 
 mod artifacts;
 mod cluster;
+mod gangs;
 mod gradients;
 mod job_end;
 mod job_spec;
 mod jobs;
 mod lifecycle;
+mod maintenance;
 mod members;
 mod models;
 mod nodes;
+mod placement_spec;
+mod preemption;
+mod queues;
 mod retention;
 mod rounds;
 mod task_holds;
@@ -32,7 +37,8 @@ pub use task_results::report_digest;
 /// |---|---|
 /// | 1 | the first |
 /// | 2 | the state says since when it is at its version: below that position an older program can still follow it |
-/// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority |
+/// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority; PutQueue, DeleteQueue, PreemptTask, SetMaintenance; queues, gangs, operators and
+///      attributes of constraints, preferences, affinities |
 pub const MACHINE_VERSION: u64 = 3;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.
@@ -66,6 +72,7 @@ pub fn minimum_version(kind: &Kind) -> u64 {
         | Kind::set_machine_version(_)
         | Kind::put_member(_) => 1,
         Kind::suspend_task(_) | Kind::resume_task(_) | Kind::requeue_task(_) | Kind::set_priority(_) => 3,
+        Kind::put_queue(_) | Kind::delete_queue(_) | Kind::preempt_task(_) | Kind::set_maintenance(_) => 3,
     }
 }
 
@@ -107,6 +114,10 @@ pub(crate) fn dispatch(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
         Kind::add_receipts(command) => artifacts::add_receipts(machine, command),
         Kind::set_machine_version(command) => cluster::set_version(machine, command),
         Kind::put_member(command) => members::put(machine, command),
+        Kind::put_queue(command) => queues::put(machine, command),
+        Kind::delete_queue(command) => queues::delete(machine, command),
+        Kind::preempt_task(command) => preemption::preempt(machine, command),
+        Kind::set_maintenance(command) => maintenance::set(machine, command),
     }
 }
 

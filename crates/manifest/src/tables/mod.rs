@@ -2,8 +2,10 @@
 
 mod job;
 mod node;
+mod queue;
 mod task;
 
 pub(crate) use job::JobTable;
 pub(crate) use node::NodeTable;
+pub(crate) use queue::QueueTable;
 pub(crate) use task::{demand, is_over, TaskTable};

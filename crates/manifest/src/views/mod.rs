@@ -5,7 +5,9 @@ mod audit;
 mod cluster;
 mod explain;
 mod jobs;
+mod never;
 mod nodes;
+mod queues;
 mod tasks;
 
 pub use artifacts::{artifact_info, artifact_row, artifact_rows, find_artifact, list_artifacts, ArtifactPage};
@@ -16,7 +18,9 @@ pub use jobs::{
     contributions, expected_inputs_hash, get_job, get_round, job_row, job_row_by_sequence, job_rows, job_tasks,
     list_jobs, round_of, JobPage,
 };
+pub use never::never;
 pub use nodes::{get_node, get_nodes, node_row, node_rows};
+pub use queues::{get_queue, list_queues};
 pub use tasks::{
     count_tasks, get_task, list_tasks, task_row, task_rows, tasks_of_job, tasks_of_node, TaskFilter, TaskPage,
 };
