@@ -6,6 +6,7 @@
 mod cancel;
 mod clock;
 mod control;
+mod drains;
 mod jitter;
 mod jobs;
 mod leases;
@@ -23,4 +24,5 @@ mod view;
 
 pub use control::Control;
 pub use jitter::Jitter;
+pub use scheduler::{Gate, Placement, Plan, Planner};
 pub use types::*;
