@@ -27,8 +27,10 @@ mod launch;
 mod limits;
 mod node;
 mod output;
+mod placement;
 mod ports;
 mod process;
+mod queue;
 mod recover;
 mod restore;
 mod rounds;
@@ -82,6 +84,7 @@ fn run(parsed: Parsed<Cli>) -> Result<()> {
         Command::Job(command) => job::run(&context, command),
         Command::Task(command) => task::run(&context, command),
         Command::Node(command) => node::run(&context, command),
+        Command::Queue(command) => queue::run(&context, command),
         Command::Cluster(command) => cluster::run(&context, command),
         Command::Artifact(command) => artifact::run(&context, command),
         Command::Demo(args) => demo::run(&context, &args),

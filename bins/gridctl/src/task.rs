@@ -5,8 +5,11 @@ use std::thread;
 use std::time::Duration;
 
 use raftgrid_client::Client;
-use raftgrid_proto::v1::{ListTasksRequest, RetryTaskRequest, SubmitTaskRequest, Task as TaskMessage, TaskStatus};
-use raftgrid_rpc::methods::RETRY_TASK;
+use raftgrid_proto::v1::{
+    GangSpec, JobSpec, ListTasksRequest, RetryTaskRequest, SubmitJobRequest, SubmitTaskRequest, Task as TaskMessage,
+    TaskStatus,
+};
+use raftgrid_rpc::methods::{RETRY_TASK, SUBMIT_JOB};
 use serde_json::{json, Value};
 
 use crate::cli::{Task, TaskSubmit};
@@ -36,7 +39,7 @@ pub(crate) fn run(context: &Context, command: Task) -> Result<()> {
             show(context, &client.get_task(&id)?);
             Ok(())
         }
-        Task::List { status, job, limit } => list(context, &client, status.as_deref(), job, limit),
+        Task::List { status, job, queue, limit } => list(context, &client, status.as_deref(), (job, queue), limit),
         Task::Cancel { id } => changed(context, &client.cancel_task(&id)?),
         Task::Suspend { id } => changed(context, &client.suspend_task(&id)?),
         Task::Resume { id } => changed(context, &client.resume_task(&id)?),
@@ -59,7 +62,16 @@ pub(crate) fn run(context: &Context, command: Task) -> Result<()> {
             let answer = client.explain_task(&id)?;
             let mut text = vec![answer.get_summary().to_owned()];
             text.extend(answer.get_reasons().iter().map(|reason| format!("  {reason}")));
-            let json = json!({"task": id, "summary": answer.get_summary(), "reasons": answer.get_reasons()});
+            let json = json!({
+                "task": id,
+                "summary": answer.get_summary(),
+                "reasons": answer.get_reasons(),
+                "queue": answer.get_queue(),
+                "position": answer.get_position(),
+                "gang_members": answer.get_gang_members(),
+                "gang_fit": answer.get_gang_fit(),
+                "never": answer.get_never(),
+            });
             context.output.done(text.join("\n"), &json);
             Ok(())
         }
@@ -90,8 +102,36 @@ fn data(given: &str) -> Result<Vec<u8>> {
     }
 }
 
+/// A gang is a job: its members are tasks `<id>/member-<i>`.
+fn submit_gang(
+    context: &Context,
+    client: &Client,
+    args: &TaskSubmit,
+    data: Vec<u8>,
+    gang: GangSpec,
+) -> Result<()> {
+    let name = args.id.clone().ok_or_else(|| Failure::usage("--gang needs --id", "--gang 4 --id NAME"))?;
+    let mut spec = JobSpec { name: name.clone(), task_data: data, ..JobSpec::default() };
+    spec.set_field_type(args.task_type.clone());
+    spec.set_gang(gang);
+    spec.set_task(args.placement.spec()?.unwrap_or_default());
+    let mut request = SubmitJobRequest::new();
+    request.set_spec(spec);
+    request.set_request_id(raftgrid_client::request_id());
+    request.set_fail_fast(args.placement.fail_fast);
+    let answer = client.call(&SUBMIT_JOB, &request, context.global.timeout())?;
+    let json = json!({"job": name, "position": answer.get_position(), "existing": answer.get_existing()});
+    context.output.done(format!("job {name} submitted; its tasks are {name}/member-0 and so on"), &json);
+    Ok(())
+}
+
 fn submit(context: &Context, client: &Client, args: &TaskSubmit, data: Vec<u8>) -> Result<()> {
+    if let Some(gang) = args.placement.gang()? {
+        return submit_gang(context, client, args, data, gang);
+    }
     let mut request = SubmitTaskRequest::new();
+    request.spec = args.placement.spec()?.into();
+    request.set_fail_fast(args.placement.fail_fast);
     request.set_task_type(args.task_type.clone());
     request.set_task_data(data);
     request.set_task_id(args.id.clone().unwrap_or_default());
@@ -119,7 +159,13 @@ fn submit(context: &Context, client: &Client, args: &TaskSubmit, data: Vec<u8>) 
     }
 }
 
-fn list(context: &Context, client: &Client, status: Option<&str>, job: Option<String>, limit: i32) -> Result<()> {
+fn list(
+    context: &Context,
+    client: &Client,
+    status: Option<&str>,
+    (job, queue): (Option<String>, Option<String>),
+    limit: i32,
+) -> Result<()> {
     let wanted = usize::try_from(limit).ok().filter(|limit| *limit > 0);
     let wanted = wanted.ok_or_else(|| Failure::usage("--limit must be at least 1", "--limit 100"))?;
     let mut request = ListTasksRequest::new();
@@ -132,6 +178,7 @@ fn list(context: &Context, client: &Client, status: Option<&str>, job: Option<St
         Some(_) | None => {}
     }
     request.set_job_id(job.unwrap_or_default());
+    request.set_queue(queue.unwrap_or_default());
     request.set_limit(limit.min(PAGE));
     let mut tasks = Vec::new();
     let more = loop {

@@ -12,7 +12,7 @@ use crate::forward::Forwarded;
 use crate::health::ReplicaHealth;
 use crate::log_book::LogBook;
 use crate::ports::Ports;
-use crate::{artifact, backup, cluster, job, logs, ml, node, reflection, task};
+use crate::{artifact, backup, cluster, job, logs, ml, node, queue, reflection, task};
 
 /// What the services need to know.
 pub struct ApiConfig {
@@ -85,7 +85,7 @@ impl Services {
     fn surface(&self) -> Surface {
         let surface = Surface::new(self.core.clone());
         let surface = node::register(task::register(surface));
-        let surface = job::register(ml::register(surface));
+        let surface = queue::register(job::register(ml::register(surface)));
         backup::register(cluster::register(artifact::register(surface)))
     }
 }

@@ -18,6 +18,7 @@ mod job;
 pub mod limits;
 mod logs;
 mod ml;
+mod queue;
 mod stream;
 mod task;
 mod watch;
