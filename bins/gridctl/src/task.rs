@@ -266,6 +266,17 @@ fn parsed(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
 }
 
+fn gang_place(task: &TaskMessage) -> Value {
+    let Some(place) = task.gang_place.as_ref() else { return Value::Null };
+    json!({
+        "rank": place.get_rank(),
+        "world_size": place.get_world_size(),
+        "master_node": place.get_master_node_id(),
+        "master_address": place.get_master_address(),
+        "generation": place.get_generation(),
+    })
+}
+
 pub(crate) fn task_json(task: &TaskMessage) -> Value {
     json!({
         "task": task.get_task_id(),
@@ -276,6 +287,9 @@ pub(crate) fn task_json(task: &TaskMessage) -> Value {
         "attempt": task.get_attempt(),
         "lease_epoch": task.get_lease_epoch(),
         "job": task.get_job_id(),
+        "queue": task.get_queue(),
+        "priority": task.get_spec().get_priority(),
+        "gang_place": gang_place(task),
         "created_at": task.get_created_at(),
         "started_at": task.get_started_at(),
         "completed_at": task.get_completed_at(),

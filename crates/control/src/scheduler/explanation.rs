@@ -9,7 +9,7 @@ use super::hosts::HostId;
 use super::neighbours::Weigher;
 use super::planner::{free_members, Asker, Planner};
 use super::shapes::{rank, Shape};
-use crate::limits::EXPLAINED_POSITION_MAX;
+use crate::limits::{EXPLAINED_POSITION_MAX, HOSTS_SETTLED_MAX};
 use crate::types::Explanation;
 use crate::view::Avoided;
 
@@ -21,11 +21,11 @@ impl Planner {
         avoided: &[Avoided],
         in_reach: &dyn Fn(&str) -> bool,
     ) -> Explanation {
-        self.hosts.settle();
+        while !self.hosts.settle(HOSTS_SETTLED_MAX) {}
         let gang = row.gang.as_ref().map(|gang| (row.job_sequence, gang.min_members));
         let shape_id = self.shapes.of(row, if gang.is_some() { &[] } else { avoided });
         let shape = self.shapes.get(shape_id);
-        let mut answer = Explanation { queue: shape.queue.clone(), ..Explanation::default() };
+        let mut answer = Explanation { queue: shape.queue.to_string(), ..Explanation::default() };
         self.tell_place(row, shape, &mut answer);
         let min = gang.map_or(1, |(_, min)| min);
         self.tell_quota(shape, min, &mut answer);
@@ -98,7 +98,7 @@ impl Planner {
         let Some(mine) = self.lines.get(&shape.queue) else { return };
         let share = mine.share(&capacity);
         let before = self.lines.iter().filter(|(name, line)| {
-            *name != shape.queue && !line.heads.is_empty() && line.share(&capacity) < share
+            *name != &*shape.queue && !line.heads.is_empty() && line.share(&capacity) < share
         });
         let before: Vec<&str> = before.map(|(name, _)| named(name)).collect();
         if !before.is_empty() {

@@ -15,14 +15,14 @@ use crate::limits::LOAD_STEP;
 pub(super) type HostId = u32;
 
 /// Place in the order: active tasks per slot (32 bits behind the point: exact for up to 4,096 slots), free GPUs, cpu and memory in use
-/// (in steps), id. `manifest`'s `compare_load` is the same order for nodes that fit.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// (in steps), label: labels are in the order of the ids. `manifest`'s `compare_load` is the same order for nodes that fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     load: u64,
     gpus_free: u32,
     cpu: u32,
     memory: u32,
-    node_id: Arc<str>,
+    label: u64,
 }
 
 /// Sums of resources, and of tasks.
@@ -84,7 +84,9 @@ impl Taken {
 pub(super) struct Host {
     /// As its row says, with the newest loads; `allocated` and `active_tasks` with what is planned.
     pub(super) node: Node,
-    id: Arc<str>,
+    pub(super) id: Arc<str>,
+    /// Orders hosts as their ids do.
+    label: u64,
     /// As its row says.
     base: Taken,
     /// Planned and not in the row yet.
@@ -102,7 +104,7 @@ impl Host {
         let mut sum = self.base;
         sum.add(self.extra);
         self.node.active_tasks = i32::try_from(sum.tasks).unwrap_or(i32::MAX);
-        self.node.set_allocated(sum.resources());
+        *self.node.mut_allocated() = sum.resources();
     }
 
     fn takes_work(&self) -> bool {
@@ -122,7 +124,7 @@ impl Host {
             gpus_free: capacity.gpus.saturating_sub(allocated.gpus),
             cpu: steps(self.node.cpu_usage),
             memory: steps(self.node.memory_usage),
-            node_id: self.id.clone(),
+            label: self.label,
         })
     }
 
@@ -209,6 +211,7 @@ impl Hosts {
         let host = Host {
             node: Node::default(),
             id: id.clone(),
+            label: 0,
             base: Taken::default(),
             extra: Taken::default(),
             present: false,
@@ -226,8 +229,29 @@ impl Hosts {
                 (self.list.len() - 1) as HostId
             }
         };
-        self.ids.insert(id, place);
+        self.ids.insert(id.clone(), place);
+        self.label(&id, place);
         place
+    }
+
+    /// A label between those of its neighbours; if there is none left, all get new ones.
+    fn label(&mut self, id: &Arc<str>, host: HostId) {
+        use Bound::{Excluded, Unbounded};
+        let label = |found: Option<(&Arc<str>, &HostId)>| found.map(|(_, host)| self.list[*host as usize].label);
+        let before = label(self.ids.range::<Arc<str>, _>((Unbounded, Excluded(id))).next_back()).unwrap_or(0);
+        let after = label(self.ids.range::<Arc<str>, _>((Excluded(id), Unbounded)).next()).unwrap_or(u64::MAX);
+        let between = before + (after - before) / 2;
+        if between != before {
+            self.list[host as usize].label = between;
+            return;
+        }
+        let gap = u64::MAX / (self.ids.len() as u64 + 1);
+        let hosts: Vec<HostId> = self.ids.values().copied().collect();
+        for (n, host) in hosts.into_iter().enumerate() {
+            self.unlist(host);
+            self.list[host as usize].label = gap * (n as u64 + 1);
+            self.dirty.insert(host);
+        }
     }
 
     /// The node is gone.
@@ -259,14 +283,18 @@ impl Hosts {
         }
     }
 
-    /// Takes in what changed since the last search.
-    pub(super) fn settle(&mut self) {
-        for host in std::mem::take(&mut self.dirty) {
+    /// Takes in what changed since the last search, of so many hosts at most. False: there are more.
+    pub(super) fn settle(&mut self, most: usize) -> bool {
+        for _ in 0..most {
+            let Some(host) = self.dirty.first().copied() else { return true };
             self.reindex(host, true);
         }
+        self.dirty.is_empty()
     }
 
     fn reindex(&mut self, host: HostId, may_improve: bool) {
+        // A change that was not taken in yet counts now: what is free would look as if it had always been.
+        let may_improve = self.dirty.remove(&host) || may_improve;
         let entry = &mut self.list[host as usize];
         let (key, free) = (entry.new_key(), entry.now_free());
         let better = key.is_some()
@@ -281,8 +309,8 @@ impl Hosts {
             if let Some(old) = entry.key.take() {
                 self.order.remove(&old);
             }
-            if let Some(key) = &key {
-                self.order.insert(key.clone(), host);
+            if let Some(key) = key {
+                self.order.insert(key, host);
             }
             self.list[host as usize].key = key;
         }
@@ -356,7 +384,7 @@ impl Hosts {
             let entry = self.get(host);
             let Some(key) = &entry.key else { continue };
             if !search.cursor.is_beyond(key) && fits(host, entry) {
-                search.cursor = Cursor::At(key.clone());
+                search.cursor = Cursor::At(*key);
             }
         }
         search.proved_at = self.improvements;
@@ -368,7 +396,7 @@ impl Hosts {
         for (key, host) in self.order.range::<Key, _>((from, Bound::Unbounded)) {
             *probes += 1;
             if fits(*host, self.get(*host)) {
-                search.cursor = Cursor::At(key.clone());
+                search.cursor = Cursor::At(*key);
                 return Some(*host);
             }
         }
@@ -396,7 +424,7 @@ fn same_node(a: &Node, b: &Node) -> bool {
 }
 
 /// Up to where the order is known to hold nothing that fits.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Cursor {
     #[default]
     Start,
@@ -416,7 +444,7 @@ impl Cursor {
 }
 
 /// Where a shape's search stands. It stays true as long as hosts change by `take`, or improve.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Search {
     cursor: Cursor,
     proved_at: u64,

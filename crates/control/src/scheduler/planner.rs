@@ -10,6 +10,7 @@
 //! priority passes it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use raftgrid_manifest::predicates;
 use raftgrid_proto::v1::{Node, Queue, Resources, TaskRow};
@@ -19,7 +20,7 @@ use super::hosts::{HostId, Hosts, Taken, Undo};
 use super::neighbours::{tags, Neighbours, Tag};
 use super::shapes::{rank, Rank, Shape, ShapeId, Shapes};
 use super::share::{Lines, Share};
-use crate::limits::{HOLD_AFTER_MS, PASS_PROBES_MAX};
+use crate::limits::{HOLD_AFTER_MS, HOSTS_SETTLED_MAX, PASS_PROBES_MAX};
 use crate::types::Millis;
 use crate::view::Avoided;
 
@@ -56,9 +57,9 @@ pub struct Plan {
 /// A task with a lease, or on its way to one.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) node_id: String,
+    pub(super) node_id: Arc<str>,
     pub(super) taken: Taken,
-    pub(super) queue: String,
+    pub(super) queue: Arc<str>,
     pub(super) priority: i32,
     pub(super) preemptible: bool,
     pub(super) gang: Option<u64>,
@@ -74,7 +75,7 @@ pub(super) struct Held {
 #[derive(Clone, Debug)]
 pub(super) struct Asker {
     pub(super) shape: ShapeId,
-    queue: String,
+    queue: Arc<str>,
     priority: i32,
     rank: Rank,
 }
@@ -126,7 +127,7 @@ pub struct Planner {
     pub(super) waiting: BTreeMap<u64, (Rank, ShapeId)>,
     pub(super) held: BTreeMap<u64, Held>,
     /// Preemptible tasks with a lease, by node.
-    pub(super) tenants: BTreeMap<String, BTreeSet<u64>>,
+    pub(super) tenants: BTreeMap<Arc<str>, BTreeSet<u64>>,
     pub(super) holds: Vec<Hold>,
     /// Something changed since the sweep began: another one has to follow.
     stale: bool,
@@ -326,11 +327,13 @@ impl Planner {
     pub fn plan(&mut self, now: Millis, most: usize, gate: &mut dyn Gate) -> Plan {
         let mut plan = Plan::default();
         self.planned_at = now;
-        self.hosts.settle();
+        let settled = self.hosts.settle(HOSTS_SETTLED_MAX);
         self.probes = 0;
         if !self.sweeping {
             self.begin_sweep();
         }
+        // What is not taken in yet may fit something: another sweep follows.
+        self.stale |= !settled;
         let capacity = self.hosts.capacity();
         let mut turns: BTreeSet<(Share, String)> = self
             .lines
@@ -397,11 +400,12 @@ impl Planner {
         }
         let mut placed = Vec::with_capacity(chosen.len());
         for (task, (host, _)) in tasks.iter().zip(chosen) {
-            placed.push((*task, self.hosts.get(host).node.node_id.clone()));
+            placed.push((*task, self.hosts.get(host).id.clone()));
         }
         self.commit(shape, gang, &placed);
         let count = placed.len();
-        plan.placements.push(Placement { gang, tasks: placed });
+        let tasks = placed.into_iter().map(|(task, node_id)| (task, node_id.to_string())).collect();
+        plan.placements.push(Placement { gang, tasks });
         Attempt::Placed(count)
     }
 
@@ -410,7 +414,7 @@ impl Planner {
         let taken = Taken::task(&self.shapes.get(shape).demand);
         let mut chosen = Vec::new();
         let whole = self.shapes.get(shape).gang.map_or(1, |(_, min)| min as usize);
-        let kept = (whole > 1).then(|| self.shapes.get(shape).search.clone());
+        let kept = (whole > 1).then(|| self.shapes.get(shape).search);
         while chosen.len() < most {
             let entry = self.shapes.get(shape);
             let line = self.lines.entry(&entry.queue);
@@ -428,11 +432,11 @@ impl Planner {
     }
 
     /// What was chosen is planned.
-    fn commit(&mut self, shape: ShapeId, gang: Option<u64>, placed: &[(u64, String)]) {
+    fn commit(&mut self, shape: ShapeId, gang: Option<u64>, placed: &[(u64, Arc<str>)]) {
         let entry = self.shapes.get_mut(shape);
         entry.blocked_since = None;
         let template = Held {
-            node_id: String::new(),
+            node_id: Arc::default(),
             taken: Taken::task(&entry.demand),
             queue: entry.queue.clone(),
             priority: entry.priority,
@@ -499,7 +503,7 @@ impl Planner {
                 return best;
             }
         }
-        let mut search = entry.search.clone();
+        let mut search = entry.search;
         let mut probes = 0;
         let found = self.hosts.search(&mut search, &mut probes, &|host, entry| {
             fits(host, &entry.node) && !is_avoided(&entry.node)
@@ -684,9 +688,9 @@ fn held_by(row: &TaskRow) -> Held {
     let mut demand = task.get_spec().get_resources().clone();
     demand.slots = demand.slots.max(1);
     Held {
-        node_id: task.assigned_node_id.clone(),
+        node_id: task.assigned_node_id.as_str().into(),
         taken: Taken::task(&demand),
-        queue: task.queue.clone(),
+        queue: task.queue.as_str().into(),
         priority: task.get_spec().priority,
         preemptible: task.get_spec().preemptible,
         gang: row.gang.as_ref().map(|_| row.job_sequence),

@@ -6,6 +6,7 @@
 //! priority first, of equals the one that ran the shortest. One that turns out not to be needed is spared.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use raftgrid_manifest::predicates;
 use raftgrid_proto::v1::Node;
@@ -31,6 +32,9 @@ impl Victim {
     }
 }
 
+/// Of emptying a host: highest priority among its victims, tasks that stop, id.
+type Cost = (i32, usize, Arc<str>);
+
 /// What was imagined, to be taken back in reverse order.
 enum Step {
     Took(Undo),
@@ -44,7 +48,7 @@ struct Room {
     doomed: BTreeSet<u64>,
     hosts: BTreeSet<HostId>,
     /// By queue.
-    freed: BTreeMap<String, Taken>,
+    freed: BTreeMap<Arc<str>, Taken>,
     steps: Vec<Step>,
 }
 
@@ -61,7 +65,7 @@ impl Planner {
         if self.tenants.is_empty() || plan.victims.len() >= VICTIMS_PER_PLAN_MAX {
             return false;
         }
-        let search = self.shapes.get(shape).search.clone();
+        let search = self.shapes.get(shape).search;
         let taken = Taken::task(&self.shapes.get(shape).demand);
         let mut room = Room::default();
         let mut made = 0;
@@ -115,8 +119,8 @@ impl Planner {
         room: &Room,
         gate: &mut dyn Gate,
     ) -> Option<(HostId, Vec<Victim>)> {
-        let mut best: Option<((i32, usize, String), HostId, Vec<Victim>)> = None;
-        let nodes: Vec<String> = self.tenants.keys().cloned().collect();
+        let mut best: Option<(Cost, HostId, Vec<Victim>)> = None;
+        let nodes: Vec<Arc<str>> = self.tenants.keys().cloned().collect();
         for node_id in nodes {
             self.probes += 1;
             let Some(host) = self.hosts.find(&node_id) else { continue };
@@ -139,7 +143,7 @@ impl Planner {
         if !entry.present || !fits(&self.holds, self.asker(shape).as_ref(), host, task, &empty) {
             return None;
         }
-        let tenants = self.tenants.get(&entry.node.node_id)?;
+        let tenants = self.tenants.get(&entry.id)?;
         let mut candidates: Vec<Victim> = Vec::new();
         let mut seen = BTreeSet::new();
         for task in tenants.iter().filter(|task| !room.doomed.contains(task)) {
@@ -206,7 +210,7 @@ impl Planner {
     }
 
     fn taken_on(&self, task: u64, node: &Node) -> Taken {
-        let held = self.held.get(&task).filter(|held| held.node_id == node.node_id);
+        let held = self.held.get(&task).filter(|held| *held.node_id == *node.node_id);
         held.map(|held| held.taken).unwrap_or_default()
     }
 

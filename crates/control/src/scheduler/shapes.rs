@@ -1,6 +1,7 @@
 //! Shapes: waiting tasks that ask for the same placement, so that one failing search answers for all of them. Owned by the planner.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use protobuf::Message;
 use raftgrid_proto::v1::{Resources, Task, TaskRow, TaskSpec};
@@ -27,7 +28,7 @@ pub(super) struct Shape {
     /// Its spec holds only what placement asks; the id is empty.
     pub(super) task: Task,
     pub(super) demand: Resources,
-    pub(super) queue: String,
+    pub(super) queue: Arc<str>,
     pub(super) priority: i32,
     /// Job sequence and least number of members of a gang; its only waiting unit is the gang.
     pub(super) gang: Option<(u64, u32)>,
@@ -156,7 +157,7 @@ fn make(row: &TaskRow, avoided: &[Avoided], key: Vec<u8>) -> Shape {
     demand.slots = demand.slots.max(1);
     Shape {
         demand,
-        queue: task.queue.clone(),
+        queue: task.queue.as_str().into(),
         priority: task.get_spec().priority,
         gang: row.gang.as_ref().map(|gang| (row.job_sequence, gang.min_members)),
         avoided: avoided.to_vec(),

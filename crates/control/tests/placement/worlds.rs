@@ -20,7 +20,7 @@ fn nodes(rng: &mut Rng) -> Vec<Node> {
         let capacity = node.mut_capacity();
         capacity.slots = 1 + rng.below(5) as u32;
         capacity.cpu_milli = 1_000 * (1 + rng.below(8));
-        capacity.gpus = if n % 3 == 0 { 2 } else { 0 };
+        capacity.gpus = if n.is_multiple_of(3) { 2 } else { 0 };
         node
     };
     (0..count).map(|n| node(n, rng)).collect()

@@ -12,7 +12,6 @@ use crate::commands::job_end::{self, end_job};
 use crate::commands::lifecycle;
 use crate::error::Fault;
 use crate::machine::Machine;
-use crate::mutant;
 use crate::read;
 use crate::reply::{not_found, precondition};
 use crate::tables::{self, JobTable};
@@ -73,12 +72,12 @@ fn host(node: &Node) -> &str {
 fn guard_whole(machine: &Machine<'_>, job_row: &JobRow, placed: usize) -> Result<(), Fault> {
     let job = job_row.get_job();
     let min = job.get_spec().get_gang().min_members as usize;
-    if placed < min && !mutant::on("gang_placed_in_halves") {
+    if placed < min {
         let why = format!("gang {} is placed whole: {placed} of its members, at least {min} are needed", job.job_id);
         return Err(precondition(why));
     }
     let open = open_members(machine, job_row.sequence)?.len();
-    if open > 0 && !mutant::on("gang_placed_in_halves") {
+    if open > 0 {
         return Err(precondition(format!("gang {} still has {open} members on nodes", job.job_id)));
     }
     Ok(())

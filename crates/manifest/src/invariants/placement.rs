@@ -48,7 +48,7 @@ pub(super) fn check_gangs(rows: &dyn Rows, tasks: &[TaskRow], broken: &mut Vec<S
         let generation = job.get_job().gang_generation;
         let of_now = |row: &&&TaskRow| row.get_task().get_gang_place().generation == generation;
         let open: Vec<&&TaskRow> = members.iter().filter(|row| row.open_epoch != 0).collect();
-        if !open.iter().all(|row| of_now(row)) || open.windows(2).any(|pair| pair[0].open_epoch != pair[1].open_epoch) {
+        if !open.iter().all(&of_now) || open.windows(2).any(|pair| pair[0].open_epoch != pair[1].open_epoch) {
             broken.push(format!("9: members of gang {id} on nodes were not placed together"));
         }
         let min = members.first().map_or(0, |row| row.get_gang().min_members) as usize;
