@@ -28,7 +28,7 @@ use protobuf::RepeatedField;
 use raftgrid_proto::v1::{Assign, Assignment, Command_oneof_kind, Phase, PreemptTask, TaskRow, TaskStatus};
 
 use crate::jobs;
-use crate::limits::PASS_PLACED_MAX;
+use crate::limits::{HOSTS_SETTLED_MAX, PASS_PLACED_MAX};
 use crate::liveness::Liveness;
 use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject, Verdict};
@@ -181,16 +181,16 @@ impl Scheduler {
                 self.enqueue(view, row);
             }
         }
-        self.refresh_nodes(moment, liveness);
+        let unread = !self.refresh_nodes(moment, liveness);
         self.planner.on_time(moment.now);
         // A full outbox wakes the next step with its replies.
-        self.more = false;
+        self.more = unread;
         if !self.planner.has_work() || !outbox.has_room() {
             return;
         }
         let mut surroundings = Surroundings { moment, liveness, outbox };
         let plan = self.planner.plan(moment.now, PASS_PLACED_MAX, &mut surroundings);
-        self.more = plan.more;
+        self.more = plan.more || unread;
         plan.kept_out.iter().for_each(|task| self.keep_out(view, *task));
         for placement in plan.placements {
             self.propose(view, placement, outbox);
@@ -200,8 +200,10 @@ impl Scheduler {
         }
     }
 
-    fn refresh_nodes(&mut self, moment: &Moment<'_>, liveness: &Liveness) {
-        for node_id in std::mem::take(&mut self.touched) {
+    /// False: there were more than one step reads.
+    fn refresh_nodes(&mut self, moment: &Moment<'_>, liveness: &Liveness) -> bool {
+        for _ in 0..HOSTS_SETTLED_MAX {
+            let Some(node_id) = self.touched.pop_first() else { return true };
             match moment.view.nodes.get(&node_id) {
                 Some(row) => {
                     let mut node = row.get_node().clone();
@@ -211,6 +213,7 @@ impl Scheduler {
                 None => self.planner.remove_node(&node_id),
             }
         }
+        self.touched.is_empty()
     }
 
     fn propose(&mut self, view: &View, placement: Placement, outbox: &mut Outbox) {
@@ -276,7 +279,7 @@ impl Scheduler {
 
     /// Why a waiting task is not placed; None: it is not waiting for a node.
     pub(crate) fn explain(&mut self, moment: &Moment<'_>, liveness: &Liveness, task_id: &str) -> Option<Explanation> {
-        self.refresh_nodes(moment, liveness);
+        while !self.refresh_nodes(moment, liveness) {}
         let (task, row) = moment.view.task_by_id(task_id)?;
         let waits = match row.get_task().phase {
             Phase::PHASE_QUEUED => true,

@@ -12,7 +12,17 @@ use super::hosts::Taken;
 use super::shapes::{Rank, ShapeId};
 
 /// A share in parts of 2^-32, divided by the weight.
-pub(super) type Share = u128;
+pub(super) type Share = u64;
+
+/// What part of `of` is held, in parts of 2^-32, to 31 binary digits.
+fn part(held: u64, of: u64) -> u64 {
+    if of == 0 {
+        return 0;
+    }
+    let excess = (u64::BITS - of.leading_zeros()).saturating_sub(31);
+    let (held, of) = ((held >> excess).min(u64::from(u32::MAX)), of >> excess);
+    (held << 32) / of
+}
 
 /// One queue.
 #[derive(Debug, Default)]
@@ -37,19 +47,19 @@ impl Line {
         let mut held = self.held;
         held.add(more);
         held.subtract(less);
-        let part = |held: u64, of: u64| if of == 0 { 0 } else { (u128::from(held) << 32) / u128::from(of) };
         let parts = [
             part(held.slots, capacity.slots),
             part(held.gpus, capacity.gpus),
             part(held.cpu_milli, capacity.cpu_milli),
             part(held.memory_bytes, capacity.memory_bytes),
         ];
-        parts.into_iter().max().unwrap_or(0) / u128::from(self.settings.weight.max(1))
+        parts.into_iter().max().unwrap_or(0) / u64::from(self.settings.weight.max(1))
     }
 
     /// Whether `tasks` more that ask for `demand` each are within the limits.
     pub(super) fn admits(&self, demand: &Resources, tasks: u64) -> Result<(), OverQuota> {
-        if self.settings.name.is_empty() {
+        // The default queue has none, and others need not.
+        if self.settings.max_running == 0 && self.settings.quota.is_none() {
             return Ok(());
         }
         let mut wanted = Taken::default();
