@@ -73,9 +73,9 @@ impl Placement {
             spec.mut_preferences().push(preference);
         }
         for text in &self.label {
-            let (key, value) = text.split_once('=').ok_or_else(|| {
-                Failure::usage(format!("--label {text} is not KEY=VALUE"), "--label app=web")
-            })?;
+            let (key, value) = text
+                .split_once('=')
+                .ok_or_else(|| Failure::usage(format!("--label {text} is not KEY=VALUE"), "--label app=web"))?;
             spec.mut_labels().push(Label { key: key.to_owned(), value: value.to_owned(), ..Label::default() });
         }
         Ok((spec != TaskSpec::new()).then_some(spec))
@@ -85,7 +85,8 @@ impl Placement {
     pub(crate) fn gang(&self) -> Result<Option<GangSpec>> {
         let Some(text) = &self.gang else { return Ok(None) };
         let number = |text: &str| {
-            text.parse::<u32>().map_err(|_| Failure::usage(format!("--gang {text} is not a number"), "--gang 4, or 2:4"))
+            text.parse::<u32>()
+                .map_err(|_| Failure::usage(format!("--gang {text} is not a number"), "--gang 4, or 2:4"))
         };
         let (min, max) = match text.split_once(':') {
             Some((min, max)) => (number(min)?, number(max)?),

@@ -103,13 +103,7 @@ fn data(given: &str) -> Result<Vec<u8>> {
 }
 
 /// A gang is a job: its members are tasks `<id>/member-<i>`.
-fn submit_gang(
-    context: &Context,
-    client: &Client,
-    args: &TaskSubmit,
-    data: Vec<u8>,
-    gang: GangSpec,
-) -> Result<()> {
+fn submit_gang(context: &Context, client: &Client, args: &TaskSubmit, data: Vec<u8>, gang: GangSpec) -> Result<()> {
     let name = args.id.clone().ok_or_else(|| Failure::usage("--gang needs --id", "--gang 4 --id NAME"))?;
     let mut spec = JobSpec { name: name.clone(), task_data: data, ..JobSpec::default() };
     spec.set_field_type(args.task_type.clone());

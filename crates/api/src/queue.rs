@@ -12,10 +12,7 @@ use crate::failure::{not_found, Answer};
 use crate::validate;
 
 pub(crate) fn register(surface: Surface) -> Surface {
-    surface
-        .unary(&methods::QUEUE_PUT, put)
-        .unary(&methods::QUEUE_LIST, list)
-        .unary(&methods::QUEUE_DELETE, delete)
+    surface.unary(&methods::QUEUE_PUT, put).unary(&methods::QUEUE_LIST, list).unary(&methods::QUEUE_DELETE, delete)
 }
 
 async fn put(core: Arc<Core>, context: Context, mut request: PutQueueRequest) -> Answer<PutQueueResponse> {

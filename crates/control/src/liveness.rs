@@ -134,7 +134,8 @@ impl Liveness {
 
     fn hear(&mut self, moment: &Moment<'_>, arrived: Millis, beat: &Beat) {
         let Some(contact) = self.contacts.get_mut(&beat.node_id) else { return };
-        let moved = moved(contact.cpu_usage, sane(beat.cpu_usage)) || moved(contact.memory_usage, sane(beat.memory_usage));
+        let moved =
+            moved(contact.cpu_usage, sane(beat.cpu_usage)) || moved(contact.memory_usage, sane(beat.memory_usage));
         if moved || !contact.in_reach(moment) {
             self.stirred.insert(beat.node_id.clone());
         }

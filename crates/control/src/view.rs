@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use protobuf::Message;
 use raftgrid_manifest::{Change, RowsError, Table};
 use raftgrid_proto::v1::{
-    ArtifactRow, ArtifactState, ContributionRow, Eligibility, JobPhase, Phase, JobRow, MetaRow, NodeRow, Queue, QueueRow, RoundRow, TaskRow, TaskStatus,
+    ArtifactRow, ArtifactState, ContributionRow, Eligibility, JobPhase, JobRow, MetaRow, NodeRow, Phase, Queue,
+    QueueRow, RoundRow, TaskRow, TaskStatus,
 };
 
 use crate::limits::AVOIDED_NODES_MAX;

@@ -2,7 +2,8 @@
 
 use protobuf::Message;
 use raftgrid_proto::v1::{
-    ArtifactRow, ContributionRow, JobRow, MemberRow, MetaRow, NodeRow, QueueRow, RequestRow, RoundRow, TaskRow, TaskStatus,
+    ArtifactRow, ContributionRow, JobRow, MemberRow, MetaRow, NodeRow, QueueRow, RequestRow, RoundRow, TaskRow,
+    TaskStatus,
 };
 
 use crate::keys;

@@ -13,7 +13,8 @@ use raftgrid_control::{Action, Beat, BeatAnswer, Config, Control, Input};
 use raftgrid_driver::{RaftHandle, Role};
 use raftgrid_manifest::{views, Rows};
 use raftgrid_proto::v1::{
-    Command, Command_oneof_kind, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, Lease, MemberRow, PutMember, SetMachineVersion,
+    Command, Command_oneof_kind, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, Lease, MemberRow, PutMember,
+    SetMachineVersion,
 };
 use slog::{info, warn, Logger};
 
@@ -181,7 +182,16 @@ pub(crate) struct Shell {
 impl Shell {
     /// Loops that have not begun.
     pub(crate) fn new(context: LeaderLoop, inbox: LeaderInbox, queue: Receiver<Event>) -> Self {
-        Self { context, inbox, queue, term: None, beats: BTreeMap::new(), questions: BTreeMap::new(), next_ticket: 1, wake_at: None }
+        Self {
+            context,
+            inbox,
+            queue,
+            term: None,
+            beats: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            next_ticket: 1,
+            wake_at: None,
+        }
     }
 
     fn run(&mut self) {
@@ -259,12 +269,7 @@ impl Shell {
         }
     }
 
-    fn take_question(
-        &mut self,
-        task_id: String,
-        done: Callback<Option<ExplainTaskResponse>>,
-        inputs: &mut Vec<Input>,
-    ) {
+    fn take_question(&mut self, task_id: String, done: Callback<Option<ExplainTaskResponse>>, inputs: &mut Vec<Input>) {
         let status = self.context.handle.status();
         if status.role != Role::Leader {
             return done(Err(CallError::NotLeader { leader: status.leader }));

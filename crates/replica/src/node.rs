@@ -10,8 +10,8 @@ use raftgrid_blob::FragmentStore;
 use raftgrid_driver::{RaftHandle, Runner, Transport};
 use raftgrid_manifest::{views, Table};
 use raftgrid_proto::v1::{
-    Command, CommandReply, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, MemberRow, NextShardsRequest, NextShardsResponse, Node,
-    PollTaskRequest, PollTaskResponse,
+    Command, CommandReply, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, MemberRow, NextShardsRequest,
+    NextShardsResponse, Node, PollTaskRequest, PollTaskResponse,
 };
 use raftgrid_store::{Booted, Disk};
 use slog::Logger;

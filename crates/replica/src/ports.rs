@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use raftgrid_manifest::Rows;
 use raftgrid_proto::v1::{
-    Ack, Command, CommandReply, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, LeaderResponse, MembersResponse,
-    NextShardsRequest, NextShardsResponse, Node, Optimizer, PollTaskRequest, PollTaskResponse, StateResponse,
-    StatsResponse,
+    Ack, Command, CommandReply, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, LeaderResponse,
+    MembersResponse, NextShardsRequest, NextShardsResponse, Node, Optimizer, PollTaskRequest, PollTaskResponse,
+    StateResponse, StatsResponse,
 };
 
 /// Called once with the outcome.

@@ -5,9 +5,10 @@ use raftgrid_manifest::limits::EXPLAINED_NODES_MAX;
 use raftgrid_manifest::predicates;
 use raftgrid_proto::v1::{Node, TaskRow};
 
+use super::holds::{free_members, Asker};
 use super::hosts::HostId;
 use super::neighbours::Weigher;
-use super::planner::{free_members, Asker, Planner};
+use super::planner::Planner;
 use super::shapes::{rank, Shape};
 use crate::limits::{EXPLAINED_POSITION_MAX, HOSTS_SETTLED_MAX};
 use crate::types::Explanation;
@@ -30,9 +31,9 @@ impl Planner {
         let min = gang.map_or(1, |(_, min)| min);
         self.tell_quota(shape, min, &mut answer);
         self.tell_share(shape, &mut answer);
-        let weigher = self.neighbours.weigher(&shape.task, &|node_id| {
-            self.hosts.find(node_id).map(|host| &self.hosts.get(host).node)
-        });
+        let weigher = self
+            .neighbours
+            .weigher(&shape.task, &|node_id| self.hosts.find(node_id).map(|host| &self.hosts.get(host).node));
         let mut nodes = Vec::new();
         let (mut count, mut able, mut room, mut whole) = (0_usize, 0_usize, 0_u64, 0_u64);
         for (host, entry) in self.hosts.all() {
@@ -97,9 +98,10 @@ impl Planner {
         let capacity = self.hosts.capacity();
         let Some(mine) = self.lines.get(&shape.queue) else { return };
         let share = mine.share(&capacity);
-        let before = self.lines.iter().filter(|(name, line)| {
-            *name != &*shape.queue && !line.heads.is_empty() && line.share(&capacity) < share
-        });
+        let before = self
+            .lines
+            .iter()
+            .filter(|(name, line)| *name != &*shape.queue && !line.heads.is_empty() && line.share(&capacity) < share);
         let before: Vec<&str> = before.map(|(name, _)| named(name)).collect();
         if !before.is_empty() {
             let part = (mine.share_with(&capacity, Default::default(), Default::default()) * 100) >> 32;
@@ -168,7 +170,9 @@ fn summary(answer: &Explanation, nodes: usize, able: usize) -> String {
         if fit < min {
             return format!("its gang is placed whole: {fit} of at least {min} members would fit now");
         }
-        return format!("its gang is placed whole: {fit} members would fit, {min} are needed; it is about to be placed");
+        return format!(
+            "its gang is placed whole: {fit} members would fit, {min} are needed; it is about to be placed"
+        );
     }
     if able == 0 {
         return format!("none of {nodes} nodes can take it");

@@ -108,9 +108,7 @@ impl Host {
     }
 
     fn takes_work(&self) -> bool {
-        self.present
-            && self.node.status == NodeStatus::HEALTHY
-            && self.node.eligibility == Eligibility::ELIGIBLE
+        self.present && self.node.status == NodeStatus::HEALTHY && self.node.eligibility == Eligibility::ELIGIBLE
     }
 
     fn new_key(&self) -> Option<Key> {
@@ -373,7 +371,12 @@ impl Hosts {
     }
 
     /// The first host in the order that `fits`, by a search that goes on where it stopped. Counts what it looks at.
-    pub(super) fn search(&self, search: &mut Search, probes: &mut usize, fits: &dyn Fn(HostId, &Host) -> bool) -> Option<HostId> {
+    pub(super) fn search(
+        &self,
+        search: &mut Search,
+        probes: &mut usize,
+        fits: &dyn Fn(HostId, &Host) -> bool,
+    ) -> Option<HostId> {
         let since = match search.cursor {
             // It comes past all of them.
             Cursor::Start => self.improvements,

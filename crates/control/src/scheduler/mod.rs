@@ -2,7 +2,9 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `planner` | the order in which units are tried, holds, what a plan comes to |
+//! | `planner` | the order in which units are tried, what a plan comes to |
+//! | `choice` | the node for one task |
+//! | `holds` | nodes kept for a unit that waits |
 //! | `shapes` | waiting tasks that ask for the same |
 //! | `hosts` | nodes in order of load, and searches in that order |
 //! | `share` | queues: whose turn it is, and what each may hold |
@@ -13,8 +15,10 @@
 //!
 //! Whether a node may take a task at all is manifest's predicate, the same that guards Assign.
 
+mod choice;
 mod explanation;
 mod gangs;
+mod holds;
 mod hosts;
 mod neighbours;
 mod planner;

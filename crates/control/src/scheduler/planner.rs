@@ -12,10 +12,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use raftgrid_manifest::predicates;
-use raftgrid_proto::v1::{Node, Queue, Resources, TaskRow};
+use raftgrid_proto::v1::{Node, Queue, TaskRow};
 
 use super::gangs::Gangs;
+use super::holds::Hold;
 use super::hosts::{HostId, Hosts, Taken, Undo};
 use super::neighbours::{tags, Neighbours, Tag};
 use super::shapes::{rank, Rank, Shape, ShapeId, Shapes};
@@ -71,50 +71,6 @@ pub(super) struct Held {
     tags: Vec<Tag>,
 }
 
-/// Who asks for a node: what decides between it and a hold.
-#[derive(Clone, Debug)]
-pub(super) struct Asker {
-    pub(super) shape: ShapeId,
-    queue: Arc<str>,
-    priority: i32,
-    rank: Rank,
-}
-
-impl Asker {
-    pub(super) fn of(shape_id: ShapeId, shape: &Shape) -> Self {
-        let rank = shape.waiting.first().copied().unwrap_or((i128::MAX, u64::MAX));
-        Self { shape: shape_id, queue: shape.queue.clone(), priority: shape.priority, rank }
-    }
-
-    /// Whether it goes before the other: by rank in one queue, by priority between two.
-    fn passes(&self, other: &Self) -> bool {
-        if self.queue == other.queue {
-            self.rank < other.rank
-        } else {
-            self.priority > other.priority
-        }
-    }
-}
-
-impl Hold {
-    /// Whether the host is kept from whoever asks.
-    pub(super) fn keeps(&self, host: HostId, asker: &Asker) -> bool {
-        self.shape != asker.shape
-            && self.hosts.contains(&host)
-            && (self.until.is_some() || !asker.passes(&self.asker))
-    }
-}
-
-/// Nodes kept for one unit.
-#[derive(Debug)]
-pub(super) struct Hold {
-    pub(super) shape: ShapeId,
-    pub(super) asker: Asker,
-    pub(super) hosts: BTreeSet<HostId>,
-    /// Made by a preemption: it ends then, whatever comes.
-    pub(super) until: Option<Millis>,
-}
-
 /// See the module's head.
 #[derive(Debug, Default)]
 pub struct Planner {
@@ -130,7 +86,7 @@ pub struct Planner {
     pub(super) tenants: BTreeMap<Arc<str>, BTreeSet<u64>>,
     pub(super) holds: Vec<Hold>,
     /// Something changed since the sweep began: another one has to follow.
-    stale: bool,
+    pub(super) stale: bool,
     sweeping: bool,
     /// When `plan` was last called.
     planned_at: Millis,
@@ -313,8 +269,12 @@ impl Planner {
 
     /// Time has passed: a hold is over, or is due.
     pub(crate) fn on_time(&mut self, now: Millis) {
-        let over: Vec<ShapeId> =
-            self.holds.iter().filter(|hold| hold.until.is_some_and(|until| until <= now)).map(|hold| hold.shape).collect();
+        let over: Vec<ShapeId> = self
+            .holds
+            .iter()
+            .filter(|hold| hold.until.is_some_and(|until| until <= now))
+            .map(|hold| hold.shape)
+            .collect();
         for shape in over {
             self.end_hold(shape);
         }
@@ -450,7 +410,12 @@ impl Planner {
         };
         for (task, node_id) in placed {
             self.leave_line(*task);
-            let held = Held { node_id: node_id.clone(), tags: template.tags.clone(), queue: template.queue.clone(), ..template };
+            let held = Held {
+                node_id: node_id.clone(),
+                tags: template.tags.clone(),
+                queue: template.queue.clone(),
+                ..template
+            };
             self.keep(*task, held);
         }
         if let Some(job) = gang {
@@ -460,101 +425,6 @@ impl Planner {
             });
         }
         self.end_hold(shape);
-    }
-
-    /// The best host for one task of the shape.
-    pub(super) fn choose(&mut self, shape: ShapeId, gate: &mut dyn Gate) -> Option<HostId> {
-        loop {
-            let host = self.find(shape)?;
-            if gate.in_reach(&self.hosts.get(host).node.node_id) {
-                return Some(host);
-            }
-            self.hosts.silent(host);
-        }
-    }
-
-    /// None: nothing is held, and it does not matter who asks.
-    pub(super) fn asker(&self, shape: ShapeId) -> Option<Asker> {
-        (!self.holds.is_empty()).then(|| Asker::of(shape, self.shapes.get(shape)))
-    }
-
-    fn find(&mut self, shape: ShapeId) -> Option<HostId> {
-        if self.shapes.get(shape).is_choosy {
-            return self.weigh(shape);
-        }
-        let entry = self.shapes.get(shape);
-        let Shape { task, avoided, .. } = entry;
-        let (holds, asker) = (&self.holds, self.asker(shape));
-        let fits = |host: HostId, node: &Node| fits(holds, asker.as_ref(), host, task, node);
-        let is_avoided = |node: &Node| avoided.iter().any(|avoided| avoided.node_id == node.node_id);
-        let preferred = &task.get_spec().preferred_nodes;
-        if !preferred.is_empty() {
-            self.probes += preferred.len();
-            let known = preferred.iter().filter_map(|node_id| self.hosts.find(node_id));
-            let known = known.filter(|host| self.hosts.get(*host).present);
-            let able = known.filter(|host| {
-                let node = &self.hosts.get(*host).node;
-                !is_avoided(node) && fits(*host, node)
-            });
-            let best = able.min_by(|a, b| {
-                predicates::compare_load(task, &self.hosts.get(*a).node, &self.hosts.get(*b).node)
-            });
-            if best.is_some() {
-                return best;
-            }
-        }
-        let mut search = entry.search;
-        let mut probes = 0;
-        let found = self.hosts.search(&mut search, &mut probes, &|host, entry| {
-            fits(host, &entry.node) && !is_avoided(&entry.node)
-        });
-        let found = found.or_else(|| self.second_best(entry, &fits));
-        self.probes += probes;
-        self.shapes.get_mut(shape).search = search;
-        found
-    }
-
-    /// A node on which the task failed, the one where that was longest ago first. Where it failed twice it only goes if no other node could
-    /// ever take it.
-    fn second_best(&self, shape: &Shape, fits: &dyn Fn(HostId, &Node) -> bool) -> Option<HostId> {
-        if shape.avoided.is_empty() {
-            return None;
-        }
-        let other_could = || {
-            let twice = |node: &Node| shape.avoided.iter().any(|avoided| avoided.times > 1 && avoided.node_id == node.node_id);
-            self.hosts.ordered().any(|(_, host)| !twice(&host.node) && predicates::ever(&shape.task, &host.node).is_ok())
-        };
-        shape.avoided.iter().find_map(|avoided| {
-            let host = self.hosts.find(&avoided.node_id)?;
-            let entry = self.hosts.get(host);
-            let may = entry.present && fits(host, &entry.node) && (avoided.times < 2 || !other_could());
-            may.then_some(host)
-        })
-    }
-
-    /// All hosts, by preferences, spread and affinities; load decides between equals.
-    fn weigh(&mut self, shape: ShapeId) -> Option<HostId> {
-        let entry = self.shapes.get(shape);
-        let task = &entry.task;
-        let weigher = self.neighbours.weigher(task, &|node_id| self.hosts.find(node_id).map(|host| &self.hosts.get(host).node));
-        let avoided = |node: &Node| entry.avoided.iter().any(|avoided| avoided.node_id == node.node_id);
-        let mut best: Option<((bool, i64), HostId)> = None;
-        let asker = self.asker(shape);
-        let mut probes = 0;
-        for (host, candidate) in self.hosts.ordered() {
-            probes += 1;
-            let node = &candidate.node;
-            if !fits(&self.holds, asker.as_ref(), host, task, node) || weigher.refuses(node).is_some() {
-                continue;
-            }
-            let preferred = i64::from(task.get_spec().preferred_nodes.contains(&node.node_id)) << 32;
-            let score = (!avoided(node), preferred + predicates::preference(task, node) + weigher.score(node));
-            if best.is_none_or(|(most, _)| score > most) {
-                best = Some((score, host));
-            }
-        }
-        self.probes += probes;
-        best.map(|(_, host)| host)
     }
 
     /// Nothing fits the unit: it may hold nodes, or make room.
@@ -579,100 +449,6 @@ impl Planner {
         if entry.gang.is_some() || now >= since + HOLD_AFTER_MS {
             self.hold_for(shape, min);
         }
-    }
-
-    /// Keeps what gets free on enough nodes for the unit, if nobody else before it does.
-    fn hold_for(&mut self, shape: ShapeId, min: usize) {
-        let entry = self.shapes.get(shape);
-        let (asker, task) = (Asker::of(shape, entry), entry.task.clone());
-        let lasting = self.holds.iter().position(|hold| hold.until.is_none());
-        if let Some(at) = lasting {
-            let hold = &self.holds[at];
-            let mine = hold.shape == shape;
-            if mine && self.room_of(&hold.hosts, &task) >= min as u64 {
-                return;
-            }
-            if !mine && !asker.passes(&hold.asker) {
-                return;
-            }
-            let other = self.holds[at].shape;
-            self.end_hold(other);
-        }
-        let mut able: Vec<(u64, u64, HostId)> = Vec::new();
-        for (host, candidate) in self.hosts.ordered() {
-            self.probes += 1;
-            let whole = predicates::capable_of(&task, &candidate.node);
-            if whole > 0 {
-                able.push((free_members(&task, &candidate.node), whole, host));
-            }
-        }
-        // Most of it free already, least of it in all: what is held is little, and soon enough.
-        able.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
-        let mut hosts = BTreeSet::new();
-        let mut room = 0;
-        for (_, whole, host) in able {
-            if room >= min as u64 {
-                break;
-            }
-            room += whole;
-            hosts.insert(host);
-        }
-        if room >= min as u64 {
-            self.holds.push(Hold { shape, asker, hosts, until: None });
-        }
-    }
-
-    fn room_of(&self, hosts: &BTreeSet<HostId>, task: &raftgrid_proto::v1::Task) -> u64 {
-        let open = self.hosts.ordered().filter(|(host, _)| hosts.contains(host));
-        open.map(|(_, host)| predicates::capable_of(task, &host.node)).sum()
-    }
-
-    /// The shape holds nothing any more; what it held is there for others.
-    fn end_hold(&mut self, shape: ShapeId) {
-        let Some(at) = self.holds.iter().position(|hold| hold.shape == shape) else { return };
-        let hold = self.holds.remove(at);
-        for host in hold.hosts {
-            self.hosts.improve(host);
-        }
-        self.stale = true;
-    }
-}
-
-/// Whether the task of the shape may go to the host now. Nodes that are held are kept for their unit, and for what goes before it.
-pub(super) fn fits(
-    holds: &[Hold],
-    asker: Option<&Asker>,
-    host: HostId,
-    task: &raftgrid_proto::v1::Task,
-    node: &Node,
-) -> bool {
-    let kept = |asker: &Asker| holds.iter().any(|hold| hold.keeps(host, asker));
-    !asker.is_some_and(kept)
-        && predicates::fits(task.get_spec().get_resources(), node).is_ok()
-        && predicates::eligible(task, node).is_ok()
-        && predicates::able(task, node).is_ok()
-}
-
-/// Members that would fit the node as it is now.
-pub(super) fn free_members(task: &raftgrid_proto::v1::Task, node: &Node) -> u64 {
-    let (capacity, allocated) = (node.get_capacity(), node.get_allocated());
-    let mut free = node.clone();
-    free.set_capacity(Resources {
-        slots: capacity.slots.saturating_sub(allocated.slots),
-        gpus: capacity.gpus.saturating_sub(allocated.gpus),
-        cpu_milli: remaining(capacity.cpu_milli, allocated.cpu_milli),
-        memory_bytes: remaining(capacity.memory_bytes, allocated.memory_bytes),
-        ..Resources::default()
-    });
-    predicates::capable_of(task, &free)
-}
-
-/// What is free of what is counted; 0 stays "not counted", so nothing free is the least that counts.
-fn remaining(capacity: u64, allocated: u64) -> u64 {
-    if capacity == 0 {
-        0
-    } else {
-        capacity.saturating_sub(allocated).max(1)
     }
 }
 

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use raftgrid_manifest::predicates;
 use raftgrid_proto::v1::Node;
 
+use super::holds::{fits, Asker, Hold};
 use super::hosts::{HostId, Taken, Undo};
-use super::planner::{fits, Asker, Gate, Hold, Plan, Planner};
+use super::planner::{Gate, Plan, Planner};
 use super::shapes::ShapeId;
 use crate::limits::{PREEMPTION_HOLD_MS, VICTIMS_PER_PLAN_MAX};
 use crate::types::Millis;
@@ -148,14 +149,18 @@ impl Planner {
         let mut seen = BTreeSet::new();
         for task in tenants.iter().filter(|task| !room.doomed.contains(task)) {
             let Some(victim) = self.victim(*task) else { continue };
-            if victim.tasks.first().is_some_and(|first| seen.insert(*first)) && self.may_take(shape, min, &victim, room) {
+            if victim.tasks.first().is_some_and(|first| seen.insert(*first)) && self.may_take(shape, min, &victim, room)
+            {
                 candidates.push(victim);
             }
         }
         candidates.sort_by_key(Victim::harm);
         let fits_without = |victims: &[Victim]| {
             let mut freed = Taken::default();
-            victims.iter().flat_map(|victim| &victim.tasks).for_each(|task| freed.add(self.taken_on(*task, &entry.node)));
+            victims
+                .iter()
+                .flat_map(|victim| &victim.tasks)
+                .for_each(|task| freed.add(self.taken_on(*task, &entry.node)));
             fits_with(task, &entry.node, freed)
         };
         let mut chosen: Vec<Victim> = Vec::new();
@@ -200,7 +205,9 @@ impl Planner {
         if held.queue == entry.queue {
             return victim.priority < entry.priority;
         }
-        let (Some(mine), Some(theirs)) = (self.lines.get(&entry.queue), self.lines.get(&held.queue)) else { return false };
+        let (Some(mine), Some(theirs)) = (self.lines.get(&entry.queue), self.lines.get(&held.queue)) else {
+            return false;
+        };
         let mut more = Taken::default();
         (0..min).for_each(|_| more.add(Taken::task(&entry.demand)));
         let mut less = room.freed.get(&held.queue).copied().unwrap_or_default();

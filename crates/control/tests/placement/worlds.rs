@@ -58,7 +58,8 @@ fn submit(cluster: &mut Cluster, n: u64) {
         submit.set_spec(job);
         cluster.ok(Kind::submit_job(submit));
     } else {
-        let mut submit = SubmitTask { task_id: format!("task-{n}"), task_type: "command".into(), ..SubmitTask::default() };
+        let mut submit =
+            SubmitTask { task_id: format!("task-{n}"), task_type: "command".into(), ..SubmitTask::default() };
         submit.set_spec(spec);
         cluster.ok(Kind::submit_task(submit));
     }
@@ -248,7 +249,9 @@ fn a_draining_node_gives_back_what_it_runs_and_a_maintenance_ends_by_itself() {
     let until_ms = 1_700_000_000_000 + cluster.now + 3_000;
     let node_id = "node-0".to_owned();
     cluster.ok(Kind::set_maintenance(SetMaintenance { node_id, until_ms, ..SetMaintenance::default() }));
-    let node = |cluster: &Cluster| raftgrid_manifest::views::get_node(&cluster.rows, "node-0").expect("memory").expect("there");
+    let node = |cluster: &Cluster| {
+        raftgrid_manifest::views::get_node(&cluster.rows, "node-0").expect("memory").expect("there")
+    };
     let mut steps = 0;
     while node(&cluster).active_tasks > 0 {
         cluster.step();

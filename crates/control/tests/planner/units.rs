@@ -1,6 +1,6 @@
 //! Single tasks and gangs: what goes where, what waits for what, who holds.
 
-use raftgrid_control::{Planner, Placement};
+use raftgrid_control::{Placement, Planner};
 use raftgrid_proto::v1::{Affinity, Preference};
 
 use crate::world::*;

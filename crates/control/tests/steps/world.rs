@@ -263,10 +263,9 @@ pub(crate) fn answer(actions: &[Action], ticket: u64) -> Option<Option<BeatAnswe
 pub(crate) fn wake(actions: &[Action]) -> Option<Millis> {
     actions.iter().find_map(|action| match action {
         Action::WakeAt(at) => Some(*at),
-        Action::AnswerBeat { .. }
-        | Action::Propose { .. }
-        | Action::Aggregate { .. }
-        | Action::Explained { .. } => None,
+        Action::AnswerBeat { .. } | Action::Propose { .. } | Action::Aggregate { .. } | Action::Explained { .. } => {
+            None
+        }
     })
 }
 

@@ -171,7 +171,8 @@ fn settle(machine: &mut Machine<'_>, job_row: JobRow) -> Result<(), Fault> {
     let left = rows.iter().filter(waiting).count();
     let min = job.get_spec().get_gang().min_members as usize;
     if left < min {
-        let reason = format!("some members had completed when the others were interrupted: {left} are left, {min} are needed");
+        let reason =
+            format!("some members had completed when the others were interrupted: {left} are left, {min} are needed");
         return end_job(machine, job_row.sequence, JobPhase::JOB_FAILED, &reason);
     }
     Ok(())

@@ -1,7 +1,9 @@
 //! SubmitJob, CancelJob, FailJob. A job's tasks are made in the same apply as the job.
 
 use protobuf::{RepeatedField, SingularPtrField};
-use raftgrid_proto::v1::{CancelJob, CommandReply, FailJob, GangMember, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob};
+use raftgrid_proto::v1::{
+    CancelJob, CommandReply, FailJob, GangMember, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob,
+};
 
 use crate::commands::job_end::{self, end_job, is_over, phase_name};
 use crate::commands::job_spec::{checked, committed_artifact, trainer_data, TRAIN};

@@ -16,7 +16,8 @@ pub(crate) fn set(machine: &mut Machine<'_>, command: &SetMaintenance) -> Handle
     let node = row.mut_node();
     if command.off {
         if until != 0 && node.maintenance_until_ms != until {
-            let why = format!("the maintenance of node {node_id} ends at {}, not at {until}", node.maintenance_until_ms);
+            let why =
+                format!("the maintenance of node {node_id} ends at {}, not at {until}", node.maintenance_until_ms);
             return Err(precondition(why));
         }
         node.eligibility = Eligibility::ELIGIBLE;

@@ -6,7 +6,9 @@ use raftgrid_proto::v1::{Affinity, Constraint, JobSpec, Operator, TaskSpec};
 use crate::attributes::{number, ATTRIBUTES_SINCE};
 use crate::commands::job_spec::TRAIN;
 use crate::error::Fault;
-use crate::limits::{AFFINITIES_MAX, JOB_NAME_BYTES_MAX, LABELS_MAX, NOTE_BYTES_MAX, PREFERENCE_WEIGHT_MAX, WORKERS_MAX};
+use crate::limits::{
+    AFFINITIES_MAX, JOB_NAME_BYTES_MAX, LABELS_MAX, NOTE_BYTES_MAX, PREFERENCE_WEIGHT_MAX, WORKERS_MAX,
+};
 use crate::machine::Machine;
 use crate::read;
 use crate::reply::{invalid, precondition};
@@ -31,7 +33,9 @@ pub(crate) fn check_placement(machine: &Machine<'_>, spec: &TaskSpec) -> Result<
     let version = machine.meta.machine_version;
     if version < ATTRIBUTES_SINCE {
         let why = "queues, preferences, affinities, preemption and operators of constraints";
-        return Err(precondition(format!("{why} need machine version {ATTRIBUTES_SINCE}, the cluster is at {version}")));
+        return Err(precondition(format!(
+            "{why} need machine version {ATTRIBUTES_SINCE}, the cluster is at {version}"
+        )));
     }
     spec.constraints.iter().try_for_each(|constraint| check_constraint("spec.constraints", constraint))?;
     if spec.preferences.len() > LABELS_MAX || spec.labels.len() > LABELS_MAX {
@@ -63,7 +67,8 @@ fn check_constraint(field: &str, constraint: &Constraint) -> Result<(), Fault> {
     if key.is_empty() {
         return Err(invalid(field, "a key must not be empty"));
     }
-    let wants_value = || if values.is_empty() { Ok(()) } else { Err(invalid(field, format!("{key}: values go with IN"))) };
+    let wants_value =
+        || if values.is_empty() { Ok(()) } else { Err(invalid(field, format!("{key}: values go with IN"))) };
     match constraint.operator {
         Operator::OP_EQUAL | Operator::OP_NOT_EQUAL => wants_value(),
         Operator::OP_AT_LEAST | Operator::OP_AT_MOST => {

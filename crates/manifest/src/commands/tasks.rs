@@ -2,7 +2,8 @@
 
 use protobuf::SingularPtrField;
 use raftgrid_proto::v1::{
-    Assign, Assignment, CommandReply, GangMember, GangPlace, Outcome, Phase, Start, SubmitTask, Task, TaskRow, TaskSpec, TaskStatus,
+    Assign, Assignment, CommandReply, GangMember, GangPlace, Outcome, Phase, Start, SubmitTask, Task, TaskRow,
+    TaskSpec, TaskStatus,
 };
 
 use crate::attributes::ATTRIBUTES_SINCE;

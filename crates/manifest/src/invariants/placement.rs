@@ -27,7 +27,8 @@ pub(super) fn check_queues(rows: &dyn Rows, tasks: &[TaskRow], broken: &mut Vec<
         let (open, running, usage) = counted.remove(queue.get_name()).unwrap_or_default();
         if (queue.open_tasks, queue.running_tasks, queue.get_usage()) != (open, running, &usage) {
             let kept = (queue.open_tasks, queue.running_tasks, queue.get_usage());
-            broken.push(format!("0: queue {} counts {kept:?}, its tasks make {open}, {running}, {usage:?}", queue.name));
+            broken
+                .push(format!("0: queue {} counts {kept:?}, its tasks make {open}, {running}, {usage:?}", queue.name));
         }
         true
     })?;

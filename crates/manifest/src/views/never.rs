@@ -19,7 +19,10 @@ pub fn never(rows: &dyn Rows, task: &Task, members: u64) -> Result<Option<Vec<St
                 let many = capable_of(task, node);
                 room = room.saturating_add(many);
                 if many < members && why.len() < EXPLAINED_NODES_MAX {
-                    why.push(format!("node {}: has room for {many} of {members} members when it is empty", node.node_id));
+                    why.push(format!(
+                        "node {}: has room for {many} of {members} members when it is empty",
+                        node.node_id
+                    ));
                 }
             }
             Err(unfit) if why.len() < EXPLAINED_NODES_MAX => why.push(format!("node {}: {unfit}", node.node_id)),
