@@ -200,6 +200,7 @@ pub(crate) struct Audit {
 }
 
 #[derive(Debug, StructOpt)]
+#[allow(clippy::large_enum_variant, reason = "there is one command line a process")]
 pub(crate) enum Task {
     /// Hand in a task
     Submit(TaskSubmit),

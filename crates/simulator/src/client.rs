@@ -317,10 +317,10 @@ impl Client {
 /// What of its placement a task with this tag says.
 fn placement(tag: Tag, spec: &mut TaskSpec) {
     spec.set_priority(i32::try_from(tag % 5 * 20).unwrap_or(0));
-    if tag % 3 == 0 {
+    if tag.is_multiple_of(3) {
         spec.set_preemptible(true);
     }
-    if tag % 7 == 0 {
+    if tag.is_multiple_of(7) {
         spec.set_queue(QUEUE.to_owned());
     }
 }
