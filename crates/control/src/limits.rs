@@ -45,7 +45,7 @@ pub const IDLE_BEAT_MS_MAX: Millis = 10_000;
 /// Idle workers of a fleet up to this size beat at the configured interval.
 pub const SMALL_FLEET: usize = 200;
 /// Nodes whose changes one scheduling pass takes in.
-pub const HOSTS_SETTLED_MAX: usize = 1_000;
+pub const HOSTS_SETTLED_MAX: usize = 512;
 /// Shapes without waiting tasks that the planner remembers: what their searches know may be of use again.
 pub const IDLE_SHAPES_MAX: usize = 256;
 /// A task that has been first and found no room for this long holds a node, so that smaller ones do not starve it. A gang holds at once.

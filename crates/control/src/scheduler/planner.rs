@@ -307,15 +307,14 @@ impl Planner {
                 plan.more = true;
                 return plan;
             }
-            let line = self.lines.entry(&name);
-            let Some((rank, shape)) = line.next() else { continue };
+            let Some((rank, shape)) = self.lines.known(&name).next() else { continue };
             match self.attempt(now, shape, gate, &mut plan) {
                 Attempt::Placed(tasks) => placed += tasks,
                 Attempt::KeptOut => {}
-                Attempt::Blocked => self.lines.entry(&name).at = Some((rank, shape)),
+                Attempt::Blocked => self.lines.known(&name).at = Some((rank, shape)),
             }
             self.probes += 1;
-            let line = self.lines.entry(&name);
+            let line = self.lines.known(&name);
             if line.next().is_some() {
                 // Alone it is its turn whatever it holds.
                 let share = if turns.is_empty() { 0 } else { line.share(&capacity) };
@@ -338,7 +337,7 @@ impl Planner {
         let entry = self.shapes.get(shape);
         let tasks = match (entry.gang, entry.waiting.first()) {
             (Some((job, _)), _) => self.gangs.members(job),
-            (None, Some((_, task))) => vec![*task],
+            (None, Some((_, task))) => return self.attempt_one(now, shape, *task, gate, plan),
             (None, None) => return Attempt::Blocked,
         };
         let entry = self.shapes.get(shape);
@@ -369,6 +368,28 @@ impl Planner {
         Attempt::Placed(count)
     }
 
+    /// The same for a single task.
+    fn attempt_one(&mut self, now: Millis, shape: ShapeId, task: u64, gate: &mut dyn Gate, plan: &mut Plan) -> Attempt {
+        let entry = self.shapes.get(shape);
+        let taken = Taken::task(&entry.demand);
+        let admitted = self.lines.known(&entry.queue).admits(&entry.demand, 1).is_ok();
+        let host = if admitted { self.choose(shape, gate) } else { None };
+        let Some(host) = host else {
+            self.blocked(now, shape, 1, gate, plan);
+            return Attempt::Blocked;
+        };
+        if !gate.admits(task) {
+            self.remove(task);
+            plan.kept_out.push(task);
+            return Attempt::KeptOut;
+        }
+        self.hosts.take(host, taken);
+        let node_id = self.hosts.get(host).id.clone();
+        plan.placements.push(Placement { gang: None, tasks: vec![(task, node_id.to_string())] });
+        self.commit(shape, None, &[(task, node_id)]);
+        Attempt::Placed(1)
+    }
+
     /// Hosts for up to `most` tasks of the shape, taken already.
     fn choose_for(&mut self, shape: ShapeId, most: usize, gate: &mut dyn Gate) -> Vec<(HostId, Undo)> {
         let taken = Taken::task(&self.shapes.get(shape).demand);
@@ -377,7 +398,7 @@ impl Planner {
         let kept = (whole > 1).then(|| self.shapes.get(shape).search);
         while chosen.len() < most {
             let entry = self.shapes.get(shape);
-            let line = self.lines.entry(&entry.queue);
+            let line = self.lines.known(&entry.queue);
             if line.admits(&entry.demand, chosen.len() as u64 + 1).is_err() {
                 break;
             }

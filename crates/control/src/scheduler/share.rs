@@ -88,6 +88,11 @@ impl Lines {
         self.by_name.get(name)
     }
 
+    /// The line of a queue that has, or had, tasks.
+    pub(super) fn known(&mut self, name: &str) -> &mut Line {
+        self.by_name.get_mut(name).expect("the line of a queue stays once a task named it")
+    }
+
     pub(super) fn entry(&mut self, name: &str) -> &mut Line {
         if !self.by_name.contains_key(name) {
             let settings = Queue { name: name.to_owned(), weight: 1, ..Queue::default() };
