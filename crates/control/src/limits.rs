@@ -11,7 +11,7 @@ pub const PROPOSALS_MAX: usize = 256;
 /// Heartbeats that wait for a quorum or a registration; one more is answered "no quorum".
 pub const PENDING_BEATS_MAX: usize = 65_536;
 /// Looks at nodes and shapes after which one scheduling pass pauses: about a millisecond.
-pub const PASS_PROBES_MAX: usize = 20_000;
+pub const PASS_PROBES_MAX: usize = 8_000;
 /// Tasks that one scheduling pass places.
 pub const PASS_PLACED_MAX: usize = 256;
 /// Leases in one LeaseShards command; at most 256 KiB with the longest task ids.
@@ -45,7 +45,7 @@ pub const IDLE_BEAT_MS_MAX: Millis = 10_000;
 /// Idle workers of a fleet up to this size beat at the configured interval.
 pub const SMALL_FLEET: usize = 200;
 /// Nodes whose changes one scheduling pass takes in.
-pub const HOSTS_SETTLED_MAX: usize = 512;
+pub const HOSTS_SETTLED_MAX: usize = 256;
 /// Shapes without waiting tasks that the planner remembers: what their searches know may be of use again.
 pub const IDLE_SHAPES_MAX: usize = 256;
 /// A task that has been first and found no room for this long holds a node, so that smaller ones do not starve it. A gang holds at once.

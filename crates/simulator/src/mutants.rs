@@ -59,7 +59,6 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("request_ids_forgotten", "a command that is tried again is executed again"),
     mutant("cluster_time_from_wall_clock", "cluster time is the leader's wall clock, not the highest so far"),
     mutant("renewal_without_quorum", "a heartbeat is answered without a read index"),
-    mutant("quota_kept_on_requeue", "a queue goes on counting what a requeued task held"),
     mutant("watch_gap", "the leader's loops miss a change after each look"),
 ];
 

@@ -173,7 +173,7 @@ impl Planner {
         if before == after {
             return;
         }
-        let line = self.lines.entry(&entry.queue);
+        let line = if before.is_some() { self.lines.known(&entry.queue) } else { self.lines.entry(&entry.queue) };
         if let Some(rank) = before {
             line.heads.remove(&(rank, shape));
         }

@@ -5,7 +5,6 @@ use raftgrid_proto::v1::{Queue, QueueRow, Resources, TaskRow};
 use crate::error::Fault;
 use crate::keys;
 use crate::machine::Machine;
-use crate::mutant;
 use crate::read;
 use crate::rows::{RowsError, Table};
 use crate::tables::{demand, is_over};
@@ -41,11 +40,10 @@ impl QueueTable {
             (true, false) => queue.open_tasks = queue.open_tasks.checked_sub(1).expect("an open task was counted"),
             (true, true) | (false, false) => {}
         }
-        let back_in_the_queue = !is_leased && is_open && mutant::on("quota_kept_on_requeue");
         match (was_leased, is_leased) {
             (false, true) => take(queue, &demand(new.get_task())),
-            (true, false) if !back_in_the_queue => release(queue, &demand(new.get_task())),
-            _ => {}
+            (true, false) => release(queue, &demand(new.get_task())),
+            (true, true) | (false, false) => {}
         }
         Self::put(machine, row);
         Ok(())
