@@ -7,6 +7,7 @@ use structopt::clap::AppSettings;
 use structopt::StructOpt;
 
 use crate::limits;
+use crate::placement::Placement;
 
 /// raftgrid: train models on machines that fail.
 #[derive(Debug, StructOpt)]
@@ -67,12 +68,15 @@ pub(crate) enum Command {
     /// Tasks: submit, get, list, cancel, why, logs
     #[structopt(setting = AppSettings::SubcommandRequired)]
     Task(Task),
-    /// Worker nodes: list, drain, cordon, uncordon
+    /// Worker nodes: list, drain, cordon, uncordon, maintenance
     #[structopt(setting = AppSettings::SubcommandRequired)]
     Node(Node),
     /// Replicated keys: put, get, del, cas, watch, ls
     #[structopt(setting = AppSettings::SubcommandRequired)]
     Kv(Kv),
+    /// Queues of tasks, with shares and quotas: put, list, rm
+    #[structopt(setting = AppSettings::SubcommandRequired)]
+    Queue(Queue),
     /// The replicas: members, status, leader, snapshot, …
     #[structopt(setting = AppSettings::SubcommandRequired)]
     Cluster(Cluster),
@@ -277,6 +281,7 @@ pub(crate) struct Audit {
 }
 
 #[derive(Debug, StructOpt)]
+#[allow(clippy::large_enum_variant, reason = "there is one command line a process")]
 pub(crate) enum Task {
     /// Hand in a task
     Submit(TaskSubmit),
@@ -293,6 +298,9 @@ pub(crate) enum Task {
         /// Only of this job
         #[structopt(long, value_name = "NAME")]
         job: Option<String>,
+        /// Only of this queue
+        #[structopt(long, value_name = "NAME")]
+        queue: Option<String>,
         /// At most so many
         #[structopt(long, default_value = "100", value_name = "N")]
         limit: i32,
@@ -367,6 +375,8 @@ pub(crate) struct TaskSubmit {
     /// Wait until it is over; fails if the task fails
     #[structopt(long)]
     pub(crate) wait: bool,
+    #[structopt(flatten)]
+    pub(crate) placement: Placement,
 }
 
 #[derive(Debug, StructOpt)]
@@ -388,6 +398,57 @@ pub(crate) enum Node {
         /// Id of the node
         node: String,
     },
+    /// Drain a node for a time, after which it takes tasks again by itself
+    Maintenance {
+        /// Id of the node
+        node: String,
+        /// How long, such as 30m [default: until --off]
+        #[structopt(long = "for", value_name = "TIME", parse(try_from_str = duration))]
+        period: Option<Duration>,
+        /// End it now
+        #[structopt(long)]
+        off: bool,
+    },
+}
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Queue {
+    /// Make a queue, or change its share and limits
+    Put(QueuePut),
+    /// All queues, with what their tasks hold
+    List,
+    /// Delete a queue whose tasks are all over
+    Rm {
+        /// Name of the queue
+        name: String,
+    },
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct QueuePut {
+    /// Name of the queue
+    pub(crate) name: String,
+    /// Its share beside other queues, 1 to 1000
+    #[structopt(long, default_value = "1", value_name = "N")]
+    pub(crate) weight: u32,
+    /// Tasks that run at once; 0: any number
+    #[structopt(long, default_value = "0", value_name = "N")]
+    pub(crate) max_running: u32,
+    /// Thousandths of a core that its tasks hold at once; 0: any number
+    #[structopt(long, default_value = "0", value_name = "N")]
+    pub(crate) cpu_milli: u64,
+    /// Bytes of memory that its tasks hold at once; 0: any number
+    #[structopt(long, default_value = "0", value_name = "N")]
+    pub(crate) memory_bytes: u64,
+    /// GPUs that its tasks hold at once; 0: any number
+    #[structopt(long, default_value = "0", value_name = "N")]
+    pub(crate) gpus: u32,
+    /// Slots that its tasks hold at once; 0: any number
+    #[structopt(long, default_value = "0", value_name = "N")]
+    pub(crate) slots: u32,
+    /// Priority of tasks that name none
+    #[structopt(long, default_value = "0", value_name = "N")]
+    pub(crate) default_priority: i32,
 }
 
 #[derive(Debug, StructOpt)]

@@ -34,8 +34,10 @@ mod launch;
 mod limits;
 mod node;
 mod output;
+mod placement;
 mod ports;
 mod process;
+mod queue;
 mod recover;
 mod restore;
 mod rounds;
@@ -92,6 +94,7 @@ fn run(parsed: Parsed<Cli>) -> Result<()> {
         Command::Task(command) => task::run(&context, command),
         Command::Node(command) => node::run(&context, command),
         Command::Kv(command) => kv::run(&context, command),
+        Command::Queue(command) => queue::run(&context, command),
         Command::Cluster(command) => cluster::run(&context, command),
         Command::Artifact(command) => artifact::run(&context, command),
         Command::Demo(args) => demo::run(&context, &args),

@@ -32,6 +32,13 @@ pub(crate) fn run(context: &Context, command: Node) -> Result<()> {
             context.output.show(&headers, nodes.iter().map(row).collect(), &json);
             return Ok(());
         }
+        Node::Maintenance { node, period, off } => {
+            let for_ms = period.map_or(0, |period| u64::try_from(period.as_millis()).unwrap_or(u64::MAX));
+            let node = client.set_maintenance(&node, for_ms, off)?;
+            let sentence = format!("node {} is {}", node.get_node_id(), word(node.get_eligibility(), ""));
+            context.output.done(sentence, &node_json(&node));
+            return Ok(());
+        }
         Node::Drain { node } => (node, Eligibility::DRAINING),
         Node::Cordon { node } => (node, Eligibility::CORDONED),
         Node::Uncordon { node } => (node, Eligibility::ELIGIBLE),
@@ -85,6 +92,7 @@ fn node_json(node: &NodeMessage) -> Value {
         "region": node.get_region(),
         "last_heartbeat": node.get_last_heartbeat(),
         "incarnation": node.get_incarnation(),
+        "maintenance_until_ms": node.get_maintenance_until_ms(),
         "version": node.get_version(),
         "unable": node.get_unable().to_vec(),
         "problem": node.get_problem(),

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use raftgrid_client::Client;
 use raftgrid_proto::v1::{
-    ExplainTaskResponse, ListTasksRequest, RetryTaskRequest, SubmitTaskRequest, Task as TaskMessage, TaskStatus,
-    TimelineEvent,
+    ExplainTaskResponse, GangSpec, JobSpec, ListTasksRequest, RetryTaskRequest, SubmitJobRequest, SubmitTaskRequest,
+    Task as TaskMessage, TaskStatus, TimelineEvent,
 };
-use raftgrid_rpc::methods::RETRY_TASK;
+use raftgrid_rpc::methods::{RETRY_TASK, SUBMIT_JOB};
 use serde_json::{json, Value};
 
 use crate::cli::{Task, TaskSubmit};
@@ -39,7 +39,7 @@ pub(crate) fn run(context: &Context, command: Task) -> Result<()> {
             show(context, &client.get_task(&id)?);
             Ok(())
         }
-        Task::List { status, job, limit } => list(context, &client, status.as_deref(), job, limit),
+        Task::List { status, job, queue, limit } => list(context, &client, status.as_deref(), (job, queue), limit),
         Task::Cancel { id } => changed(context, &client.cancel_task(&id)?),
         Task::Suspend { id } => changed(context, &client.suspend_task(&id)?),
         Task::Resume { id } => changed(context, &client.resume_task(&id)?),
@@ -90,6 +90,8 @@ fn why(context: &Context, id: &str, answer: &ExplainTaskResponse) {
     }
     let json = json!({
         "task": id, "summary": answer.get_summary(), "reasons": answer.get_reasons(), "timeline": events,
+        "queue": answer.get_queue(), "position": answer.get_position(), "gang_members": answer.get_gang_members(),
+        "gang_fit": answer.get_gang_fit(), "never": answer.get_never(),
     });
     context.output.done(text.join("\n"), &json);
 }
@@ -117,8 +119,30 @@ fn data(given: &str) -> Result<Vec<u8>> {
     }
 }
 
+/// A gang is a job: its members are tasks `<id>/member-<i>`.
+fn submit_gang(context: &Context, client: &Client, args: &TaskSubmit, data: Vec<u8>, gang: GangSpec) -> Result<()> {
+    let name = args.id.clone().ok_or_else(|| Failure::usage("--gang needs --id", "--gang 4 --id NAME"))?;
+    let mut spec = JobSpec { name: name.clone(), task_data: data, ..JobSpec::default() };
+    spec.set_field_type(args.task_type.clone());
+    spec.set_gang(gang);
+    spec.set_task(args.placement.spec()?.unwrap_or_default());
+    let mut request = SubmitJobRequest::new();
+    request.set_spec(spec);
+    request.set_request_id(raftgrid_client::request_id());
+    request.set_fail_fast(args.placement.fail_fast);
+    let answer = client.call(&SUBMIT_JOB, &request, context.global.timeout())?;
+    let json = json!({"job": name, "position": answer.get_position(), "existing": answer.get_existing()});
+    context.output.done(format!("job {name} submitted; its tasks are {name}/member-0 and so on"), &json);
+    Ok(())
+}
+
 fn submit(context: &Context, client: &Client, args: &TaskSubmit, data: Vec<u8>) -> Result<()> {
+    if let Some(gang) = args.placement.gang()? {
+        return submit_gang(context, client, args, data, gang);
+    }
     let mut request = SubmitTaskRequest::new();
+    request.spec = args.placement.spec()?.into();
+    request.set_fail_fast(args.placement.fail_fast);
     request.set_task_type(args.task_type.clone());
     request.set_task_data(data);
     request.set_task_id(args.id.clone().unwrap_or_default());
@@ -159,7 +183,13 @@ fn submit(context: &Context, client: &Client, args: &TaskSubmit, data: Vec<u8>) 
     }
 }
 
-fn list(context: &Context, client: &Client, status: Option<&str>, job: Option<String>, limit: i32) -> Result<()> {
+fn list(
+    context: &Context,
+    client: &Client,
+    status: Option<&str>,
+    (job, queue): (Option<String>, Option<String>),
+    limit: i32,
+) -> Result<()> {
     let wanted = usize::try_from(limit).ok().filter(|limit| *limit > 0);
     let wanted = wanted.ok_or_else(|| Failure::usage("--limit must be at least 1", "--limit 100"))?;
     let mut request = ListTasksRequest::new();
@@ -172,6 +202,7 @@ fn list(context: &Context, client: &Client, status: Option<&str>, job: Option<St
         Some(_) | None => {}
     }
     request.set_job_id(job.unwrap_or_default());
+    request.set_queue(queue.unwrap_or_default());
     request.set_limit(limit.min(PAGE));
     let mut tasks = Vec::new();
     let more = loop {
@@ -259,6 +290,17 @@ fn parsed(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
 }
 
+fn gang_place(task: &TaskMessage) -> Value {
+    let Some(place) = task.gang_place.as_ref() else { return Value::Null };
+    json!({
+        "rank": place.get_rank(),
+        "world_size": place.get_world_size(),
+        "master_node": place.get_master_node_id(),
+        "master_address": place.get_master_address(),
+        "generation": place.get_generation(),
+    })
+}
+
 pub(crate) fn task_json(task: &TaskMessage) -> Value {
     json!({
         "task": task.get_task_id(),
@@ -269,6 +311,9 @@ pub(crate) fn task_json(task: &TaskMessage) -> Value {
         "attempt": task.get_attempt(),
         "lease_epoch": task.get_lease_epoch(),
         "job": task.get_job_id(),
+        "queue": task.get_queue(),
+        "priority": task.get_spec().get_priority(),
+        "gang_place": gang_place(task),
         "created_at": task.get_created_at(),
         "started_at": task.get_started_at(),
         "completed_at": task.get_completed_at(),

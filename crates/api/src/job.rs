@@ -8,7 +8,7 @@ use raftgrid_rpc::methods;
 use crate::calls::{propose, read, read_at, Surface};
 use crate::context::{Context, Core};
 use crate::failure::{not_found, Answer};
-use crate::{validate, views, watch};
+use crate::{fail_fast, validate, views, watch};
 
 pub(crate) fn register(surface: Surface) -> Surface {
     surface
@@ -24,6 +24,9 @@ pub(crate) fn register(surface: Surface) -> Surface {
 async fn submit(core: Arc<Core>, context: Context, mut request: SubmitJobRequest) -> Answer<SubmitJobResponse> {
     validate::job(request.get_spec())?;
     validate::optional_name("request_id", request.get_request_id())?;
+    if request.get_fail_fast() {
+        fail_fast::job(&core, request.get_spec()).await?;
+    }
     let request_id = request.take_request_id();
     let name = request.get_spec().get_name().to_owned();
     let kind = Command_oneof_kind::submit_job(SubmitJob { spec: request.spec.take().into(), ..SubmitJob::default() });

@@ -26,6 +26,7 @@ pub(crate) fn register(surface: Surface) -> Surface {
         .unary(&methods::LIST_NODES, list)
         .unary(&methods::DRAIN_NODE, drain)
         .unary(&methods::DEREGISTER, deregister)
+        .unary(&methods::SET_MAINTENANCE, set_maintenance)
 }
 
 async fn heartbeat(core: Arc<Core>, context: Context, request: HeartbeatRequest) -> Answer<HeartbeatResponse> {
@@ -168,6 +169,29 @@ async fn drain(core: Arc<Core>, context: Context, request: DrainNodeRequest) -> 
     let node =
         views::node(&*view.rows, request.get_node_id())?.ok_or_else(|| not_found("node", request.get_node_id()))?;
     let mut response = DrainNodeResponse::new();
+    response.set_node(node);
+    Ok(response)
+}
+
+async fn set_maintenance(
+    core: Arc<Core>,
+    context: Context,
+    request: SetMaintenanceRequest,
+) -> Answer<SetMaintenanceResponse> {
+    validate::name("node_id", request.get_node_id())?;
+    let now = raftgrid_manifest::views::meta(&*read(&core, Consistency::LINEARIZABLE).await?.rows)?.cluster_time_ms;
+    let until_ms = if request.get_for_ms() == 0 { 0 } else { now.saturating_add(request.get_for_ms()) };
+    let kind = Command_oneof_kind::set_maintenance(SetMaintenance {
+        node_id: request.get_node_id().to_owned(),
+        until_ms: if request.get_off() { 0 } else { until_ms },
+        off: request.get_off(),
+        ..SetMaintenance::default()
+    });
+    let reply = propose(&core, &context, "", kind).await?;
+    let view = read_at(&core, reply.get_position()).await?;
+    let node =
+        views::node(&*view.rows, request.get_node_id())?.ok_or_else(|| not_found("node", request.get_node_id()))?;
+    let mut response = SetMaintenanceResponse::new();
     response.set_node(node);
     Ok(response)
 }

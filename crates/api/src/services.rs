@@ -12,7 +12,7 @@ use crate::forward::Forwarded;
 use crate::health::ReplicaHealth;
 use crate::log_book::LogBook;
 use crate::ports::Ports;
-use crate::{artifact, backup, cluster, job, kv, logs, ml, node, reflection, schedule, session, task};
+use crate::{artifact, backup, cluster, job, kv, logs, ml, node, queue, reflection, schedule, session, task};
 
 /// What the services need to know.
 pub struct ApiConfig {
@@ -86,7 +86,7 @@ impl Services {
     fn surface(&self) -> Surface {
         let surface = Surface::new(self.core.clone());
         let surface = node::register(task::register(surface));
-        let surface = schedule::register(job::register(ml::register(surface)));
+        let surface = queue::register(schedule::register(job::register(ml::register(surface))));
         let surface = session::register(kv::register(surface));
         backup::register(cluster::register(artifact::register(surface)))
     }

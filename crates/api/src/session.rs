@@ -68,7 +68,7 @@ enum Prepared {
 async fn prepare(core: &Arc<Core>, context: &Context, call: SessionCall) -> Answer<Prepared> {
     let (request_id, kind, finish): (String, Command_oneof_kind, Finish) = match call.call {
         Some(SessionCall_oneof_call::submit(request)) => {
-            let (request_id, kind) = task::submission(request)?;
+            let (request_id, kind) = task::submission(core, request).await?;
             (request_id, kind, |reply| Shown::submit(task::submitted(reply)))
         }
         Some(SessionCall_oneof_call::start(request)) => {

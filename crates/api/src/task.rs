@@ -5,10 +5,10 @@ use std::sync::Arc;
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::methods;
 
-use crate::calls::{propose, read, read_at, Surface};
+use crate::calls::{ask, propose, read, read_at, Surface};
 use crate::context::{Context, Core};
 use crate::failure::{invalid, not_found, Answer};
-use crate::{limits, logs, validate, views, watch};
+use crate::{fail_fast, limits, logs, validate, views, watch};
 
 pub(crate) fn register(surface: Surface) -> Surface {
     surface
@@ -27,16 +27,22 @@ pub(crate) fn register(surface: Surface) -> Surface {
 }
 
 async fn submit(core: Arc<Core>, context: Context, request: SubmitTaskRequest) -> Answer<SubmitTaskResponse> {
-    let (request_id, kind) = submission(request)?;
+    let (request_id, kind) = submission(&core, request).await?;
     Ok(submitted(&propose(&core, &context, &request_id, kind).await?))
 }
 
 /// The request id and the command of a submission.
-pub(crate) fn submission(mut request: SubmitTaskRequest) -> Answer<(String, Command_oneof_kind)> {
+pub(crate) async fn submission(
+    core: &Arc<Core>,
+    mut request: SubmitTaskRequest,
+) -> Answer<(String, Command_oneof_kind)> {
     validate::name("task_type", request.get_task_type())?;
     validate::json("task_data", request.get_task_data(), limits::TASK_DATA_BYTES_MAX)?;
     validate::optional_name("task_id", request.get_task_id())?;
     validate::optional_name("request_id", request.get_request_id())?;
+    if request.get_fail_fast() {
+        fail_fast::task(core, request.get_task_type(), request.get_spec()).await?;
+    }
     // Without an id of the client's there is nothing by which a second try could be told from a second task.
     let request_id = request.take_request_id();
     let kind = Command_oneof_kind::submit_task(SubmitTask {
@@ -78,6 +84,7 @@ async fn list(core: Arc<Core>, _: Context, request: ListTasksRequest) -> Answer<
     let page = views::TaskPage {
         status,
         job_id: request.get_job_id(),
+        queue: request.get_queue(),
         limit: validate::page(request.get_limit()),
         token: request.get_page_token(),
     };
@@ -185,7 +192,15 @@ async fn change(
 async fn explain(core: Arc<Core>, _: Context, request: ExplainTaskRequest) -> Answer<ExplainTaskResponse> {
     validate::name("task_id", request.get_task_id())?;
     let view = read(&core, Consistency::LINEARIZABLE).await?;
-    views::explain(&*view.rows, request.get_task_id())?.ok_or_else(|| not_found("task", request.get_task_id()))
+    let task_id = request.get_task_id();
+    let told = views::explain(&*view.rows, task_id)?.ok_or_else(|| not_found("task", task_id))?;
+    let row = views::task(&*view.rows, task_id)?.unwrap_or_default();
+    if row.get_task().get_status() != TaskStatus::PENDING {
+        return Ok(told);
+    }
+    // What keeps a waiting task from its node is the leader's to tell: its plan, its reach, its holds.
+    let known = ask(|done| core.ports.leader.explain(task_id.to_owned(), done)).await?;
+    Ok(known.unwrap_or(told))
 }
 
 /// COMPLETED or FAILED.

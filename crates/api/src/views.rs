@@ -11,6 +11,8 @@ pub(crate) struct TaskPage<'a> {
     pub(crate) status: Option<TaskStatus>,
     /// "": of any job or none.
     pub(crate) job_id: &'a str,
+    /// "": of any queue or none.
+    pub(crate) queue: &'a str,
     pub(crate) limit: usize,
     pub(crate) token: &'a [u8],
 }
@@ -28,7 +30,8 @@ pub(crate) fn task(rows: &dyn Rows, task_id: &str) -> Answer<Option<TaskRow>> {
 
 pub(crate) fn tasks(rows: &dyn Rows, page: TaskPage<'_>) -> Answer<(Vec<Task>, Vec<u8>)> {
     let job_id = (!page.job_id.is_empty()).then(|| page.job_id.to_owned());
-    let filter = TaskFilter { status: page.status, job_id };
+    let queue = (!page.queue.is_empty()).then(|| page.queue.to_owned());
+    let filter = TaskFilter { status: page.status, job_id, queue };
     let found = views::list_tasks(rows, &filter, page.token, page.limit).map_err(listing)?;
     Ok((found.tasks, found.next_page_token))
 }

@@ -19,6 +19,7 @@ mod kv;
 pub mod limits;
 mod logs;
 mod ml;
+mod queue;
 mod schedule;
 mod stream;
 mod task;

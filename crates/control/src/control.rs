@@ -14,6 +14,7 @@ use raftgrid_proto::v1::TaskStatus;
 use crate::cancel::Cancel;
 use crate::clock::ClusterClock;
 use crate::dependents;
+use crate::drains;
 use crate::jitter::Jitter;
 use crate::leases::Leases;
 use crate::liveness::Liveness;
@@ -83,7 +84,7 @@ impl Control {
     /// Builds the state from the rows as of one instant: the counters, tasks that are not over, nodes, live jobs with their rounds and
     /// contributions, artifacts. Every lease found gets the election grace.
     pub fn load(&mut self, rows: &dyn Rows) -> Result<(), RowsError> {
-        for table in [Table::Meta, Table::Job, Table::Node, Table::Artifact, Table::Schedule] {
+        for table in [Table::Meta, Table::Job, Table::Node, Table::Queue, Table::Artifact, Table::Schedule] {
             self.load_range(rows, table, &[], &[])?;
         }
         self.load_range(rows, Table::Dependent, &0_u64.to_be_bytes(), &1_u64.to_be_bytes())?;
@@ -128,11 +129,12 @@ impl Control {
             }
             Touched::Node(node_id) => {
                 parts.liveness.on_node(&self.config, &self.view, &node_id);
-                parts.scheduler.on_nodes();
+                parts.scheduler.on_node(&node_id);
                 self.outbox.touch(&Subject::Node(node_id));
             }
+            Touched::Queue(name) => parts.scheduler.on_queue(&self.view, &name),
             Touched::Job(job) => {
-                parts.scheduler.on_nodes();
+                parts.scheduler.on_job(&self.view, job);
                 self.outbox.touch(&Subject::Job(job));
             }
             Touched::Unresolved(task) => self.outbox.touch(&Subject::Unresolved(task)),
@@ -163,7 +165,7 @@ impl Control {
             parts.take(&moment, outbox, input, &mut actions);
         }
         if outbox.wake(now) {
-            parts.scheduler.on_wake();
+            parts.scheduler.on_wake(&self.view);
         }
         let wake = parts.step(&moment, &mut self.jitter, outbox, &mut actions);
         outbox.flush(now, &mut actions);
@@ -191,8 +193,11 @@ impl Parts {
             Input::Proposed { tag, replies } => {
                 for (subject, verdict) in outbox.replied(moment.now, tag, replies) {
                     match subject {
-                        Subject::Task(task) => self.scheduler.on_reply(task, &verdict),
-                        Subject::Job(job) => self.rounds.on_reply(moment.now, job, &verdict),
+                        Subject::Task(task) => self.scheduler.on_reply(moment.view, task, &verdict),
+                        Subject::Job(job) => {
+                            self.scheduler.on_job_reply(moment.view, job, &verdict);
+                            self.rounds.on_reply(moment.now, job, &verdict);
+                        }
                         Subject::Node(_)
                         | Subject::Artifact(_)
                         | Subject::Unresolved(_)
@@ -200,6 +205,10 @@ impl Parts {
                         | Subject::Load => {}
                     }
                 }
+            }
+            Input::Explain { ticket, task_id } => {
+                let explanation = self.scheduler.explain(moment, &self.liveness, &task_id).map(Box::new);
+                actions.push(Action::Explained { ticket, explanation });
             }
             Input::Aggregated { job_id, round, result } => {
                 self.rounds.on_aggregated(moment.now, moment.view, &job_id, round, result);
@@ -216,12 +225,11 @@ impl Parts {
         actions: &mut Vec<Action>,
     ) -> Option<Millis> {
         self.liveness.step_beats(moment, &mut self.leases, outbox, actions);
-        if std::mem::take(&mut self.liveness.reach_changed) {
-            self.scheduler.on_nodes();
-        }
+        self.scheduler.on_beats(std::mem::take(&mut self.liveness.stirred));
         self.leases.step(moment, jitter, outbox);
         self.liveness.step_nodes(moment, outbox);
         self.cancel.step(moment, jitter, outbox);
+        let drains_wake = drains::step(moment, outbox);
         let jobs_wake = jobs::step(moment, outbox);
         arrays::step(moment, outbox);
         dependents::step(moment, outbox);
@@ -231,6 +239,7 @@ impl Parts {
         self.scheduler.step(moment, &self.liveness, outbox);
         self.retention.step(moment, outbox);
         let wakes = [
+            drains_wake,
             jobs_wake,
             shards_wake,
             self.liveness.next_wake(moment.config),

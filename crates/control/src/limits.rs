@@ -10,8 +10,8 @@ pub const BATCH_BYTES_MAX: usize = 512 << 10;
 pub const PROPOSALS_MAX: usize = 256;
 /// Heartbeats that wait for a quorum or a registration; one more is answered "no quorum".
 pub const PENDING_BEATS_MAX: usize = 65_536;
-/// Pending tasks that one scheduling pass looks at.
-pub const PASS_EXAMINED_MAX: usize = 2_048;
+/// Looks at nodes and shapes after which one scheduling pass pauses: about a millisecond.
+pub const PASS_PROBES_MAX: usize = 8_000;
 /// Tasks that one scheduling pass places.
 pub const PASS_PLACED_MAX: usize = 256;
 /// Leases in one LeaseShards command; at most 256 KiB with the longest task ids.
@@ -46,6 +46,20 @@ pub const NODE_FAILURES_FREE: u32 = 5;
 pub const IDLE_BEAT_MS_MAX: Millis = 10_000;
 /// Idle workers of a fleet up to this size beat at the configured interval.
 pub const SMALL_FLEET: usize = 200;
+/// Nodes whose changes one scheduling pass takes in.
+pub const HOSTS_SETTLED_MAX: usize = 256;
+/// Shapes without waiting tasks that the planner remembers: what their searches know may be of use again.
+pub const IDLE_SHAPES_MAX: usize = 256;
+/// A task that has been first and found no room for this long holds a node, so that smaller ones do not starve it. A gang holds at once.
+pub const HOLD_AFTER_MS: Millis = 30_000;
+/// Nodes from which victims were ordered are held this long at most; longer than the grace of a stop.
+pub const PREEMPTION_HOLD_MS: Millis = 60_000;
+/// Victims that one plan orders to leave.
+pub const VICTIMS_PER_PLAN_MAX: usize = 16;
+/// Attempts on draining nodes that one step orders to leave.
+pub const DRAINED_PER_STEP_MAX: usize = 64;
+/// Waiting tasks that are counted to tell a task's position.
+pub const EXPLAINED_POSITION_MAX: usize = 100_000;
 /// Waiting this long is worth one step of priority.
 pub const AGEING_MS: u64 = 30_000;
 /// How often run, start and queue timeouts are looked at.

@@ -67,8 +67,8 @@ pub(crate) struct Liveness {
     pending: BTreeMap<u64, Pending>,
     confirmed: u64,
     next_load_report: Millis,
-    /// A node came back within reach since this was last asked.
-    pub(crate) reach_changed: bool,
+    /// Nodes that came back within reach, or whose load moved, since this was last asked.
+    pub(crate) stirred: BTreeSet<String>,
 }
 
 impl Liveness {
@@ -140,7 +140,11 @@ impl Liveness {
 
     fn hear(&mut self, moment: &Moment<'_>, arrived: Millis, beat: &Beat) {
         let Some(contact) = self.contacts.get_mut(&beat.node_id) else { return };
-        self.reach_changed |= !contact.in_reach(moment);
+        let moved =
+            moved(contact.cpu_usage, sane(beat.cpu_usage)) || moved(contact.memory_usage, sane(beat.memory_usage));
+        if moved || !contact.in_reach(moment) {
+            self.stirred.insert(beat.node_id.clone());
+        }
         contact.heard = true;
         contact.last = Some(arrived);
         contact.cpu_usage = sane(beat.cpu_usage);
@@ -336,6 +340,11 @@ fn register(view: &View, outbox: &mut Outbox, beat: &Beat) {
     let known = || view.nodes.get(&beat.node_id).map(|row| row.get_node().clone());
     let mut node: Node = beat.node.clone().or_else(known).unwrap_or_default();
     node.node_id = beat.node_id.clone();
+    if view.machine_version < 3 {
+        // Replicas of an older version would keep what they do not know in an order of their own.
+        node.arch.clear();
+        node.os.clear();
+    }
     let mut register = RegisterNode { boot_nonce: beat.boot_nonce, ..RegisterNode::default() };
     register.set_node(node);
     outbox.put(subject, Command_oneof_kind::register_node(register));

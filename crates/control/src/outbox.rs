@@ -93,6 +93,11 @@ impl Outbox {
         !self.busy(subject) && self.proposals.len() + self.ready.len() < PROPOSALS_MAX
     }
 
+    /// May anything be proposed at all?
+    pub(crate) fn has_room(&self) -> bool {
+        self.proposals.len() + self.ready.len() < PROPOSALS_MAX
+    }
+
     /// Is something of the subject under way (or resting)?
     pub(crate) fn busy(&self, subject: &Subject) -> bool {
         self.flights.contains_key(subject)

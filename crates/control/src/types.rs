@@ -1,5 +1,6 @@
 //! What goes into a step of the leader's loops, and what comes out.
 
+use raftgrid_manifest::OverQuota;
 use raftgrid_proto::v1::{Command, CommandReply, CommitModel};
 
 /// The leader's monotonic clock, in milliseconds. Only differences mean anything.
@@ -94,6 +95,25 @@ pub struct BeatAnswer {
     pub not_renewed: Vec<(String, u64)>,
 }
 
+/// Why a waiting task is not placed, as the leader's scheduler sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Explanation {
+    /// In one line.
+    pub summary: String,
+    /// One line each: quota, share, gang, holds, avoided nodes, then for each node the first thing that keeps the task away.
+    pub reasons: Vec<String>,
+    /// Its queue; "": the default one.
+    pub queue: String,
+    /// Among the waiting tasks of its queue, from 1; 0: too far back to be counted.
+    pub position: u64,
+    /// Of a gang: (least number of members, how many would fit now).
+    pub gang: Option<(u32, u32)>,
+    /// The limit of its queue that it waits for.
+    pub quota: Option<OverQuota>,
+    /// No registered node could ever run it.
+    pub never: bool,
+}
+
 /// What a step is told.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a beat with a description is rare, and inputs live for one step")]
@@ -116,6 +136,13 @@ pub enum Input {
         tag: u64,
         /// One reply a command.
         replies: Option<Vec<CommandReply>>,
+    },
+    /// Somebody asks why a task waits.
+    Explain {
+        /// Names it in `Explained`.
+        ticket: u64,
+        /// The task.
+        task_id: String,
     },
     /// The sum of a sealed round is durable; the command is complete with receipts.
     Aggregated {
@@ -151,6 +178,13 @@ pub enum Action {
         ticket: u64,
         /// The answer; None: no quorum stands behind this leader, answer UNAVAILABLE.
         answer: Option<BeatAnswer>,
+    },
+    /// Answer `Input::Explain`.
+    Explained {
+        /// Of the question.
+        ticket: u64,
+        /// None: the task is not waiting for a node; the rows tell the rest.
+        explanation: Option<Box<Explanation>>,
     },
     /// Step again at this time at the latest.
     WakeAt(Millis),

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use protobuf::Message;
 use raftgrid_manifest::{Change, RowsError, Table};
 use raftgrid_proto::v1::{
-    ArtifactRow, ArtifactState, ContributionRow, JobPhase, JobRow, MetaRow, NodeRow, RoundRow, ScheduleRow, TaskRow,
-    TaskStatus,
+    ArtifactRow, ArtifactState, ContributionRow, Eligibility, JobPhase, JobRow, MetaRow, NodeRow, Phase, Queue,
+    QueueRow, RoundRow, ScheduleRow, TaskRow, TaskStatus,
 };
 
 use crate::limits::{AVOIDED_NODES_MAX, LOG_KEPT_MS};
@@ -20,6 +20,8 @@ pub(crate) enum Touched {
     /// By sequence.
     Task(u64),
     Node(String),
+    /// By name.
+    Queue(String),
     /// By sequence: its row, its newest round or a contribution.
     Job(u64),
     Artifact(u64),
@@ -51,6 +53,15 @@ pub(crate) enum Leaving {
     Deleting,
 }
 
+/// A node on which attempts of a pending task ended without success. The leader's memory, not the log's: it is advice, which a new leader can
+/// do without and learns again, and it would make every failure of a task grow its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Avoided {
+    pub(crate) node_id: String,
+    /// How many attempts.
+    pub(crate) times: u32,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct View {
     /// As of the last Meta row.
@@ -64,8 +75,11 @@ pub(crate) struct View {
     by_node: BTreeMap<String, BTreeSet<u64>>,
     by_job: BTreeMap<u64, BTreeSet<u64>>,
     /// Nodes on which a pending task's attempts ended, the newest last. The leader's memory: a new leader starts without.
-    avoided: BTreeMap<u64, Vec<String>>,
+    avoided: BTreeMap<u64, Vec<Avoided>>,
+    pub(crate) queues: BTreeMap<String, Queue>,
     pub(crate) nodes: BTreeMap<String, NodeRow>,
+    /// Of those, the ones that drain.
+    pub(crate) draining: BTreeSet<String>,
     pub(crate) jobs: BTreeMap<u64, JobView>,
     job_ids: BTreeMap<String, u64>,
     /// By artifact id; committed artifacts are not here, but for logs.
@@ -110,6 +124,7 @@ impl View {
             Table::Meta => self.apply_meta(value),
             Table::Task => self.apply_task(number(&change.key, 0)?, value),
             Table::Node => self.apply_node(&change.key, value),
+            Table::Queue => self.apply_queue(&change.key, value),
             Table::Job => self.apply_job(number(&change.key, 0)?, value),
             Table::Round => self.apply_round(number(&change.key, 0)?, value),
             Table::Contribution => self.apply_contribution(number(&change.key, 0)?, value),
@@ -127,6 +142,7 @@ impl View {
             | Table::Request
             | Table::RequestByAge
             | Table::Member
+            | Table::TaskByQueue
             | Table::Digest
             | Table::Kv
             | Table::KvByJob
@@ -169,20 +185,22 @@ impl View {
     fn apply_meta(&mut self, value: Option<&[u8]>) -> Result<Touched, RowsError> {
         if let Some(row) = decode::<MetaRow>(value)? {
             self.cluster_time_ms = self.cluster_time_ms.max(row.cluster_time_ms);
-            self.machine_version = row.machine_version;
+            self.machine_version = self.machine_version.max(row.machine_version);
         }
         Ok(Touched::Meta)
     }
 
     fn apply_task(&mut self, sequence: u64, value: Option<&[u8]>) -> Result<Touched, RowsError> {
         let left = self.holder(sequence);
+        let was_stopping = self.tasks.get(&sequence).is_some_and(|row| row.get_task().phase == Phase::PHASE_STOPPING);
         self.forget_task(sequence);
         let row = decode::<TaskRow>(value)?;
         let Some(mut row) = row.inspect(|row| self.saw(row.get_task().revision)).filter(|row| !is_over(row)) else {
             self.avoided.remove(&sequence);
             return Ok(Touched::Task(sequence));
         };
-        if let Some(node_id) = left.filter(|_| row.open_epoch == 0) {
+        let failed = row.open_epoch == 0 && row.get_task().phase == Phase::PHASE_BACKOFF;
+        if let Some(node_id) = left.filter(|_| failed || (row.open_epoch == 0 && !was_stopping)) {
             self.avoid(sequence, node_id);
         }
         row.last_report.clear();
@@ -210,14 +228,15 @@ impl View {
     /// An attempt of the task ended on the node without success.
     fn avoid(&mut self, sequence: u64, node_id: String) {
         let nodes = self.avoided.entry(sequence).or_default();
-        nodes.retain(|known| *known != node_id);
-        nodes.push(node_id);
+        let known = nodes.iter().position(|known| known.node_id == node_id);
+        let times = known.map_or(0, |at| nodes.remove(at).times) + 1;
+        nodes.push(Avoided { node_id, times });
         let excess = nodes.len().saturating_sub(AVOIDED_NODES_MAX);
         nodes.drain(..excess);
     }
 
     /// Nodes on which attempts of the task ended, the newest last.
-    pub(crate) fn avoided_nodes(&self, sequence: u64) -> &[String] {
+    pub(crate) fn avoided_nodes(&self, sequence: u64) -> &[Avoided] {
         self.avoided.get(&sequence).map_or(&[], Vec::as_slice)
     }
 
@@ -235,13 +254,36 @@ impl View {
         match decode::<NodeRow>(value)? {
             Some(row) => {
                 self.saw(row.get_node().incarnation);
+                if row.get_node().eligibility == Eligibility::DRAINING {
+                    self.draining.insert(node_id.clone());
+                } else {
+                    self.draining.remove(&node_id);
+                }
                 self.nodes.insert(node_id.clone(), row);
             }
             None => {
+                self.draining.remove(&node_id);
                 self.nodes.remove(&node_id);
             }
         }
         Ok(Touched::Node(node_id))
+    }
+
+    fn apply_queue(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<Touched, RowsError> {
+        let name = String::from_utf8_lossy(key).into_owned();
+        match decode::<QueueRow>(value)?.and_then(|row| row.queue.into_option()) {
+            Some(queue) => {
+                let old = self.queues.insert(name.clone(), queue.clone());
+                // What its tasks hold is counted from their rows.
+                if old.is_some_and(|old| same_settings(&old, &queue)) {
+                    return Ok(Touched::Nothing);
+                }
+            }
+            None => {
+                self.queues.remove(&name);
+            }
+        }
+        Ok(Touched::Queue(name))
     }
 
     fn apply_job(&mut self, sequence: u64, value: Option<&[u8]>) -> Result<Touched, RowsError> {
@@ -308,6 +350,10 @@ impl View {
         };
         Ok(Touched::Artifact(artifact))
     }
+}
+
+fn same_settings(a: &Queue, b: &Queue) -> bool {
+    (a.weight, a.max_running) == (b.weight, b.max_running) && a.quota == b.quota
 }
 
 fn is_over(row: &TaskRow) -> bool {

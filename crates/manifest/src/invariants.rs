@@ -1,6 +1,8 @@
 //! The invariants of semantics.md that rows can tell, checked over all of them: for tests, the simulator and tools. Numbers are those of
 //! the page. (3, 4 and 15 speak of two states and are asserted where rows are written; 6's hash and 5 too.)
 
+mod placement;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use raftgrid_proto::v1::{
@@ -27,6 +29,8 @@ pub fn check_invariants(rows: &dyn Rows) -> Result<Vec<String>, RowsError> {
     })?;
     check_tasks(&tasks, &mut broken);
     check_nodes(rows, &tasks, &mut broken)?;
+    placement::check_queues(rows, &tasks, &mut broken)?;
+    placement::check_gangs(rows, &tasks, &mut broken)?;
     check_indexes(rows, &tasks, &mut broken)?;
     check_dependencies(rows, &tasks, &mut broken)?;
     read_jobs(rows)?.iter().try_for_each(|job| check_job(rows, job, &tasks, &mut broken))?;
@@ -190,7 +194,7 @@ fn keys_of(rows: &dyn Rows, table: Table) -> Result<BTreeSet<Vec<u8>>, RowsError
 
 fn check_indexes(rows: &dyn Rows, tasks: &[TaskRow], broken: &mut Vec<String>) -> Result<(), RowsError> {
     let mut wanted: BTreeMap<Table, BTreeSet<Vec<u8>>> = BTreeMap::new();
-    let tables = [Table::TaskById, Table::TaskByStatus, Table::TaskByNode, Table::TaskByJob];
+    let tables = [Table::TaskById, Table::TaskByStatus, Table::TaskByNode, Table::TaskByJob, Table::TaskByQueue];
     for table in tables {
         wanted.insert(table, BTreeSet::new());
     }
@@ -206,6 +210,9 @@ fn check_indexes(rows: &dyn Rows, tasks: &[TaskRow], broken: &mut Vec<String>) -
         }
         if row.job_sequence != 0 {
             want(Table::TaskByJob, keys::pair(row.job_sequence, row.sequence));
+        }
+        if !task.queue.is_empty() {
+            want(Table::TaskByQueue, keys::task_by_queue(&task.queue, row.sequence));
         }
     }
     for (table, keys) in wanted {

@@ -64,6 +64,21 @@ pub fn task_by_node(node_id: &str, sequence: u64) -> Vec<u8> {
     key
 }
 
+/// The queue.
+pub fn queue(name: &str) -> Vec<u8> {
+    name.as_bytes().to_vec()
+}
+
+/// Key in `TaskByQueue`; its prefix is that of the queue's tasks.
+pub fn task_by_queue(name: &str, sequence: u64) -> Vec<u8> {
+    task_by_node(name, sequence)
+}
+
+/// Prefix of a queue's tasks.
+pub fn queue_tasks(name: &str) -> Vec<u8> {
+    node_tasks(name)
+}
+
 /// What the ledger says of a (round, shard).
 pub fn contribution(job_sequence: u64, round: u64, shard: u32) -> Vec<u8> {
     let mut key = pair(job_sequence, round);

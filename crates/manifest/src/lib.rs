@@ -8,6 +8,7 @@
 
 mod apply;
 mod attempts;
+mod attributes;
 mod commands;
 mod digest;
 mod error;
@@ -21,9 +22,11 @@ mod make;
 mod memo;
 #[doc(hidden)]
 pub mod mutant;
+pub mod neighbours;
 mod overlay;
 mod position;
 pub mod predicates;
+mod quota;
 mod read;
 pub mod refound;
 mod reply;
@@ -42,5 +45,6 @@ pub use invariants::check_invariants;
 pub use ledger::{chain_hash, round_inputs_hash, InputContribution, RoundInputs, ALGORITHM_ID};
 pub use make::{batch, command, command_for, encode_batch};
 pub use position::Position;
+pub use quota::{within_quota, OverQuota};
 pub use row_change::{row_change, RowChange};
 pub use rows::{Change, MemRows, Rows, RowsError, Table, TABLES};

@@ -94,6 +94,15 @@ pub const PAGE_ROWS_MAX: usize = 1_000;
 /// Nodes that an explanation names.
 pub const EXPLAINED_NODES_MAX: usize = 100;
 
+/// Queues of a cluster.
+pub const QUEUES_MAX: usize = 1_000;
+/// Heaviest share of a queue.
+pub const QUEUE_WEIGHT_MAX: u32 = 1_000;
+/// Weight of one preference or soft affinity.
+pub const PREFERENCE_WEIGHT_MAX: u32 = 100;
+/// Affinities of a task.
+pub const AFFINITIES_MAX: usize = 8;
+
 /// Highest priority of a task; the lowest is 0.
 pub const PRIORITY_MAX: i32 = 100;
 

@@ -5,6 +5,10 @@ use std::fmt;
 
 use raftgrid_proto::v1::{Eligibility, Node, NodeStatus, Resources, Task};
 
+pub use crate::attributes::attribute;
+use crate::attributes::{holds, wanted};
+use crate::commands::MACHINE_VERSION;
+
 /// Why a node cannot take a task: the first predicate that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unfit {
@@ -14,7 +18,7 @@ pub enum Unfit {
     Eligibility(Eligibility),
     /// A hard constraint of the task.
     Constraint {
-        /// `cloud_provider`, `region` or a label's key.
+        /// `cloud_provider`, `region`, a label's key or another attribute.
         key: String,
         /// What the task wants.
         wanted: String,
@@ -51,8 +55,14 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// Whether the node may take the task at all, free room aside: status, eligibility, hard constraints, in this order.
+/// Whether the node may take the task at all, free room aside: status, eligibility, hard constraints, in this order. As the newest machine
+/// version has it.
 pub fn eligible(task: &Task, node: &Node) -> Result<(), Unfit> {
+    eligible_at(MACHINE_VERSION, task, node)
+}
+
+/// The same as of a machine version: what the guard of `Assign` asks.
+pub(crate) fn eligible_at(version: u64, task: &Task, node: &Node) -> Result<(), Unfit> {
     match node.status {
         NodeStatus::HEALTHY => {}
         status @ (NodeStatus::UNHEALTHY | NodeStatus::UNKNOWN) => return Err(Unfit::Status(status)),
@@ -61,25 +71,54 @@ pub fn eligible(task: &Task, node: &Node) -> Result<(), Unfit> {
         Eligibility::ELIGIBLE => {}
         kept @ (Eligibility::CORDONED | Eligibility::DRAINING) => return Err(Unfit::Eligibility(kept)),
     }
+    constrained(version, task, node)
+}
+
+/// The first hard constraint that the node does not satisfy.
+fn constrained(version: u64, task: &Task, node: &Node) -> Result<(), Unfit> {
     for constraint in task.get_spec().get_constraints() {
-        let found = attribute(node, &constraint.key);
-        if found != Some(constraint.value.as_str()) {
-            return Err(Unfit::Constraint {
-                key: constraint.key.clone(),
-                wanted: constraint.value.clone(),
-                found: found.map(str::to_owned),
-            });
-        }
+        holds(version, node, constraint).map_err(|found| Unfit::Constraint {
+            key: constraint.key.clone(),
+            wanted: wanted(constraint),
+            found,
+        })?;
     }
     Ok(())
 }
 
-fn attribute<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
-    match key {
-        "cloud_provider" => Some(&node.cloud_provider),
-        "region" => Some(&node.region),
-        _ => node.labels.iter().find(|label| label.key == key).map(|label| label.value.as_str()),
+/// Whether the node could ever take the task: its constraints, its type, and the node's whole size. What changes by itself (status, load,
+/// whether it takes new work) is not asked.
+pub fn ever(task: &Task, node: &Node) -> Result<(), Unfit> {
+    constrained(MACHINE_VERSION, task, node)?;
+    able(task, node)?;
+    let mut empty = Node { capacity: node.capacity.clone(), ..Node::default() };
+    empty.mut_allocated();
+    fits(task.get_spec().get_resources(), &empty)
+}
+
+/// How many tasks like this one fit on the node when it is empty; 0 if it could never take one.
+pub fn capable_of(task: &Task, node: &Node) -> u64 {
+    if ever(task, node).is_err() {
+        return 0;
     }
+    let (capacity, wanted) = (node.get_capacity(), task.get_spec().get_resources());
+    let counts = [
+        (u64::from(capacity.slots), u64::from(wanted.slots.max(1)), true),
+        (u64::from(capacity.gpus), u64::from(wanted.gpus), true),
+        (capacity.cpu_milli, wanted.cpu_milli, capacity.cpu_milli != 0),
+        (capacity.memory_bytes, wanted.memory_bytes, capacity.memory_bytes != 0),
+    ];
+    let counted = counts.iter().filter(|(_, wanted, counted)| *counted && *wanted > 0);
+    counted.map(|(capacity, wanted, _)| capacity / wanted).min().unwrap_or(0)
+}
+
+/// What the node is worth to the task by its soft constraints: the sum of the weights that it earns.
+pub fn preference(task: &Task, node: &Node) -> i64 {
+    let worth = task.get_spec().get_preferences().iter();
+    worth
+        .filter(|preference| holds(MACHINE_VERSION, node, preference.get_wanted()).is_ok())
+        .map(|preference| i64::from(preference.weight))
+        .sum()
 }
 
 /// Whether the node has room for what is asked. A node that states no cpu or no memory (0) is not limited in it; slots and GPUs are always

@@ -2,8 +2,8 @@
 
 use protobuf::Message;
 use raftgrid_proto::v1::{
-    ArrayChunkRow, ArtifactRow, ContributionRow, JobRow, KvCountRow, KvRow, MemberRow, MetaRow, NodeRow, RequestRow,
-    RoundRow, ScheduleRow, TaskRow, TaskStatus,
+    ArrayChunkRow, ArtifactRow, ContributionRow, JobRow, KvCountRow, KvRow, MemberRow, MetaRow, NodeRow, QueueRow,
+    RequestRow, RoundRow, ScheduleRow, TaskRow, TaskStatus,
 };
 
 use crate::keys;
@@ -97,6 +97,10 @@ pub(crate) fn tasks_of_job(rows: &dyn Rows, job_sequence: u64) -> Result<Vec<Tas
 
 pub(crate) fn node(rows: &dyn Rows, node_id: &str) -> Result<Option<NodeRow>, RowsError> {
     row(rows, Table::Node, &keys::node(node_id))
+}
+
+pub(crate) fn queue(rows: &dyn Rows, name: &str) -> Result<Option<QueueRow>, RowsError> {
+    row(rows, Table::Queue, &keys::queue(name))
 }
 
 pub(crate) fn job(rows: &dyn Rows, job_sequence: u64) -> Result<Option<JobRow>, RowsError> {

@@ -87,6 +87,8 @@ pub fn row_change(change: &Change) -> Result<RowChange, RowsError> {
             | Table::ArtifactByName
             | Table::Request
             | Table::RequestByAge
+            | Table::Queue
+            | Table::TaskByQueue
             | Table::Digest
             | Table::Dependent
             | Table::OpenElement

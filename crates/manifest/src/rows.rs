@@ -40,6 +40,10 @@ pub enum Table {
     Member = 16,
     /// One row: the incremental digest of all other tables, 32 bytes.
     Digest = 17,
+    /// By name: `QueueRow`.
+    Queue = 18,
+    /// (queue, task sequence) → nothing; tasks that name a queue.
+    TaskByQueue = 19,
     /// (sequence of a task, sequence of one that waits for its end) → condition, one byte. (0, sequence) → nothing: a task that is over while
     /// not all that wait for it were told.
     Dependent = 20,
@@ -58,7 +62,7 @@ pub enum Table {
 }
 
 /// All tables, in order of their number.
-pub const TABLES: [Table; 24] = [
+pub const TABLES: [Table; 26] = [
     Table::Meta,
     Table::Task,
     Table::TaskById,
@@ -76,6 +80,8 @@ pub const TABLES: [Table; 24] = [
     Table::RequestByAge,
     Table::Member,
     Table::Digest,
+    Table::Queue,
+    Table::TaskByQueue,
     Table::Dependent,
     Table::OpenElement,
     Table::ArrayChunk,

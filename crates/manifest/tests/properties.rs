@@ -19,6 +19,9 @@ enum Step {
     Retry(u8),
     Hold(u8, u8),
     Kv(u8, u8, u8),
+    Queue(u8, u8),
+    Gang(u8, Vec<(u8, u8)>),
+    Preempt(u8, u8),
     Register(u8, u8),
     Status(u8, u8),
     Deregister(u8),
@@ -52,6 +55,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => n().prop_map(Step::Retry),
         2 => (n(), n()).prop_map(|(t, how)| Step::Hold(t, how)),
         4 => (n(), n(), n()).prop_map(|(k, how, who)| Step::Kv(k, how, who)),
+        1 => (n(), n()).prop_map(|(q, most)| Step::Queue(q, most)),
+        4 => (n(), prop::collection::vec((n(), n()), 1..4)).prop_map(|(g, pairs)| Step::Gang(g, pairs)),
+        1 => (n(), n()).prop_map(|(t, e)| Step::Preempt(t, e)),
         2 => (n(), n()).prop_map(|(a, b)| Step::Register(a, b)),
         1 => (n(), n()).prop_map(|(a, s)| Step::Status(a, s)),
         1 => n().prop_map(Step::Deregister),
@@ -88,6 +94,8 @@ fn job(n: u8) -> &'static str {
 fn task(n: u8) -> String {
     match n % 8 {
         0 | 1 => format!("t{}", n % 2),
+        7 => member("gang", 0),
+        6 => member("gang", 1),
         n => trainer(job(n), u32::from(n / 2) % 2),
     }
 }
@@ -142,7 +150,12 @@ impl Runner {
             |id: &str| views::get_node(&self.world.rows, id).expect("memory").map_or(0, |node| node.incarnation);
         match step {
             Step::Submit(t, priority, _) => {
-                vec![submit(&format!("t{}", t % 3), |spec| spec.priority = i32::from(priority / 7))]
+                vec![submit(&format!("t{}", t % 3), |spec| {
+                    spec.priority = i32::from(priority / 7);
+                    if t % 3 > 0 {
+                        spec.queue = "q".to_owned();
+                    }
+                })]
             }
             Step::Assign(pairs) => {
                 let pairs: Vec<(String, String)> = pairs.iter().map(|(t, n)| (task(*t), node(*n))).collect();
@@ -166,6 +179,20 @@ impl Runner {
                 6 => requeue(&task(*t)),
                 _ => set_priority(&task(*t), i32::from(*t)),
             }],
+            Step::Queue(7, _) => vec![delete_queue("q")],
+            Step::Queue(_, most) => vec![put_queue("q", |queue| queue.max_running = u32::from(most % 4))],
+            Step::Gang(0, _) => {
+                let mut spec = gang_spec("gang", 2, 3);
+                spec.mut_task().queue = "q".to_owned();
+                vec![put_queue("q", |_| ()), submit_job(spec)]
+            }
+            Step::Gang(_, pairs) => {
+                let pairs: Vec<(String, String)> =
+                    pairs.iter().map(|(i, n)| (member("gang", u32::from(i % 3)), node(*n))).collect();
+                let pairs: Vec<(&str, &str)> = pairs.iter().map(|(t, n)| (t.as_str(), n.as_str())).collect();
+                vec![assign(&pairs)]
+            }
+            Step::Preempt(t, e) => vec![preempt(&task(*t), self.epoch(&task(*t), *e))],
             Step::Register(n, boot) => {
                 let mut named = Node { node_id: node(*n), ..Node::default() };
                 named.mut_capacity().slots = 1 + u32::from(boot % 4);
@@ -444,6 +471,7 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
     let (mut rounds, mut done, mut mismatches, mut compared, mut stale, mut rejected) = (0, 0, 0, 0, 0, 0);
     let (mut suspended, mut blocked, mut unmet, mut elements, mut graphs, mut ticks) = (0, 0, 0, 0, 0, 0);
     let mut scoped = 0;
+    let (mut gangs, mut taken_down) = (0, 0);
     for _ in 0..80 {
         let world = run(&steps.new_tree(&mut runner).expect("a strategy without filters").current()).world;
         for n in 0..8 {
@@ -463,6 +491,9 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
         graphs += u64::from(graph.phase == JobPhase::JOB_DONE);
         let schedule = views::schedule_row(&world.rows, "s").expect("memory").unwrap_or_default();
         ticks += schedule.get_schedule().fired;
+        let gang = views::get_job(&world.rows, "gang").expect("memory").unwrap_or_default();
+        gangs += gang.gang_generation;
+        taken_down += u64::from(gang.gang_user_failures + gang.gang_infrastructure_failures);
         for name in ["one", "two"] {
             let Some(job) = views::get_job(&world.rows, name).expect("memory") else { continue };
             rounds += job.rounds_committed;
@@ -484,6 +515,8 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
         ("elements", elements),
         ("graphs", graphs),
         ("ticks", ticks),
+        ("gangs", gangs),
+        ("taken_down", taken_down),
     ];
     for (what, count) in reached {
         assert!(count > 0, "no {what} in {reached:?}, rejected {rejected}");

@@ -26,7 +26,7 @@ fn pages_hold_every_task_once_whatever_the_filter() {
     for id in ["t1", "t3"] {
         world.assign(id, "node-a");
     }
-    let filter = |status, job: Option<&str>| views::TaskFilter { status, job_id: job.map(str::to_owned) };
+    let filter = |status, job: Option<&str>| views::TaskFilter { status, job_id: job.map(str::to_owned), queue: None };
     assert_eq!(
         ids(&world, &filter(None, None), 3),
         [vec!["t0", "t1", "t2"], vec!["t3", "t4", "digits/trainer-0"], vec!["digits/trainer-1", "digits/trainer-2"],]

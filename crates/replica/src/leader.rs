@@ -14,12 +14,14 @@ use raftgrid_driver::{RaftHandle, Role};
 use raftgrid_manifest::limits::REASON_BYTES_MAX;
 use raftgrid_manifest::{views, Rows};
 use raftgrid_proto::v1::{
-    Command, Command_oneof_kind, HeartbeatRequest, HeartbeatResponse, Lease, MemberRow, PutMember, SetMachineVersion,
+    Command, Command_oneof_kind, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, Lease, MemberRow, PutMember,
+    SetMachineVersion,
 };
 use slog::{info, warn, Logger};
 
 use crate::aggregate::Aggregator;
 use crate::clock::Clock;
+use crate::explain;
 use crate::limits::LEADER_INBOX_MAX;
 use crate::metrics::seconds;
 use crate::ports::{CallError, Callback, Commands};
@@ -48,6 +50,8 @@ pub(crate) enum Event {
         /// Whether a quorum stands behind it.
         ok: bool,
     },
+    /// Why a task waits, and who asks.
+    Explain(String, Callback<Option<ExplainTaskResponse>>),
     /// For `control`.
     Input(Box<Input>),
     /// End the thread.
@@ -75,6 +79,17 @@ impl LeaderInbox {
                 done(Err(CallError::Exhausted("the leader has too many heartbeats to answer".to_owned())));
             }
             Err(_) => unreachable!("a beat was sent"),
+        }
+    }
+
+    /// Why a task waits.
+    pub(crate) fn explain(&self, task_id: String, done: Callback<Option<ExplainTaskResponse>>) {
+        match self.events.try_send(Event::Explain(task_id, done)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(Event::Explain(_, done)) | TrySendError::Disconnected(Event::Explain(_, done))) => {
+                done(Err(CallError::Exhausted("the leader has too much to answer".to_owned())));
+            }
+            Err(_) => unreachable!("a question was sent"),
         }
     }
 
@@ -159,6 +174,8 @@ pub(crate) struct Shell {
     queue: Receiver<Event>,
     term: Option<Term>,
     beats: BTreeMap<u64, Callback<HeartbeatResponse>>,
+    /// Questions of this turn: the task and who asks.
+    questions: BTreeMap<u64, (String, Callback<Option<ExplainTaskResponse>>)>,
     next_ticket: u64,
     wake_at: Option<u64>,
 }
@@ -166,7 +183,16 @@ pub(crate) struct Shell {
 impl Shell {
     /// Loops that have not begun.
     pub(crate) fn new(context: LeaderLoop, inbox: LeaderInbox, queue: Receiver<Event>) -> Self {
-        Self { context, inbox, queue, term: None, beats: BTreeMap::new(), next_ticket: 1, wake_at: None }
+        Self {
+            context,
+            inbox,
+            queue,
+            term: None,
+            beats: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            next_ticket: 1,
+            wake_at: None,
+        }
     }
 
     fn run(&mut self) {
@@ -210,6 +236,7 @@ impl Shell {
                 }
                 Event::Look => {}
                 Event::Beat(request, done) => self.take_beat(*request, done, &mut inputs),
+                Event::Explain(task_id, done) => self.take_question(task_id, done, &mut inputs),
                 Event::Confirmed { term, ticket, ok } => self.confirmed(term, ticket, ok, &mut inputs),
                 Event::Input(input) => inputs.push(*input),
             }
@@ -218,6 +245,7 @@ impl Shell {
         let begun_us = self.context.clock.monotonic_us();
         self.follow_role();
         self.step(inputs);
+        self.refuse_questions();
         let metrics = &self.context.proposals.metrics;
         metrics.leader_step_seconds.observe(seconds(self.context.clock.monotonic_us().saturating_sub(begun_us)));
         true
@@ -239,6 +267,24 @@ impl Shell {
         inputs.push(Input::Beat { ticket, beat: beat_of(request) });
         if raftgrid_driver::mutant::on("renewal_without_quorum") {
             inputs.push(Input::QuorumConfirmed { ticket });
+        }
+    }
+
+    fn take_question(&mut self, task_id: String, done: Callback<Option<ExplainTaskResponse>>, inputs: &mut Vec<Input>) {
+        let status = self.context.handle.status();
+        if status.role != Role::Leader {
+            return done(Err(CallError::NotLeader { leader: status.leader }));
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.questions.insert(ticket, (task_id.clone(), done));
+        inputs.push(Input::Explain { ticket, task_id });
+    }
+
+    /// Questions that the step of their turn did not answer: there is no step before the loops have their state.
+    fn refuse_questions(&mut self) {
+        for (_, (_, done)) in std::mem::take(&mut self.questions) {
+            done(Err(CallError::Unavailable("a new leader is taking over".to_owned())));
         }
     }
 
@@ -433,6 +479,11 @@ impl Shell {
                         || Err(CallError::Unavailable("the leader has no quorum".to_owned())),
                         |answer| Ok(response_of(answer)),
                     ));
+                }
+            }
+            Action::Explained { ticket, explanation } => {
+                if let Some((task_id, done)) = self.questions.remove(&ticket) {
+                    done(Ok(explanation.map(|explanation| explain::response_of(task_id, *explanation))));
                 }
             }
             Action::WakeAt(at) => self.wake_at = Some(self.wake_at.map_or(at, |other| other.min(at))),

@@ -17,6 +17,7 @@ pub mod clock;
 mod cluster_time;
 mod contact;
 mod evacuate;
+mod explain;
 mod first_model;
 mod gradients;
 mod group;

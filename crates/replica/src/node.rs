@@ -10,8 +10,8 @@ use raftgrid_blob::FragmentStore;
 use raftgrid_driver::{RaftHandle, Runner, Transport};
 use raftgrid_manifest::{views, Table};
 use raftgrid_proto::v1::{
-    Command, CommandReply, HeartbeatRequest, HeartbeatResponse, MemberRow, NextShardsRequest, NextShardsResponse, Node,
-    PollTaskRequest, PollTaskResponse,
+    Command, CommandReply, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, MemberRow, NextShardsRequest,
+    NextShardsResponse, Node, PollTaskRequest, PollTaskResponse,
 };
 use raftgrid_store::{Booted, Disk};
 use slog::Logger;
@@ -277,6 +277,10 @@ impl Leader for Replica {
 
     fn next_shards(&self, request: NextShardsRequest, done: Callback<NextShardsResponse>) {
         self.polls.next_shards(request, done);
+    }
+
+    fn explain(&self, task_id: String, done: Callback<Option<ExplainTaskResponse>>) {
+        self.leader.explain(task_id, done);
     }
 
     fn nodes(&self, done: Callback<Vec<Node>>) {

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use raftgrid_manifest::Rows;
 use raftgrid_proto::v1::{
-    Ack, Command, CommandReply, HeartbeatRequest, HeartbeatResponse, LeaderResponse, MembersResponse,
-    NextShardsRequest, NextShardsResponse, Node, Optimizer, PollTaskRequest, PollTaskResponse, StateResponse,
-    StatsResponse,
+    Ack, Command, CommandReply, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, LeaderResponse,
+    MembersResponse, NextShardsRequest, NextShardsResponse, Node, Optimizer, PollTaskRequest, PollTaskResponse,
+    StateResponse, StatsResponse,
 };
 
 /// Called once with the outcome.
@@ -101,6 +101,8 @@ pub trait Leader: Send + Sync {
     fn poll_task(&self, request: PollTaskRequest, done: Callback<PollTaskResponse>);
     /// (round, shard) pairs leased to the trainer; waits up to `wait_ms` for one. Served by any replica.
     fn next_shards(&self, request: NextShardsRequest, done: Callback<NextShardsResponse>);
+    /// Why a task that waits for a node is not placed, as the leader's scheduler sees it. None: it does not wait for one; the rows tell the rest.
+    fn explain(&self, task_id: String, done: Callback<Option<ExplainTaskResponse>>);
     /// Node rows with the leader's knowledge of last heartbeats filled in.
     fn nodes(&self, done: Callback<Vec<Node>>);
 }

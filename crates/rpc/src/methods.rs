@@ -56,6 +56,8 @@ methods! {
     DRAIN_NODE: Unary "/raftgrid.v1.NodeService/DrainNode" (DrainNodeRequest) -> DrainNodeResponse;
     DEREGISTER: Unary "/raftgrid.v1.NodeService/Deregister" (DeregisterRequest) -> DeregisterResponse;
 
+    SET_MAINTENANCE: Unary "/raftgrid.v1.NodeService/SetMaintenance" (SetMaintenanceRequest) -> SetMaintenanceResponse;
+
     GET_MODEL: ServerStreaming "/raftgrid.v1.MLWorkerService/GetModel" (ModelRequest) -> ModelChunk, "/api.MLWorkerService/GetModel";
     SEND_GRADIENTS: ClientStreaming "/raftgrid.v1.MLWorkerService/SendGradients" (GradientChunk) -> Ack, "/api.MLWorkerService/SendGradients";
     INIT_MODEL: ClientStreaming "/raftgrid.v1.MLWorkerService/InitModel" (InitModelChunk) -> Ack;
@@ -84,6 +86,9 @@ methods! {
     PAUSE_SCHEDULE: Unary "/raftgrid.v1.ScheduleService/Pause" (PauseScheduleRequest) -> PauseScheduleResponse;
     DELETE_SCHEDULE: Unary "/raftgrid.v1.ScheduleService/Delete" (DeleteScheduleRequest) -> DeleteScheduleResponse;
     TRIGGER_SCHEDULE: Unary "/raftgrid.v1.ScheduleService/Trigger" (TriggerScheduleRequest) -> TriggerScheduleResponse;
+    QUEUE_PUT: Unary "/raftgrid.v1.QueueService/Put" (PutQueueRequest) -> PutQueueResponse;
+    QUEUE_LIST: Unary "/raftgrid.v1.QueueService/List" (ListQueuesRequest) -> ListQueuesResponse;
+    QUEUE_DELETE: Unary "/raftgrid.v1.QueueService/Delete" (DeleteQueueRequest) -> DeleteQueueResponse;
 
     CLUSTER_STATE: Unary "/raftgrid.v1.ClusterService/State" (StateRequest) -> StateResponse;
     CLUSTER_STATS: Unary "/raftgrid.v1.ClusterService/Stats" (StatsRequest) -> StatsResponse;

@@ -2,7 +2,8 @@
 
 use raftgrid_manifest::{command, command_for, MACHINE_VERSION};
 use raftgrid_proto::v1::{
-    CancelTask, Command, Command_oneof_kind as Kind, Outcome as Told, SetMachineVersion, SubmitTask, TaskRow, TaskSpec,
+    CancelTask, Command, Command_oneof_kind as Kind, GangSpec, JobSpec, Outcome as Told, PutQueue, Queue,
+    SetMachineVersion, SetPriority, SubmitJob, SubmitTask, TaskRow, TaskSpec,
 };
 use raftgrid_replica::ports::CallError;
 
@@ -10,11 +11,13 @@ use crate::ask::{Ask, Target};
 use crate::calls::{Request, Response};
 use crate::check::Checks;
 use crate::limits::EPOCH_MS;
-use crate::linearizability::{Answer, Done, Kind as Asked, Op, Outcome, TaskEvent, Value};
+use crate::linearizability::{Answer, Done, Kind as Asked, Op, Outcome, Tag, TaskEvent, Value};
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::{tasks, work};
 
+/// The queue that some tasks name.
+const QUEUE: &str = "queue";
 /// How long a client goes on trying.
 const GIVE_UP_US: u64 = 30_000_000;
 /// Pause after an attempt that failed.
@@ -27,6 +30,8 @@ enum What {
     Cancel(Box<Command>),
     /// A job, or a task that waits for others: what becomes of them the invariants and the healed phase judge.
     Work(Box<Command>),
+    /// Something about placement (a queue, a priority, a gang), which may be refused: the judges look at what comes of it.
+    Steer(Box<Command>),
     /// A read of a task.
     Read(String),
 }
@@ -148,7 +153,7 @@ impl Client {
         self.next_call += 1;
         flight.retry_us = now + self.habits.attempt_us;
         let request = match &flight.what {
-            What::Submit(command, ..) | What::Cancel(command) | What::Work(command) => {
+            What::Submit(command, ..) | What::Cancel(command) | What::Work(command) | What::Steer(command) => {
                 Request::Command(command.clone())
             }
             What::Read(task) => {
@@ -185,7 +190,8 @@ impl Client {
             return What::Read(task);
         }
         match (old, self.rng.between(40, 99)) {
-            (Some(task), 40..=47) => {
+            (Some(task), 40..=43) => self.steer(task, around),
+            (Some(task), 44..=47) => {
                 let cancel = CancelTask { task_id: task, reason: "simulated".to_owned(), ..CancelTask::default() };
                 What::Cancel(Box::new(command_for("", &self.request_id(around.now_us), Kind::cancel_task(cancel))))
             }
@@ -221,6 +227,7 @@ impl Client {
         let tag = self.rng.next() >> 12;
         let mut spec = TaskSpec::new();
         spec.set_max_retries(u32::try_from(self.rng.below(4)).unwrap_or(0));
+        placement(tag, &mut spec);
         let submit = SubmitTask {
             task_id: task.clone(),
             task_type: "simulated".to_owned(),
@@ -239,6 +246,33 @@ impl Client {
             outcome: Outcome::Unknown,
         });
         What::Submit(Box::new(command), place, task)
+    }
+
+    /// A queue with other limits, another priority, or a gang.
+    fn steer(&mut self, task: String, around: &mut Around<'_>) -> What {
+        let kind = match self.rng.below(3) {
+            0 => {
+                let mut queue = Queue { name: QUEUE.to_owned(), weight: 2, ..Queue::default() };
+                queue.set_max_running(u32::try_from(1 + self.rng.below(3)).unwrap_or(1));
+                Kind::put_queue(PutQueue { queue: Some(queue).into(), ..PutQueue::default() })
+            }
+            1 => {
+                let priority = i32::try_from(self.rng.below(101)).unwrap_or(0);
+                Kind::set_priority(SetPriority { task_id: task, priority, ..SetPriority::default() })
+            }
+            _ => {
+                self.made += 1;
+                let name = format!("gang-{}-{}", self.number, self.made);
+                let mut job = JobSpec { name, task_data: b"{}".to_vec(), ..JobSpec::default() };
+                job.set_field_type("command".to_owned());
+                job.set_gang(GangSpec { min_members: 2, max_members: 3, ..GangSpec::default() });
+                placement(self.rng.next(), job.mut_task());
+                // Its quota may be less than a gang needs, for ever.
+                job.mut_task().queue.clear();
+                Kind::submit_job(SubmitJob { spec: Some(job).into(), ..SubmitJob::default() })
+            }
+        };
+        What::Steer(Box::new(command_for("", &self.request_id(around.now_us), kind)))
     }
 
     /// A UUIDv7 of virtual time.
@@ -263,11 +297,12 @@ impl Client {
             return;
         };
         let settled = match (&flight.what, response) {
+            (What::Submit(command, ..), Response::Command(Ok(reply))) if may_be_refused(command, reply.outcome) => true,
             (What::Submit(_, place, task), Response::Command(Ok(reply))) => {
                 submitted(*place, task, reply.outcome, reply.position, around)
             }
             // What is refused (an unknown task, an old machine version) was told.
-            (What::Cancel(_) | What::Work(_), Response::Command(Ok(_))) => true,
+            (What::Cancel(_) | What::Work(_) | What::Steer(_), Response::Command(Ok(_))) => true,
             (What::Read(task), Response::Read(Ok((row, position)))) => {
                 self.found(task, flight.asked_us, row.as_deref(), position, around);
                 true
@@ -300,6 +335,24 @@ impl Client {
         let seen = row.map(tasks::seen);
         around.checks.lives.push(TaskEvent::Read { task: task.to_owned(), invoked, at, seen });
     }
+}
+
+/// What of its placement a task with this tag says.
+fn placement(tag: Tag, spec: &mut TaskSpec) {
+    spec.set_priority(i32::try_from(tag % 5 * 20).unwrap_or(0));
+    if tag.is_multiple_of(3) {
+        spec.set_preemptible(true);
+    }
+    if tag.is_multiple_of(7) {
+        spec.set_queue(QUEUE.to_owned());
+    }
+}
+
+/// Before the cluster is at the version that knows queues, or there is one, a task that names it is not taken. Nothing has come of it.
+fn may_be_refused(command: &Command, outcome: Told) -> bool {
+    let spec = command.get_submit_task().get_spec();
+    let asks = spec.get_preemptible() || !spec.get_queue().is_empty();
+    asks && matches!(outcome, Told::PRECONDITION | Told::INVALID)
 }
 
 /// Notes what a submission was told; false: it does not say whether the task is there.

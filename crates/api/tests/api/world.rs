@@ -151,6 +151,10 @@ impl Leader for World {
         done(Ok(NextShardsResponse::new()));
     }
 
+    fn explain(&self, _: String, done: Callback<Option<ExplainTaskResponse>>) {
+        done(self.leads().map(|()| None));
+    }
+
     fn nodes(&self, done: Callback<Vec<Node>>) {
         let nodes = raftgrid_manifest::views::get_nodes(&self.state().rows).expect("rows");
         done(self.leads().map(|()| nodes));

@@ -171,6 +171,7 @@ impl Cluster {
                 }
             }
             Action::WakeAt(at) => assert!(at > self.now, "a step must not wake itself at once"),
+            Action::Explained { .. } => unreachable!("nobody asks"),
         }
     }
 

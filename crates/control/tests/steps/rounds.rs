@@ -17,7 +17,7 @@ fn sealed(trainers: u64, round: u64) -> World {
 fn sums(actions: &[Action]) -> Vec<(String, u64)> {
     let sum = |action: &Action| match action {
         Action::Aggregate { job_id, round } => Some((job_id.clone(), *round)),
-        Action::AnswerBeat { .. } | Action::Propose { .. } | Action::WakeAt(_) => None,
+        Action::AnswerBeat { .. } | Action::Propose { .. } | Action::Explained { .. } | Action::WakeAt(_) => None,
     };
     actions.iter().filter_map(sum).collect()
 }

@@ -235,7 +235,11 @@ pub(crate) fn commands(actions: &[Action]) -> Vec<Kind> {
 pub(crate) fn tags(actions: &[Action]) -> Vec<u64> {
     let tag = |action: &Action| match action {
         Action::Propose { tag, commands } if !matches!(commands[0].kind, Some(Kind::load_report(_))) => Some(*tag),
-        Action::Propose { .. } | Action::Aggregate { .. } | Action::AnswerBeat { .. } | Action::WakeAt(_) => None,
+        Action::Propose { .. }
+        | Action::Aggregate { .. }
+        | Action::AnswerBeat { .. }
+        | Action::Explained { .. }
+        | Action::WakeAt(_) => None,
     };
     actions.iter().filter_map(tag).collect()
 }
@@ -248,14 +252,20 @@ pub(crate) fn decisions(actions: &[Action]) -> Vec<Kind> {
 pub(crate) fn answer(actions: &[Action], ticket: u64) -> Option<Option<BeatAnswer>> {
     actions.iter().find_map(|action| match action {
         Action::AnswerBeat { ticket: answered, answer } if *answered == ticket => Some(answer.clone()),
-        Action::AnswerBeat { .. } | Action::Propose { .. } | Action::Aggregate { .. } | Action::WakeAt(_) => None,
+        Action::AnswerBeat { .. }
+        | Action::Propose { .. }
+        | Action::Aggregate { .. }
+        | Action::Explained { .. }
+        | Action::WakeAt(_) => None,
     })
 }
 
 pub(crate) fn wake(actions: &[Action]) -> Option<Millis> {
     actions.iter().find_map(|action| match action {
         Action::WakeAt(at) => Some(*at),
-        Action::AnswerBeat { .. } | Action::Propose { .. } | Action::Aggregate { .. } => None,
+        Action::AnswerBeat { .. } | Action::Propose { .. } | Action::Aggregate { .. } | Action::Explained { .. } => {
+            None
+        }
     })
 }
 

@@ -3,7 +3,7 @@
 use raftgrid_proto::v1::{JobPhase, JobRow, Phase, RoundPhase, TaskRow, TaskStatus};
 
 use crate::commands::job_spec::{EVAL, TRAIN};
-use crate::commands::{arrays, dag, kv, lifecycle};
+use crate::commands::{arrays, dag, gangs, kv, lifecycle};
 use crate::error::Fault;
 use crate::limits::NOTE_BYTES_MAX;
 use crate::machine::Machine;
@@ -85,6 +85,8 @@ pub(crate) fn task_ended(machine: &mut Machine<'_>, task_row: &TaskRow) -> Resul
     let spec = job_row.get_job().get_spec();
     if spec.field_type == TRAIN {
         trainer_ended(machine, task_row, job_row)
+    } else if task_row.gang.is_some() {
+        gangs::member_ended(machine, task_row, job_row)
     } else if dag::is_graph(spec) {
         dag::task_ended(machine, task_row, job_row)
     } else if arrays::is_array(spec) {

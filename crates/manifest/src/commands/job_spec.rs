@@ -3,6 +3,7 @@
 use raftgrid_proto::v1::{ArtifactRow, ArtifactState, JobSpec, Optimizer, Outcome, TrainSpec};
 use serde::{Deserialize, Serialize};
 
+use crate::commands::placement_spec::check_gang;
 use crate::commands::{arrays, dag, dependencies, matmul};
 use crate::error::Fault;
 use crate::limits::{JOB_NAME_BYTES_MAX, NOTE_BYTES_MAX, ROUNDS_MAX, SHARDS_MAX, TASK_DATA_BYTES_MAX, WORKERS_MAX};
@@ -59,6 +60,7 @@ pub(crate) fn checked(machine: &Machine<'_>, spec: &JobSpec) -> Result<JobSpec, 
     check_name("spec.name", &spec.name, JOB_NAME_BYTES_MAX, b"")?;
     check_bytes("spec.task_data", spec.task_data.len(), TASK_DATA_BYTES_MAX)?;
     check_spec("spec.task", spec.get_task())?;
+    check_gang(machine, spec)?;
     let mut spec = spec.clone();
     fill_bundle_digest(machine, &mut spec)?;
     if spec.field_type == TRAIN {

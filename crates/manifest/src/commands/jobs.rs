@@ -1,11 +1,13 @@
 //! SubmitJob, CancelJob, FailJob. A job's tasks are made in the same apply as the job.
 
 use protobuf::{RepeatedField, SingularPtrField};
-use raftgrid_proto::v1::{CancelJob, CommandReply, FailJob, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob};
+use raftgrid_proto::v1::{
+    CancelJob, CommandReply, FailJob, GangMember, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob,
+};
 
 use crate::commands::job_end::{self, end_job, is_over, phase_name};
 use crate::commands::job_spec::{checked, committed_artifact, ids_are_free, trainer_data, TRAIN};
-use crate::commands::tasks::{create, NewTask};
+use crate::commands::tasks::{create_member, NewTask};
 use crate::commands::{arrays, dag, rounds};
 use crate::error::{Fault, Handled};
 use crate::keys;
@@ -65,6 +67,8 @@ fn task_ids(spec: &JobSpec) -> Vec<String> {
         Vec::new()
     } else if spec.field_type == TRAIN {
         (0..spec.get_train().workers).map(|i| format!("{}/trainer-{i}", spec.name)).collect()
+    } else if let Some(gang) = spec.gang.as_ref() {
+        (0..gang.max_members).map(|i| format!("{}/member-{i}", spec.name)).collect()
     } else {
         vec![spec.name.clone()]
     }
@@ -94,7 +98,13 @@ fn make_job(machine: &mut Machine<'_>, spec: &JobSpec, ids: &[String]) -> JobRow
 
 fn make_tasks(machine: &mut Machine<'_>, spec: &JobSpec, sequence: u64, ids: Vec<String>) -> Result<(), Fault> {
     let task_data = if spec.field_type == TRAIN { trainer_data(spec)? } else { spec.task_data.clone() };
-    for task_id in ids {
+    for (index, task_id) in ids.into_iter().enumerate() {
+        let member = spec.gang.as_ref().map(|gang| GangMember {
+            index: index as u32,
+            min_members: gang.min_members,
+            max_members: gang.max_members,
+            ..GangMember::default()
+        });
         let new = NewTask {
             task_id,
             task_type: spec.field_type.clone(),
@@ -104,7 +114,7 @@ fn make_tasks(machine: &mut Machine<'_>, spec: &JobSpec, sequence: u64, ids: Vec
             job: (spec.name.clone(), sequence),
             element: None,
         };
-        create(machine, new)?;
+        create_member(machine, new, member)?;
     }
     Ok(())
 }

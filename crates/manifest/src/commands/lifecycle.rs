@@ -3,6 +3,7 @@
 use raftgrid_proto::v1::{AttemptEnd, JobPhase, Phase, StopFor, TaskRow, TaskStatus};
 
 use crate::attempts;
+use crate::commands::gangs::{self, Failed};
 use crate::commands::{dependencies, job_end};
 use crate::error::Fault;
 use crate::limits::{BACKOFF_MS_MAX, MAX_RETRIES_DEFAULT};
@@ -109,7 +110,9 @@ fn back_off(
     task.started_at = 0;
     task.failure_reason = cut(reason);
     task.pending_reason = "backoff".to_owned();
-    finish(machine, row)
+    let row = finish(machine, row)?;
+    gangs::member_left(machine, &row)?;
+    Ok(row)
 }
 
 fn past_deadline(row: &TaskRow, at_ms: u64) -> bool {
@@ -134,6 +137,7 @@ pub(crate) fn interrupt(
         return stopped(machine, row, "");
     }
     row.infrastructure_failures = row.infrastructure_failures.saturating_add(1);
+    gangs::count_failure(machine, &row, Failed::Infrastructure)?;
     if job_over(machine, &row)? {
         return fail(machine, row, Phase::PHASE_CANCELLED, "its job is over");
     }
@@ -163,13 +167,14 @@ pub(crate) fn user_failure(
         return stopped(machine, row, "");
     }
     row.user_failures = row.user_failures.saturating_add(1);
+    let of_gang = gangs::count_failure(machine, &row, Failed::User)?;
     if job_over(machine, &row)? {
         return fail(machine, row, Phase::PHASE_CANCELLED, "its job is over");
     }
     let spec = row.get_task().get_spec();
     let allowed = if spec.retries_given { spec.max_retries } else { MAX_RETRIES_DEFAULT };
     let retries = if again { allowed } else { 0 };
-    if row.user_failures > retries {
+    if of_gang.unwrap_or(row.user_failures) > retries {
         let phase = if retries == 0 { Phase::PHASE_ERROR } else { Phase::PHASE_RETRIES_EXHAUSTED };
         return fail(machine, row, phase, reason);
     }
@@ -225,7 +230,9 @@ fn set_aside(
     task.started_at = 0;
     task.failure_reason.clear();
     task.pending_reason = pending;
-    finish(machine, row)
+    let row = finish(machine, row)?;
+    gangs::member_left(machine, &row)?;
+    Ok(row)
 }
 
 /// The end of a task that is not to run any more. Without a reason, the one given with the stop stands.
@@ -248,7 +255,17 @@ pub(crate) fn stop(machine: &mut Machine<'_>, row: TaskRow, reason: &str) -> Res
 }
 
 /// The same with another end. A cancel takes the place of any other; a task that is being cancelled stays so.
-pub(crate) fn stop_for(
+/// Members of a gang go together: the others are queued again.
+pub(crate) fn stop_for(machine: &mut Machine<'_>, row: TaskRow, end: StopFor, reason: &str) -> Result<TaskRow, Fault> {
+    let row = stop_alone(machine, row, end, reason)?;
+    if row.open_epoch != 0 && end != StopFor::STOP_FOR_CANCEL {
+        gangs::take_down(machine, &row)?;
+    }
+    Ok(row)
+}
+
+/// The same for this one task.
+pub(crate) fn stop_alone(
     machine: &mut Machine<'_>,
     mut row: TaskRow,
     end: StopFor,

@@ -5,16 +5,21 @@ mod artifacts;
 mod cluster;
 mod dag;
 pub(crate) mod dependencies;
+mod gangs;
 mod gradients;
 pub(crate) mod job_end;
 mod job_spec;
 mod jobs;
 mod kv;
 mod lifecycle;
+mod maintenance;
 mod matmul;
 mod members;
 mod models;
 mod nodes;
+mod placement_spec;
+mod preemption;
+mod queues;
 mod retention;
 mod rounds;
 mod schedules;
@@ -38,7 +43,7 @@ pub use task_results::report_digest;
 /// |---|---|
 /// | 1 | the first |
 /// | 2 | the state says since when it is at its version: below that position an older program can still follow it |
-/// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority; a task's row remembers its attempts; replicated keys; limits and requirements of tasks, logs as artifacts, problems of nodes; dependencies, jobs of type dag, eval and torchrun, arrays, sweeps, matmul by blocks, schedules |
+/// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority; a task's row remembers its attempts; replicated keys; limits and requirements of tasks, logs as artifacts, problems of nodes; dependencies, jobs of type dag, eval and torchrun, arrays, sweeps, matmul by blocks, schedules; PutQueue, DeleteQueue, PreemptTask, SetMaintenance; queues, gangs, operators and attributes of constraints, preferences, affinities |
 pub const MACHINE_VERSION: u64 = 3;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.
@@ -73,7 +78,11 @@ pub fn minimum_version(kind: &Kind) -> u64 {
         | Kind::set_machine_version(_)
         | Kind::put_member(_) => 1,
         Kind::suspend_task(_) | Kind::resume_task(_) | Kind::requeue_task(_) | Kind::set_priority(_) => 3,
-        Kind::kv_put(_)
+        Kind::put_queue(_)
+        | Kind::delete_queue(_)
+        | Kind::preempt_task(_)
+        | Kind::set_maintenance(_)
+        | Kind::kv_put(_)
         | Kind::kv_delete(_)
         | Kind::kv_compare_and_set(_)
         | Kind::put_schedule(_)
@@ -141,6 +150,10 @@ fn handle(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
         Kind::add_receipts(command) => artifacts::add_receipts(machine, command),
         Kind::set_machine_version(command) => cluster::set_version(machine, command),
         Kind::put_member(command) => members::put(machine, command),
+        Kind::put_queue(command) => queues::put(machine, command),
+        Kind::delete_queue(command) => queues::delete(machine, command),
+        Kind::preempt_task(command) => preemption::preempt(machine, command),
+        Kind::set_maintenance(command) => maintenance::set(machine, command),
         Kind::kv_put(command) => kv::put(machine, command),
         Kind::kv_delete(command) => kv::delete(machine, command),
         Kind::kv_compare_and_set(command) => kv::compare_and_set(machine, command),

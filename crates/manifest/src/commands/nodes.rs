@@ -27,6 +27,8 @@ fn check_node(node: &Node) -> Result<(), Fault> {
         ("node.cloud_provider", &node.cloud_provider),
         ("node.region", &node.region),
         ("node.version", &node.version),
+        ("node.arch", &node.arch),
+        ("node.os", &node.os),
     ];
     for (field, text) in texts {
         check_bytes(field, text.len(), NOTE_BYTES_MAX)?;
@@ -73,6 +75,7 @@ fn described(machine: &Machine<'_>, said: &Node, known: Option<&NodeRow>) -> Nod
         // It is healthy until its beats say otherwise.
         node.problem.clear();
     }
+    node.maintenance_until_ms = known.maintenance_until_ms;
     node
 }
 
@@ -139,6 +142,8 @@ pub(crate) fn change_status(machine: &mut Machine<'_>, command: &NodeStatusChang
 pub(crate) fn set_eligibility(machine: &mut Machine<'_>, command: &SetEligibility) -> Handled {
     let mut row = known_node(machine, &command.node_id)?;
     row.mut_node().eligibility = command.eligibility;
+    // What a person says takes the place of a maintenance.
+    row.mut_node().maintenance_until_ms = 0;
     NodeTable::put(machine, &row);
     Ok(machine.ok())
 }

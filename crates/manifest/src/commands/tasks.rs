@@ -2,22 +2,27 @@
 
 use protobuf::{RepeatedField, SingularPtrField};
 use raftgrid_proto::v1::{
-    Assign, Assignment, CommandReply, Label, Outcome, Phase, Start, SubmitTask, Task, TaskRow, TaskSpec, TaskStatus,
+    Assign, Assignment, CommandReply, GangMember, GangPlace, Label, Outcome, Phase, Start, SubmitTask, Task, TaskRow,
+    TaskSpec, TaskStatus,
 };
 
 use crate::attempts;
-use crate::commands::dependencies;
+use crate::attributes::ATTRIBUTES_SINCE;
+use crate::commands::placement_spec::check_placement;
+use crate::commands::{dependencies, gangs};
 use crate::error::{Fault, Handled};
 use crate::keys;
 use crate::limits::{ASSIGNMENTS_MAX, ID_BYTES_MAX, TASK_DATA_BYTES_MAX};
 use crate::machine::Machine;
 use crate::mutant;
-use crate::predicates::{eligible, fits};
+use crate::neighbours;
+use crate::predicates::{eligible_at, fits};
+use crate::quota::within_quota;
 use crate::read;
 use crate::reply::{invalid, not_found, precondition, refuse, stale_lease};
 use crate::requests;
 use crate::rows::{Rows as _, Table};
-use crate::tables::TaskTable;
+use crate::tables::{demand, TaskTable};
 use crate::text::{check_bytes, check_id, check_name, check_spec, encode, hash_parts, short_hex};
 
 /// A task about to be made.
@@ -42,7 +47,24 @@ pub(crate) struct Element {
 
 /// Writes the row of a new task. The id was checked to be unused, and that the tasks it depends on exist.
 pub(crate) fn create(machine: &mut Machine<'_>, new: NewTask) -> Result<TaskRow, Fault> {
+    create_member(machine, new, None)
+}
+
+/// The same for a member of a gang.
+pub(crate) fn create_member(
+    machine: &mut Machine<'_>,
+    mut new: NewTask,
+    gang: Option<GangMember>,
+) -> Result<TaskRow, Fault> {
     let spec_digest = spec_digest(&new.task_type, &new.task_data, new.spec.as_ref());
+    let queue = match new.spec.as_mut() {
+        Some(spec) => {
+            check_placement(machine, spec)?;
+            default_priority(machine, spec)?;
+            spec.queue.clone()
+        }
+        None => String::new(),
+    };
     let mut task = Task {
         task_id: new.task_id,
         task_type: new.task_type,
@@ -52,6 +74,7 @@ pub(crate) fn create(machine: &mut Machine<'_>, new: NewTask) -> Result<TaskRow,
         job_id: new.job.0,
         created_at: machine.now_s(),
         principal: machine.principal.to_owned(),
+        queue,
         status: TaskStatus::PENDING,
         phase: Phase::PHASE_QUEUED,
         ..Task::default()
@@ -65,6 +88,7 @@ pub(crate) fn create(machine: &mut Machine<'_>, new: NewTask) -> Result<TaskRow,
         job_sequence: new.job.1,
         submitted_at_ms: machine.now_ms(),
         spec_digest,
+        gang: gang.into(),
         task: SingularPtrField::some(task),
         ..TaskRow::default()
     };
@@ -127,19 +151,31 @@ pub(crate) fn submit(machine: &mut Machine<'_>, command: &SubmitTask) -> Handled
     Ok(CommandReply { id: task_id, number: row.sequence, ..machine.ok() })
 }
 
+/// A task that names no priority gets its queue's.
+fn default_priority(machine: &Machine<'_>, spec: &mut TaskSpec) -> Result<(), Fault> {
+    if spec.priority == 0 && !spec.queue.is_empty() {
+        spec.priority = read::queue(&machine.rows, &spec.queue)?.map_or(0, |row| row.get_queue().default_priority);
+    }
+    Ok(())
+}
+
 /// All or nothing: the first guard that fails refuses the whole command.
 pub(crate) fn assign(machine: &mut Machine<'_>, command: &Assign) -> Handled {
     let count = command.assignments.len();
     if count == 0 || count > ASSIGNMENTS_MAX {
         return Err(invalid("assignments", format!("1..={ASSIGNMENTS_MAX}, is {count}")));
     }
+    let mut places = gangs::Places::new();
+    if machine.meta.machine_version >= ATTRIBUTES_SINCE {
+        places = gangs::places(machine, command)?;
+    }
     for assignment in command.get_assignments() {
-        assign_one(machine, assignment)?;
+        assign_one(machine, assignment, &mut places)?;
     }
     Ok(CommandReply { number: machine.position.get(), ..machine.ok() })
 }
 
-fn assign_one(machine: &mut Machine<'_>, assignment: &Assignment) -> Result<(), Fault> {
+fn assign_one(machine: &mut Machine<'_>, assignment: &Assignment, places: &mut gangs::Places) -> Result<(), Fault> {
     let (task_id, node_id) = (&assignment.task_id, &assignment.node_id);
     let mut row = read::task_by_id(&machine.rows, task_id)?.ok_or_else(|| not_found("task", task_id))?;
     let task = row.get_task();
@@ -155,13 +191,17 @@ fn assign_one(machine: &mut Machine<'_>, assignment: &Assignment) -> Result<(), 
         )));
     }
     let node = read::node(&machine.rows, node_id)?.ok_or_else(|| not_found("node", node_id))?;
-    eligible(task, node.get_node())
+    eligible_at(machine.meta.machine_version, task, node.get_node())
         .and_then(|()| fits(task.get_spec().get_resources(), node.get_node()))
         .map_err(|why| precondition(format!("node {node_id} cannot take task {task_id}: {why}")))?;
+    neighbours::guard(machine, &row, node_id)?;
+    guard_quota(machine, task)?;
 
     row.open_epoch = machine.position.get();
     row.not_before_ms = 0;
+    let place: Option<GangPlace> = places.remove(&row.sequence);
     let task = row.mut_task();
+    task.gang_place = place.into();
     task.status = TaskStatus::ASSIGNED;
     task.phase = Phase::PHASE_LEASED;
     task.assigned_node_id = node_id.clone();
@@ -171,6 +211,17 @@ fn assign_one(machine: &mut Machine<'_>, assignment: &Assignment) -> Result<(), 
     attempts::opened(machine, &mut row);
     TaskTable::put(machine, row)?;
     Ok(())
+}
+
+/// What the queue's tasks hold stays within its quota.
+fn guard_quota(machine: &Machine<'_>, task: &Task) -> Result<(), Fault> {
+    if task.queue.is_empty() {
+        return Ok(());
+    }
+    let row = read::queue(&machine.rows, &task.queue)?.ok_or_else(|| not_found("queue", &task.queue))?;
+    let queue = row.get_queue();
+    within_quota(queue, queue.get_usage(), u64::from(queue.running_tasks), &demand(task), 1)
+        .map_err(|over| precondition(format!("task {} waits: {over}", task.task_id)))
 }
 
 pub(crate) fn start(machine: &mut Machine<'_>, command: &Start) -> Handled {

@@ -3,9 +3,11 @@
 mod job;
 mod kv;
 mod node;
+mod queue;
 mod task;
 
 pub(crate) use job::JobTable;
 pub(crate) use kv::{kv_bytes, KvTable};
 pub(crate) use node::NodeTable;
+pub(crate) use queue::QueueTable;
 pub(crate) use task::{demand, is_over, TaskTable};

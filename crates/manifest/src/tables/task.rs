@@ -1,5 +1,5 @@
 //! Task rows with their indexes, and what an open lease takes from its node. `TaskTable::put` is the only writer of `Task`, `TaskById`,
-//! `TaskByStatus`, `TaskByNode` and `TaskByJob`, and of the counters that follow from them.
+//! `TaskByStatus`, `TaskByNode`, `TaskByJob` and `TaskByQueue`, and of the counters that follow from them.
 //!
 //! Invariants asserted here: at most one open lease per task (1), terminal tasks never change (3), epochs rise per task (4), allocated
 //! never passes capacity (8, in `NodeTable`).
@@ -11,7 +11,7 @@ use crate::keys;
 use crate::machine::Machine;
 use crate::read;
 use crate::rows::Table;
-use crate::tables::{JobTable, NodeTable};
+use crate::tables::{JobTable, NodeTable, QueueTable};
 
 /// What a task takes of its node. One that asks for no slot takes one.
 pub(crate) fn demand(task: &Task) -> Resources {
@@ -67,6 +67,7 @@ impl TaskTable {
                 NodeTable::take(machine, node_id, &demand(row.get_task()))?;
             }
         }
+        QueueTable::follow(machine, old.as_ref(), &row)?;
         if row.job_sequence != 0 {
             let was_open = old.as_ref().is_some_and(|old| !is_over(old.get_task()));
             JobTable::count_task(machine, row.job_sequence, was_open, !is_over(row.get_task()))?;
@@ -81,6 +82,9 @@ impl TaskTable {
             machine.put_bytes(Table::TaskById, task.task_id.clone().into_bytes(), keys::number(sequence));
             if new.job_sequence != 0 {
                 machine.put_bytes(Table::TaskByJob, keys::pair(new.job_sequence, sequence), Vec::new());
+            }
+            if !task.queue.is_empty() {
+                machine.put_bytes(Table::TaskByQueue, keys::task_by_queue(&task.queue, sequence), Vec::new());
             }
         }
         if task.array_count > 0 {

@@ -6,7 +6,9 @@ mod cluster;
 mod explain;
 mod jobs;
 mod kv;
+mod never;
 mod nodes;
+mod queues;
 mod schedules;
 mod tasks;
 mod timeline;
@@ -20,7 +22,9 @@ pub use jobs::{
     job_tasks, list_jobs, next_elements, round_of, shown_tasks, JobPage,
 };
 pub use kv::{kv, kv_count, list_kv, KvPage};
+pub use never::never;
 pub use nodes::{get_node, get_nodes, node_row, node_rows};
+pub use queues::{get_queue, list_queues};
 pub use schedules::{list_schedules, schedule_row, SchedulePage};
 pub use tasks::{
     count_tasks, get_task, list_tasks, task_row, task_rows, tasks_of_job, tasks_of_node, TaskFilter, TaskPage,

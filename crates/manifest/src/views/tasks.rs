@@ -14,6 +14,8 @@ pub struct TaskFilter {
     pub status: Option<TaskStatus>,
     /// Only tasks of this job.
     pub job_id: Option<String>,
+    /// Only tasks of this queue.
+    pub queue: Option<String>,
 }
 
 /// A page of tasks, oldest first.
@@ -76,18 +78,19 @@ pub fn tasks_of_job(rows: &dyn Rows, job_sequence: u64) -> Result<Vec<TaskRow>, 
     read::tasks_of_job(rows, job_sequence)
 }
 
-/// A page of at most `limit` tasks (0: the most that a page holds), oldest first. Costs O(page), whatever the number of tasks; with both
-/// filters, O(tasks of the job).
+/// A page of at most `limit` tasks (0: the most that a page holds), oldest first. Costs O(page), whatever the number of tasks; with two
+/// filters, O(tasks of the job, or of the queue).
 pub fn list_tasks(rows: &dyn Rows, filter: &TaskFilter, token: &[u8], limit: usize) -> Result<TaskPage, ListError> {
     let mut from = page_start(token).ok_or(ListError::Token)?;
     let limit = page_rows(limit);
-    let (table, prefix) = match (&filter.job_id, filter.status) {
-        (Some(job_id), _) => match read::job_by_id(rows, job_id)? {
+    let (table, prefix) = match (&filter.job_id, &filter.queue, filter.status) {
+        (Some(job_id), ..) => match read::job_by_id(rows, job_id)? {
             Some(job) => (Table::TaskByJob, keys::number(job.sequence)),
             None => return Ok(TaskPage::default()),
         },
-        (None, Some(status)) => (Table::TaskByStatus, keys::task_status(status)),
-        (None, None) => (Table::Task, Vec::new()),
+        (None, Some(queue), _) => (Table::TaskByQueue, keys::queue_tasks(queue)),
+        (None, None, Some(status)) => (Table::TaskByStatus, keys::task_status(status)),
+        (None, None, None) => (Table::Task, Vec::new()),
     };
     let mut page = TaskPage::default();
     loop {
@@ -100,7 +103,9 @@ pub fn list_tasks(rows: &dyn Rows, filter: &TaskFilter, token: &[u8], limit: usi
             }
             from = number + 1;
             let mut row = read::task(rows, number)?.ok_or_else(|| only_in_index(number))?;
-            if filter.status.is_none_or(|status| row.get_task().status == status) {
+            let task = row.get_task();
+            let in_queue = filter.queue.as_ref().is_none_or(|queue| task.queue == *queue);
+            if in_queue && filter.status.is_none_or(|status| task.status == status) {
                 page.tasks.push(row.take_task());
             }
         }

@@ -401,3 +401,42 @@ pub fn replay(rows: &mut MemRows, mut index: u64, log: &[Vec<Vec<u8>>]) -> Vec<V
     }
     all
 }
+
+/// A world of machine version 3.
+pub fn world_3() -> World {
+    let mut world = World::with_nodes();
+    world.ok(Kind::set_machine_version(SetMachineVersion { version: 3, ..SetMachineVersion::default() }));
+    world
+}
+
+pub fn put_queue(name: &str, change: impl FnOnce(&mut Queue)) -> Kind {
+    let mut queue = Queue { name: name.into(), weight: 1, ..Queue::default() };
+    change(&mut queue);
+    let mut put = PutQueue::default();
+    put.set_queue(queue);
+    Kind::put_queue(put)
+}
+
+pub fn delete_queue(name: &str) -> Kind {
+    Kind::delete_queue(DeleteQueue { name: name.into(), ..DeleteQueue::default() })
+}
+
+pub fn preempt(task_id: &str, epoch: u64) -> Kind {
+    Kind::preempt_task(PreemptTask { task_id: task_id.into(), epoch, ..PreemptTask::default() })
+}
+
+pub fn gang_spec(name: &str, min_members: u32, max_members: u32) -> JobSpec {
+    let mut spec = JobSpec {
+        name: name.into(),
+        field_type: "command".into(),
+        task_data: b"{\"argv\":[\"true\"]}".to_vec(),
+        ..JobSpec::default()
+    };
+    spec.mut_task();
+    spec.set_gang(GangSpec { min_members, max_members, ..GangSpec::default() });
+    spec
+}
+
+pub fn member(job: &str, i: u32) -> String {
+    format!("{job}/member-{i}")
+}
