@@ -1,7 +1,8 @@
 //! Generates the messages of `proto/`; the services are a table in `raftgrid-rpc`.
 use std::path::Path;
 
-const FILES: &[&str] = &["agent", "artifact", "cluster", "command", "job", "kv", "ml", "peer", "queue", "row", "task", "types"];
+const FILES: &[&str] =
+    &["agent", "artifact", "cluster", "command", "job", "kv", "ml", "peer", "queue", "row", "task", "types"];
 
 fn main() {
     // Asked when it runs: a target directory that several checkouts share may hold this program as another one compiled it.
