@@ -8,23 +8,24 @@ use crate::world::*;
 #[test]
 fn nothing_waits_behind_what_cannot_be_placed() {
     let mut world = World::with(&[2, 2]);
-    // Five thousand shapes that fit nowhere, all before the one that fits.
-    for sequence in 1..=5_000 {
+    // More shapes that fit nowhere than one pass looks at, all before the one that fits.
+    let before = 3 * raftgrid_control::limits::PASS_PROBES_MAX as u64;
+    for sequence in 1..=before {
         world.waits(sequence, |spec| {
             spec.priority = 100;
             spec.constraints.push(equal("rack", &format!("{sequence}")));
         });
     }
-    world.waits(6_000, |_| ());
+    world.waits(before + 1, |_| ());
     let mut placed = Vec::new();
-    for _ in 0..5_000 {
+    for _ in 0..before {
         let plan = world.plan();
         placed.extend(plan.placements);
         if !plan.more {
             break;
         }
     }
-    assert_eq!(placed, [Placement { gang: None, tasks: vec![at(6_000, "a")] }]);
+    assert_eq!(placed, [Placement { gang: None, tasks: vec![at(before + 1, "a")] }]);
     assert!(!world.planner.has_work(), "it has come to rest");
 }
 

@@ -67,7 +67,7 @@ impl Group {
         let actions = control.map(|control| control.step(self.now, inputs)).unwrap_or_default();
         let proposal = |action: Action| match action {
             Action::Propose { tag, commands } => Some((is_old, tag, commands)),
-            Action::Aggregate { .. } | Action::AnswerBeat { .. } | Action::WakeAt(_) => None,
+            Action::Aggregate { .. } | Action::AnswerBeat { .. } | Action::Explained { .. } | Action::WakeAt(_) => None,
         };
         actions.into_iter().filter_map(proposal).collect()
     }
