@@ -42,10 +42,19 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
             "on_disconnect",
             "preferred_nodes",
             "depends_on",
+            "queue",
+            "preemptible",
+            "spread_over",
+            "requirements",
+            "memory_limit",
         ],
     ),
     ("command", &["argv", "env", "stdin"]),
     ("python", &["script", "code", "args", "env", "stdin", "config", "inputs"]),
+    (
+        "torchrun",
+        &["script", "args", "env", "inputs", "nnodes", "nproc_per_node", "max_restarts", "rdzv_conf", "local_addr"],
+    ),
     ("eval", &["script", "code", "args", "env", "config", "inputs", "model"]),
     (
         "train",
@@ -117,7 +126,7 @@ pub(crate) fn parse(text: &str, folder: &Path, settings: &[String]) -> Result<Jo
     reader.work(&file, job_type, &mut spec)?;
     spec.task_data = data(&spec.task_data, "the job's data")?;
     array(&file, &mut spec)?;
-    gang(&file)?;
+    gang(&file, &mut spec)?;
     let schedule = schedule(&file)?;
     Ok(JobFile { spec, scripts: reader.scripts, schedule })
 }
@@ -182,6 +191,13 @@ impl Reader<'_> {
         let on_disconnect = task.word("on_disconnect", &["stop", "continue"])?;
         spec.set_on_disconnect(on_disconnect.unwrap_or_default().to_owned());
         spec.set_preferred_nodes(task.texts("preferred_nodes")?.into());
+        spec.set_queue(task.text("queue")?.unwrap_or_default().to_owned());
+        spec.set_preemptible(task.flag("preemptible")?);
+        spec.set_spread_over(task.text("spread_over")?.unwrap_or_default().to_owned());
+        spec.set_requirements(task.texts("requirements")?.join("\n"));
+        if let Some(bytes) = task.bytes("memory_limit")? {
+            spec.mut_limits().set_memory_bytes(bytes);
+        }
         let dependency = |(task_id, condition)| Dependency { task_id, condition, ..Dependency::default() };
         spec.set_depends_on(depends_on(&task)?.into_iter().map(dependency).collect());
         Ok(Some(spec))
@@ -189,10 +205,8 @@ impl Reader<'_> {
 
     /// The section that says what to do. Another type's section is a mistake.
     fn work(&mut self, parent: &Section<'_>, job_type: &str, spec: &mut JobSpec) -> Result<()> {
-        for other in ["command", "python", "train", "matmul", "eval", "dag", "torchrun"] {
-            // A gang runs a program like any other.
-            let used = other == job_type || (job_type == "torchrun" && other == "command");
-            if parent.has(other) && !used {
+        for other in TYPES {
+            if parent.has(other) && *other != job_type {
                 return Err(parent.wrong(
                     other,
                     format!("is not for a job of type {job_type}"),
@@ -204,12 +218,11 @@ impl Reader<'_> {
             "dag" => self.dag(parent, spec),
             "train" => self.train(parent, spec),
             "matmul" => self.matmul(parent, spec),
-            "torchrun" => self.one(parent, "command", &mut spec.task_data),
             other => self.one(parent, other, &mut spec.task_data),
         }
     }
 
-    /// command, python, eval: the section is the task's JSON.
+    /// command, python, eval, torchrun: the section is the task's JSON.
     fn one(&mut self, parent: &Section<'_>, kind: &str, task_data: &mut Vec<u8>) -> Result<()> {
         let section = parent
             .section(kind, keys(kind))?
@@ -220,9 +233,14 @@ impl Reader<'_> {
                 object.insert(key.to_owned(), json!(section.texts(key)?));
             }
         }
-        for key in ["stdin", "code", "model"] {
+        for key in ["stdin", "code", "model", "nnodes", "rdzv_conf", "local_addr"] {
             if let Some(text) = section.text(key)? {
                 object.insert(key.to_owned(), text.into());
+            }
+        }
+        for key in ["nproc_per_node", "max_restarts"] {
+            if let Some(number) = section.number_u32(key)? {
+                object.insert(key.to_owned(), number.into());
             }
         }
         for key in ["env", "inputs"] {
@@ -393,14 +411,17 @@ fn array(file: &Section<'_>, spec: &mut JobSpec) -> Result<()> {
     Ok(())
 }
 
-/// Gangs: parsed so that a file is judged as a whole; JobSpec has no field for them yet.
-fn gang(file: &Section<'_>) -> Result<()> {
+/// Members that are placed together or not at all.
+fn gang(file: &Section<'_>, spec: &mut JobSpec) -> Result<()> {
     let Some(section) = file.section("gang", keys("gang"))? else { return Ok(()) };
-    let (min, max) = (section.number_u32("min")?.unwrap_or(1), section.number_u32("max")?);
-    if max.is_some_and(|max| max < min) {
-        return Err(section.wrong("max", "is less than min", "max = the most members"));
+    let min = section.number_u32("min")?.ok_or_else(|| section.wrong("min", "is missing", "min = 4"))?;
+    let max = section.number_u32("max")?.unwrap_or(min);
+    if min == 0 || max < min {
+        return Err(section.wrong("max", "is less than min, or min is 0", "max = the most members"));
     }
-    Err(file.wrong("gang", "is not known to this version", "a gridctl and a cluster that have gangs"))
+    spec.mut_gang().set_min_members(min);
+    spec.mut_gang().set_max_members(max);
+    Ok(())
 }
 
 fn schedule(file: &Section<'_>) -> Result<Option<Schedule>> {
