@@ -160,7 +160,7 @@ fn graphs_that_cannot_be_are_refused_with_the_names_and_leave_nothing() {
         ),
         (vec![task("a", &[]), task("b", &[("a", ok), ("a", WHEN_ENDED)])], "spec.dag.b.depends_on: names a twice"),
         (vec![task("../a", &[])], "spec.dag.name: letters"),
-        (vec![typed], "spec.dag.a.type: command, python, matmul, eval, is \"train\""),
+        (vec![typed], "spec.dag.a.type: command, python, matmul, eval, torchrun, is \"train\""),
         (vec![tied], "spec.dag.a.spec.depends_on"),
         (vec![greedy], "spec.dag.a.spec.resources.gpus"),
         (vec![heavy], "spec.dag.a.task_data: at most"),

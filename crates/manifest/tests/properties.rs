@@ -66,9 +66,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (n(), any::<bool>()).prop_map(|(j, p)| Step::Fail(j, p)),
         1 => (n(), n()).prop_map(|(t, e)| Step::Ready(t, e)),
         3 => (n(), n(), n(), any::<bool>()).prop_map(|(t, s, e, v)| Step::Lease(t, s, e, v)),
-        12 => (n(), n(), n(), n()).prop_map(|(t, s, e, b)| Step::Gradient(t, s, e, b)),
+        28 => (n(), n(), n(), n()).prop_map(|(t, s, e, b)| Step::Gradient(t, s, e, b)),
         1 => (n(), n(), n()).prop_map(|(t, s, e)| Step::Reject(t, s, e)),
-        8 => (n(), any::<bool>()).prop_map(|(j, w)| Step::Model(j, w)),
+        18 => (n(), any::<bool>()).prop_map(|(j, w)| Step::Model(j, w)),
         1 => any::<bool>().prop_map(Step::Unused),
         2 => (0_u16..2_000).prop_map(Step::Later),
         3 => (n(), n(), n()).prop_map(|(t, a, b)| Step::After(t, a, b)),
@@ -467,7 +467,7 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let steps = prop::collection::vec(step(), 120);
+    let steps = prop::collection::vec(step(), 200);
     let (mut rounds, mut done, mut mismatches, mut compared, mut stale, mut rejected) = (0, 0, 0, 0, 0, 0);
     let (mut suspended, mut blocked, mut unmet, mut elements, mut graphs, mut ticks) = (0, 0, 0, 0, 0, 0);
     let mut scoped = 0;
