@@ -13,7 +13,7 @@ use crate::bench_load::{Connections, Seen};
 use crate::bench_ray::Ray;
 use crate::bench_scale;
 use crate::bench_side::{Side, What};
-use crate::cli::{Bench, BenchFailover, BenchLife, BenchScale, BenchTask};
+use crate::cli_bench::{Bench, BenchFailover, BenchLife, BenchScale, BenchTask};
 use crate::context::{Context, Interrupt};
 use crate::failure::{Failure, Result};
 use crate::limits::BENCH_IDLE_TIME;

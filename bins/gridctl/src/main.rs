@@ -17,6 +17,7 @@ mod bench_side;
 mod bundle;
 mod certs;
 mod cli;
+mod cli_bench;
 mod cluster;
 mod context;
 mod demo;

@@ -1,0 +1,87 @@
+//! The words of `gridctl bench`.
+
+use std::path::PathBuf;
+
+use structopt::StructOpt;
+
+#[derive(Debug, StructOpt)]
+pub(crate) enum Bench {
+    /// Task submissions beside puts of etcd: three processes each, started for it, in turn
+    Task(BenchTask),
+    /// From SIGKILL of the leader to the next acknowledged write, beside etcd
+    Failover(BenchFailover),
+    /// Whole lives of tasks that do nothing (submit, assign, report), over sessions, beside Ray's tasks
+    Life(BenchLife),
+    /// What many tasks and many idle workers cost: memory, pages of a list, CPU
+    Scale(BenchScale),
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchScale {
+    /// Waiting tasks
+    #[structopt(long, default_value = "1000000", value_name = "N")]
+    pub(crate) tasks: u64,
+    /// Bytes of each task's data
+    #[structopt(long, default_value = "256", value_name = "BYTES")]
+    pub(crate) bytes: usize,
+    /// Pages of 1,000 that are listed
+    #[structopt(long, default_value = "1000", value_name = "N")]
+    pub(crate) pages: usize,
+    /// Idle workers, each with a connection of its own
+    #[structopt(long, default_value = "10000", value_name = "N")]
+    pub(crate) workers: usize,
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchLife {
+    /// Rounds of each side
+    #[structopt(long, default_value = "5", value_name = "N")]
+    pub(crate) rounds: u64,
+    /// Length of a round
+    #[structopt(long, default_value = "3", value_name = "SECONDS")]
+    pub(crate) seconds: u64,
+    /// Workers of ours
+    #[structopt(long, default_value = "2", value_name = "N")]
+    pub(crate) workers: usize,
+    /// Tasks that are open at once
+    #[structopt(long, default_value = "4096", value_name = "N")]
+    pub(crate) open: u64,
+    /// Submissions in a batch, tasks in a poll
+    #[structopt(long, default_value = "256", value_name = "N")]
+    pub(crate) batch: u64,
+    /// Python interpreter that has Ray; without it ours is measured alone
+    #[structopt(long, parse(from_os_str), value_name = "FILE")]
+    pub(crate) ray: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchFailover {
+    /// Kills of each side's leader
+    #[structopt(long, default_value = "100", value_name = "N")]
+    pub(crate) kills: u64,
+    /// Server of etcd; `none` measures ours alone
+    #[structopt(long, default_value = "etcd", value_name = "FILE")]
+    pub(crate) etcd: String,
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchTask {
+    /// Numbers of clients, each with one call under way
+    #[structopt(long, default_value = "1,64,256", value_name = "LIST")]
+    pub(crate) clients: String,
+    /// Rounds of each side
+    #[structopt(long, default_value = "5", value_name = "N")]
+    pub(crate) rounds: u64,
+    /// Length of a round
+    #[structopt(long, default_value = "3", value_name = "SECONDS")]
+    pub(crate) seconds: u64,
+    /// Bytes of each task's data, and of each value of etcd
+    #[structopt(long, default_value = "256", value_name = "BYTES")]
+    pub(crate) bytes: usize,
+    /// Server of etcd; `none` measures ours alone
+    #[structopt(long, default_value = "etcd", value_name = "FILE")]
+    pub(crate) etcd: String,
+    /// Count fsyncs, too, with strace, in a run of its own
+    #[structopt(long)]
+    pub(crate) fsyncs: bool,
+}
