@@ -171,6 +171,13 @@ fn graphs_that_cannot_be_are_refused_with_the_names_and_leave_nothing() {
         assert!(reply.message.contains(part), "{} is not about {part}", reply.message);
     }
     assert!(views::get_job(&world.rows, "d").expect("memory").is_none());
+    let mut gang = diamond();
+    gang.mut_gang().set_min_members(2);
+    gang.mut_gang().set_max_members(2);
+    assert!(world
+        .must(submit_job(gang), Outcome::INVALID)
+        .message
+        .contains("spec.gang: a gang's members are equal tasks"));
     let mut wrong = diamond();
     wrong.field_type = "command".into();
     assert!(world.must(submit_job(wrong), Outcome::INVALID).message.starts_with("spec.dag: only for"));

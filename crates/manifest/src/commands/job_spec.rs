@@ -83,6 +83,9 @@ fn check_shape(machine: &Machine<'_>, spec: &JobSpec) -> Result<(), Fault> {
         Err(invalid(field, format!("only for jobs of type {kind}, this is {}", spec.field_type)))
     };
     let is_array = arrays::is_array(spec);
+    if spec.gang.is_some() && (is_array || dag::is_graph(spec)) {
+        return Err(invalid("spec.gang", "a gang's members are equal tasks: it is no array and no graph"));
+    }
     if spec.field_type != DAG && !spec.dag.is_empty() {
         return only_for("spec.dag", DAG);
     }

@@ -18,18 +18,20 @@ REPORT_DUPLICATE: ReportOutcome
 REPORT_STALE_LEASE: ReportOutcome
 
 class SubmitTaskRequest(_message.Message):
-    __slots__ = ("task_type", "task_data", "request_id", "task_id", "spec")
+    __slots__ = ("task_type", "task_data", "request_id", "task_id", "spec", "fail_fast")
     TASK_TYPE_FIELD_NUMBER: _ClassVar[int]
     TASK_DATA_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
+    FAIL_FAST_FIELD_NUMBER: _ClassVar[int]
     task_type: str
     task_data: bytes
     request_id: str
     task_id: str
     spec: _types_pb2.TaskSpec
-    def __init__(self, task_type: _Optional[str] = ..., task_data: _Optional[bytes] = ..., request_id: _Optional[str] = ..., task_id: _Optional[str] = ..., spec: _Optional[_Union[_types_pb2.TaskSpec, _Mapping]] = ...) -> None: ...
+    fail_fast: bool
+    def __init__(self, task_type: _Optional[str] = ..., task_data: _Optional[bytes] = ..., request_id: _Optional[str] = ..., task_id: _Optional[str] = ..., spec: _Optional[_Union[_types_pb2.TaskSpec, _Mapping]] = ..., fail_fast: bool = ...) -> None: ...
 
 class SubmitTaskResponse(_message.Message):
     __slots__ = ("task_id", "success", "error_message", "position", "existing")
@@ -179,6 +181,50 @@ class SetTaskPriorityResponse(_message.Message):
     task: _types_pb2.Task
     def __init__(self, task: _Optional[_Union[_types_pb2.Task, _Mapping]] = ...) -> None: ...
 
+class SessionBatch(_message.Message):
+    __slots__ = ("batch_id", "calls")
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    batch_id: int
+    calls: _containers.RepeatedCompositeFieldContainer[SessionCall]
+    def __init__(self, batch_id: _Optional[int] = ..., calls: _Optional[_Iterable[_Union[SessionCall, _Mapping]]] = ...) -> None: ...
+
+class SessionCall(_message.Message):
+    __slots__ = ("submit", "start", "report", "poll")
+    SUBMIT_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    POLL_FIELD_NUMBER: _ClassVar[int]
+    submit: SubmitTaskRequest
+    start: StartTaskRequest
+    report: ReportTaskResultRequest
+    poll: PollTaskRequest
+    def __init__(self, submit: _Optional[_Union[SubmitTaskRequest, _Mapping]] = ..., start: _Optional[_Union[StartTaskRequest, _Mapping]] = ..., report: _Optional[_Union[ReportTaskResultRequest, _Mapping]] = ..., poll: _Optional[_Union[PollTaskRequest, _Mapping]] = ...) -> None: ...
+
+class SessionAnswers(_message.Message):
+    __slots__ = ("batch_id", "answers")
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    batch_id: int
+    answers: _containers.RepeatedCompositeFieldContainer[SessionAnswer]
+    def __init__(self, batch_id: _Optional[int] = ..., answers: _Optional[_Iterable[_Union[SessionAnswer, _Mapping]]] = ...) -> None: ...
+
+class SessionAnswer(_message.Message):
+    __slots__ = ("status", "message", "submit", "start", "report", "poll")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    SUBMIT_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    POLL_FIELD_NUMBER: _ClassVar[int]
+    status: int
+    message: str
+    submit: SubmitTaskResponse
+    start: StartTaskResponse
+    report: ReportTaskResultResponse
+    poll: PollTaskResponse
+    def __init__(self, status: _Optional[int] = ..., message: _Optional[str] = ..., submit: _Optional[_Union[SubmitTaskResponse, _Mapping]] = ..., start: _Optional[_Union[StartTaskResponse, _Mapping]] = ..., report: _Optional[_Union[ReportTaskResultResponse, _Mapping]] = ..., poll: _Optional[_Union[PollTaskResponse, _Mapping]] = ...) -> None: ...
+
 class WatchTaskRequest(_message.Message):
     __slots__ = ("task_id", "from_position")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -204,14 +250,40 @@ class ExplainTaskRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ...) -> None: ...
 
 class ExplainTaskResponse(_message.Message):
-    __slots__ = ("task_id", "summary", "reasons")
+    __slots__ = ("task_id", "summary", "reasons", "queue", "position", "gang_members", "gang_fit", "never", "timeline")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    GANG_MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    GANG_FIT_FIELD_NUMBER: _ClassVar[int]
+    NEVER_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     summary: str
     reasons: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, task_id: _Optional[str] = ..., summary: _Optional[str] = ..., reasons: _Optional[_Iterable[str]] = ...) -> None: ...
+    queue: str
+    position: int
+    gang_members: int
+    gang_fit: int
+    never: bool
+    timeline: _containers.RepeatedCompositeFieldContainer[TimelineEvent]
+    def __init__(self, task_id: _Optional[str] = ..., summary: _Optional[str] = ..., reasons: _Optional[_Iterable[str]] = ..., queue: _Optional[str] = ..., position: _Optional[int] = ..., gang_members: _Optional[int] = ..., gang_fit: _Optional[int] = ..., never: bool = ..., timeline: _Optional[_Iterable[_Union[TimelineEvent, _Mapping]]] = ...) -> None: ...
+
+class TimelineEvent(_message.Message):
+    __slots__ = ("at_ms", "what", "attempt", "node_id", "detail")
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    at_ms: int
+    what: str
+    attempt: int
+    node_id: str
+    detail: str
+    def __init__(self, at_ms: _Optional[int] = ..., what: _Optional[str] = ..., attempt: _Optional[int] = ..., node_id: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class StreamLogsRequest(_message.Message):
     __slots__ = ("task_id", "offset", "follow")
@@ -412,3 +484,19 @@ class DeregisterResponse(_message.Message):
     ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     acknowledged: bool
     def __init__(self, acknowledged: bool = ...) -> None: ...
+
+class SetMaintenanceRequest(_message.Message):
+    __slots__ = ("node_id", "for_ms", "off")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    FOR_MS_FIELD_NUMBER: _ClassVar[int]
+    OFF_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    for_ms: int
+    off: bool
+    def __init__(self, node_id: _Optional[str] = ..., for_ms: _Optional[int] = ..., off: bool = ...) -> None: ...
+
+class SetMaintenanceResponse(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: _types_pb2.Node
+    def __init__(self, node: _Optional[_Union[_types_pb2.Node, _Mapping]] = ...) -> None: ...

@@ -94,6 +94,11 @@ class TaskServiceStub(object):
                 request_serializer=raftgrid_dot___proto_dot_task__pb2.StreamLogsRequest.SerializeToString,
                 response_deserializer=raftgrid_dot___proto_dot_task__pb2.LogChunk.FromString,
                 _registered_method=True)
+        self.Session = channel.stream_stream(
+                '/raftgrid.v1.TaskService/Session',
+                request_serializer=raftgrid_dot___proto_dot_task__pb2.SessionBatch.SerializeToString,
+                response_deserializer=raftgrid_dot___proto_dot_task__pb2.SessionAnswers.FromString,
+                _registered_method=True)
 
 
 class TaskServiceServicer(object):
@@ -171,6 +176,12 @@ class TaskServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Session(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -233,6 +244,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.StreamLogs,
                     request_deserializer=raftgrid_dot___proto_dot_task__pb2.StreamLogsRequest.FromString,
                     response_serializer=raftgrid_dot___proto_dot_task__pb2.LogChunk.SerializeToString,
+            ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=raftgrid_dot___proto_dot_task__pb2.SessionBatch.FromString,
+                    response_serializer=raftgrid_dot___proto_dot_task__pb2.SessionAnswers.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -569,6 +585,33 @@ class TaskService(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/raftgrid.v1.TaskService/Session',
+            raftgrid_dot___proto_dot_task__pb2.SessionBatch.SerializeToString,
+            raftgrid_dot___proto_dot_task__pb2.SessionAnswers.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class NodeServiceStub(object):
     """Missing associated documentation comment in .proto file."""
@@ -618,6 +661,11 @@ class NodeServiceStub(object):
                 '/raftgrid.v1.NodeService/Deregister',
                 request_serializer=raftgrid_dot___proto_dot_task__pb2.DeregisterRequest.SerializeToString,
                 response_deserializer=raftgrid_dot___proto_dot_task__pb2.DeregisterResponse.FromString,
+                _registered_method=True)
+        self.SetMaintenance = channel.unary_unary(
+                '/raftgrid.v1.NodeService/SetMaintenance',
+                request_serializer=raftgrid_dot___proto_dot_task__pb2.SetMaintenanceRequest.SerializeToString,
+                response_deserializer=raftgrid_dot___proto_dot_task__pb2.SetMaintenanceResponse.FromString,
                 _registered_method=True)
 
 
@@ -672,6 +720,12 @@ class NodeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetMaintenance(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -714,6 +768,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.Deregister,
                     request_deserializer=raftgrid_dot___proto_dot_task__pb2.DeregisterRequest.FromString,
                     response_serializer=raftgrid_dot___proto_dot_task__pb2.DeregisterResponse.SerializeToString,
+            ),
+            'SetMaintenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMaintenance,
+                    request_deserializer=raftgrid_dot___proto_dot_task__pb2.SetMaintenanceRequest.FromString,
+                    response_serializer=raftgrid_dot___proto_dot_task__pb2.SetMaintenanceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -932,6 +991,33 @@ class NodeService(object):
             '/raftgrid.v1.NodeService/Deregister',
             raftgrid_dot___proto_dot_task__pb2.DeregisterRequest.SerializeToString,
             raftgrid_dot___proto_dot_task__pb2.DeregisterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMaintenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftgrid.v1.NodeService/SetMaintenance',
+            raftgrid_dot___proto_dot_task__pb2.SetMaintenanceRequest.SerializeToString,
+            raftgrid_dot___proto_dot_task__pb2.SetMaintenanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,22 @@ class Consistency(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LINEARIZABLE: _ClassVar[Consistency]
     LEASE: _ClassVar[Consistency]
     LOCAL: _ClassVar[Consistency]
+
+class Operator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OP_EQUAL: _ClassVar[Operator]
+    OP_NOT_EQUAL: _ClassVar[Operator]
+    OP_IN: _ClassVar[Operator]
+    OP_AT_LEAST: _ClassVar[Operator]
+    OP_AT_MOST: _ClassVar[Operator]
+    OP_EXISTS: _ClassVar[Operator]
+    OP_NOT_EXISTS: _ClassVar[Operator]
+
+class Condition(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WHEN_SUCCEEDED: _ClassVar[Condition]
+    WHEN_FAILED: _ClassVar[Condition]
+    WHEN_ENDED: _ClassVar[Condition]
 PENDING: TaskStatus
 ASSIGNED: TaskStatus
 RUNNING: TaskStatus
@@ -83,6 +99,16 @@ DRAINING: Eligibility
 LINEARIZABLE: Consistency
 LEASE: Consistency
 LOCAL: Consistency
+OP_EQUAL: Operator
+OP_NOT_EQUAL: Operator
+OP_IN: Operator
+OP_AT_LEAST: Operator
+OP_AT_MOST: Operator
+OP_EXISTS: Operator
+OP_NOT_EXISTS: Operator
+WHEN_SUCCEEDED: Condition
+WHEN_FAILED: Condition
+WHEN_ENDED: Condition
 
 class Label(_message.Message):
     __slots__ = ("key", "value")
@@ -105,12 +131,48 @@ class Resources(_message.Message):
     def __init__(self, cpu_milli: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpus: _Optional[int] = ..., slots: _Optional[int] = ...) -> None: ...
 
 class Constraint(_message.Message):
-    __slots__ = ("key", "value")
+    __slots__ = ("key", "value", "operator", "values")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
     key: str
     value: str
-    def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    operator: Operator
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ..., operator: _Optional[_Union[Operator, str]] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Preference(_message.Message):
+    __slots__ = ("wanted", "weight")
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    wanted: Constraint
+    weight: int
+    def __init__(self, wanted: _Optional[_Union[Constraint, _Mapping]] = ..., weight: _Optional[int] = ...) -> None: ...
+
+class Affinity(_message.Message):
+    __slots__ = ("job_id", "label", "over", "anti", "hard", "weight")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    OVER_FIELD_NUMBER: _ClassVar[int]
+    ANTI_FIELD_NUMBER: _ClassVar[int]
+    HARD_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    label: Label
+    over: str
+    anti: bool
+    hard: bool
+    weight: int
+    def __init__(self, job_id: _Optional[str] = ..., label: _Optional[_Union[Label, _Mapping]] = ..., over: _Optional[str] = ..., anti: bool = ..., hard: bool = ..., weight: _Optional[int] = ...) -> None: ...
+
+class GangSpec(_message.Message):
+    __slots__ = ("min_members", "max_members")
+    MIN_MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    min_members: int
+    max_members: int
+    def __init__(self, min_members: _Optional[int] = ..., max_members: _Optional[int] = ...) -> None: ...
 
 class GangPlace(_message.Message):
     __slots__ = ("rank", "world_size", "master_node_id", "master_address", "generation")
@@ -126,8 +188,16 @@ class GangPlace(_message.Message):
     generation: int
     def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., master_node_id: _Optional[str] = ..., master_address: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
+class Dependency(_message.Message):
+    __slots__ = ("task_id", "condition")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    condition: Condition
+    def __init__(self, task_id: _Optional[str] = ..., condition: _Optional[_Union[Condition, str]] = ...) -> None: ...
+
 class TaskSpec(_message.Message):
-    __slots__ = ("resources", "max_retries", "retries_given", "start_timeout_ms", "run_timeout_ms", "deadline_unix_ms", "queue_ttl_ms", "constraints", "priority", "env", "bundle_artifact", "on_disconnect", "preferred_nodes", "limits", "requirements", "requirements_file")
+    __slots__ = ("resources", "max_retries", "retries_given", "start_timeout_ms", "run_timeout_ms", "deadline_unix_ms", "queue_ttl_ms", "constraints", "priority", "env", "bundle_artifact", "on_disconnect", "preferred_nodes", "queue", "preferences", "spread_over", "affinities", "preemptible", "labels", "depends_on", "limits", "requirements", "requirements_file")
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     MAX_RETRIES_FIELD_NUMBER: _ClassVar[int]
     RETRIES_GIVEN_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +211,13 @@ class TaskSpec(_message.Message):
     BUNDLE_ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     ON_DISCONNECT_FIELD_NUMBER: _ClassVar[int]
     PREFERRED_NODES_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    PREFERENCES_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_OVER_FIELD_NUMBER: _ClassVar[int]
+    AFFINITIES_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTIBLE_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    DEPENDS_ON_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
     REQUIREMENTS_FILE_FIELD_NUMBER: _ClassVar[int]
@@ -157,10 +234,17 @@ class TaskSpec(_message.Message):
     bundle_artifact: str
     on_disconnect: str
     preferred_nodes: _containers.RepeatedScalarFieldContainer[str]
+    queue: str
+    preferences: _containers.RepeatedCompositeFieldContainer[Preference]
+    spread_over: str
+    affinities: _containers.RepeatedCompositeFieldContainer[Affinity]
+    preemptible: bool
+    labels: _containers.RepeatedCompositeFieldContainer[Label]
+    depends_on: _containers.RepeatedCompositeFieldContainer[Dependency]
     limits: Limits
     requirements: str
     requirements_file: str
-    def __init__(self, resources: _Optional[_Union[Resources, _Mapping]] = ..., max_retries: _Optional[int] = ..., retries_given: bool = ..., start_timeout_ms: _Optional[int] = ..., run_timeout_ms: _Optional[int] = ..., deadline_unix_ms: _Optional[int] = ..., queue_ttl_ms: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., priority: _Optional[int] = ..., env: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., bundle_artifact: _Optional[str] = ..., on_disconnect: _Optional[str] = ..., preferred_nodes: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., requirements: _Optional[str] = ..., requirements_file: _Optional[str] = ...) -> None: ...
+    def __init__(self, resources: _Optional[_Union[Resources, _Mapping]] = ..., max_retries: _Optional[int] = ..., retries_given: bool = ..., start_timeout_ms: _Optional[int] = ..., run_timeout_ms: _Optional[int] = ..., deadline_unix_ms: _Optional[int] = ..., queue_ttl_ms: _Optional[int] = ..., constraints: _Optional[_Iterable[_Union[Constraint, _Mapping]]] = ..., priority: _Optional[int] = ..., env: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., bundle_artifact: _Optional[str] = ..., on_disconnect: _Optional[str] = ..., preferred_nodes: _Optional[_Iterable[str]] = ..., queue: _Optional[str] = ..., preferences: _Optional[_Iterable[_Union[Preference, _Mapping]]] = ..., spread_over: _Optional[str] = ..., affinities: _Optional[_Iterable[_Union[Affinity, _Mapping]]] = ..., preemptible: bool = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., depends_on: _Optional[_Iterable[_Union[Dependency, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., requirements: _Optional[str] = ..., requirements_file: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("memory_bytes", "cpu_seconds", "open_files", "file_bytes", "processes", "cpu_milli")
@@ -179,7 +263,7 @@ class Limits(_message.Message):
     def __init__(self, memory_bytes: _Optional[int] = ..., cpu_seconds: _Optional[int] = ..., open_files: _Optional[int] = ..., file_bytes: _Optional[int] = ..., processes: _Optional[int] = ..., cpu_milli: _Optional[int] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "task_type", "status", "assigned_node_id", "task_data", "created_at", "started_at", "completed_at", "result_data", "phase", "attempt", "lease_epoch", "failure_reason", "pending_reason", "progress", "spec", "job_id", "parent_task_id", "revision", "principal", "queue", "result_artifact", "log_artifact", "gang_place")
+    __slots__ = ("task_id", "task_type", "status", "assigned_node_id", "task_data", "created_at", "started_at", "completed_at", "result_data", "phase", "attempt", "lease_epoch", "failure_reason", "pending_reason", "progress", "spec", "job_id", "parent_task_id", "revision", "principal", "queue", "result_artifact", "log_artifact", "gang_place", "array_index", "array_count", "parameters")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_TYPE_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +288,9 @@ class Task(_message.Message):
     RESULT_ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     LOG_ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     GANG_PLACE_FIELD_NUMBER: _ClassVar[int]
+    ARRAY_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ARRAY_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     task_type: str
     status: TaskStatus
@@ -228,7 +315,10 @@ class Task(_message.Message):
     result_artifact: str
     log_artifact: str
     gang_place: GangPlace
-    def __init__(self, task_id: _Optional[str] = ..., task_type: _Optional[str] = ..., status: _Optional[_Union[TaskStatus, str]] = ..., assigned_node_id: _Optional[str] = ..., task_data: _Optional[bytes] = ..., created_at: _Optional[int] = ..., started_at: _Optional[int] = ..., completed_at: _Optional[int] = ..., result_data: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., attempt: _Optional[int] = ..., lease_epoch: _Optional[int] = ..., failure_reason: _Optional[str] = ..., pending_reason: _Optional[str] = ..., progress: _Optional[str] = ..., spec: _Optional[_Union[TaskSpec, _Mapping]] = ..., job_id: _Optional[str] = ..., parent_task_id: _Optional[str] = ..., revision: _Optional[int] = ..., principal: _Optional[str] = ..., queue: _Optional[str] = ..., result_artifact: _Optional[str] = ..., log_artifact: _Optional[str] = ..., gang_place: _Optional[_Union[GangPlace, _Mapping]] = ...) -> None: ...
+    array_index: int
+    array_count: int
+    parameters: _containers.RepeatedCompositeFieldContainer[Label]
+    def __init__(self, task_id: _Optional[str] = ..., task_type: _Optional[str] = ..., status: _Optional[_Union[TaskStatus, str]] = ..., assigned_node_id: _Optional[str] = ..., task_data: _Optional[bytes] = ..., created_at: _Optional[int] = ..., started_at: _Optional[int] = ..., completed_at: _Optional[int] = ..., result_data: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., attempt: _Optional[int] = ..., lease_epoch: _Optional[int] = ..., failure_reason: _Optional[str] = ..., pending_reason: _Optional[str] = ..., progress: _Optional[str] = ..., spec: _Optional[_Union[TaskSpec, _Mapping]] = ..., job_id: _Optional[str] = ..., parent_task_id: _Optional[str] = ..., revision: _Optional[int] = ..., principal: _Optional[str] = ..., queue: _Optional[str] = ..., result_artifact: _Optional[str] = ..., log_artifact: _Optional[str] = ..., gang_place: _Optional[_Union[GangPlace, _Mapping]] = ..., array_index: _Optional[int] = ..., array_count: _Optional[int] = ..., parameters: _Optional[_Iterable[_Union[Label, _Mapping]]] = ...) -> None: ...
 
 class Gpu(_message.Message):
     __slots__ = ("model", "memory_bytes")
@@ -239,7 +329,7 @@ class Gpu(_message.Message):
     def __init__(self, model: _Optional[str] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("node_id", "address", "cloud_provider", "region", "status", "last_heartbeat", "cpu_usage", "memory_usage", "active_tasks", "labels", "capacity", "allocated", "eligibility", "incarnation", "version", "gpus", "unable", "problem")
+    __slots__ = ("node_id", "address", "cloud_provider", "region", "status", "last_heartbeat", "cpu_usage", "memory_usage", "active_tasks", "labels", "capacity", "allocated", "eligibility", "incarnation", "version", "gpus", "unable", "arch", "os", "maintenance_until_ms", "problem")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     CLOUD_PROVIDER_FIELD_NUMBER: _ClassVar[int]
@@ -257,6 +347,9 @@ class Node(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
     UNABLE_FIELD_NUMBER: _ClassVar[int]
+    ARCH_FIELD_NUMBER: _ClassVar[int]
+    OS_FIELD_NUMBER: _ClassVar[int]
+    MAINTENANCE_UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     address: str
@@ -275,8 +368,11 @@ class Node(_message.Message):
     version: str
     gpus: _containers.RepeatedCompositeFieldContainer[Gpu]
     unable: _containers.RepeatedScalarFieldContainer[str]
+    arch: str
+    os: str
+    maintenance_until_ms: int
     problem: str
-    def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., cloud_provider: _Optional[str] = ..., region: _Optional[str] = ..., status: _Optional[_Union[NodeStatus, str]] = ..., last_heartbeat: _Optional[int] = ..., cpu_usage: _Optional[float] = ..., memory_usage: _Optional[float] = ..., active_tasks: _Optional[int] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., capacity: _Optional[_Union[Resources, _Mapping]] = ..., allocated: _Optional[_Union[Resources, _Mapping]] = ..., eligibility: _Optional[_Union[Eligibility, str]] = ..., incarnation: _Optional[int] = ..., version: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[Gpu, _Mapping]]] = ..., unable: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ...) -> None: ...
+    def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., cloud_provider: _Optional[str] = ..., region: _Optional[str] = ..., status: _Optional[_Union[NodeStatus, str]] = ..., last_heartbeat: _Optional[int] = ..., cpu_usage: _Optional[float] = ..., memory_usage: _Optional[float] = ..., active_tasks: _Optional[int] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., capacity: _Optional[_Union[Resources, _Mapping]] = ..., allocated: _Optional[_Union[Resources, _Mapping]] = ..., eligibility: _Optional[_Union[Eligibility, str]] = ..., incarnation: _Optional[int] = ..., version: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[Gpu, _Mapping]]] = ..., unable: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., os: _Optional[str] = ..., maintenance_until_ms: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class Lease(_message.Message):
     __slots__ = ("task_id", "epoch")
@@ -285,3 +381,25 @@ class Lease(_message.Message):
     task_id: str
     epoch: int
     def __init__(self, task_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class Queue(_message.Message):
+    __slots__ = ("name", "weight", "quota", "max_running", "default_priority", "usage", "running_tasks", "open_tasks", "revision")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_FIELD_NUMBER: _ClassVar[int]
+    MAX_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_TASKS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_TASKS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    weight: int
+    quota: Resources
+    max_running: int
+    default_priority: int
+    usage: Resources
+    running_tasks: int
+    open_tasks: int
+    revision: int
+    def __init__(self, name: _Optional[str] = ..., weight: _Optional[int] = ..., quota: _Optional[_Union[Resources, _Mapping]] = ..., max_running: _Optional[int] = ..., default_priority: _Optional[int] = ..., usage: _Optional[_Union[Resources, _Mapping]] = ..., running_tasks: _Optional[int] = ..., open_tasks: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
