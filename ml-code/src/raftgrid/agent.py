@@ -41,6 +41,8 @@ BEAT_S = 0.25
 LOOK_S = 0.02
 """Between two looks at what is due."""
 DRAIN_EXTRA_S = 5.0
+# One beat takes no longer.
+BEAT_TIMEOUT_S = 2.0
 """What a drain may take beyond the grace of its tasks."""
 
 _log = logging.getLogger("raftgrid.agent")
@@ -83,6 +85,7 @@ class Agent:
         self._ended = threading.Event()
         self._wake_beat = threading.Event()
         self._failure: Optional[str] = None
+        self._leaving = threading.Event()
         self._usage = _Usage()
 
     def _take_directory(self) -> Any:
@@ -98,8 +101,12 @@ class Agent:
 
     def run(self) -> int:
         """Until it is drained (0) or cannot go on (1)."""
+        threads = {}
         for body in (self._watch, self._beat, self._poll):
-            threading.Thread(target=self._guarded, args=(body,), name=body.__name__, daemon=True).start()
+            threads[body.__name__] = threading.Thread(
+                target=self._guarded, args=(body,), name=body.__name__, daemon=True
+            )
+            threads[body.__name__].start()
         _log.info("agent starts node_id=%s slots=%d dir=%s", self.node_id, self.slots, self.dir)
         deadline = None
         while not self._ended.wait(LOOK_S):
@@ -107,6 +114,10 @@ class Agent:
                 continue
             deadline = deadline or self.now() + self.stop_grace_s + DRAIN_EXTRA_S
             if not self._held or self.now() >= deadline:
+                # A beat that came after it would register this node once more.
+                self._leaving.set()
+                self._wake_beat.set()
+                threads["_beat"].join(BEAT_TIMEOUT_S + 0.5)
                 self._deregister()
                 self._ended.set()
         self._kill_all()
@@ -156,10 +167,10 @@ class Agent:
 
     def _beat(self) -> None:
         failures = 0
-        while not self._ended.is_set():
+        while not self._ended.is_set() and not self._leaving.is_set():
             held = self._attempts()
             sent_at = self.now()
-            timeout_s = min(max(self._ttl_s / 6, 0.25), 2.0)
+            timeout_s = min(max(self._ttl_s / 6, 0.25), BEAT_TIMEOUT_S)
             try:
                 answer = self._beats.once(NODES, "Heartbeat", self._request(held), timeout_s)
             except grpc.RpcError as error:
