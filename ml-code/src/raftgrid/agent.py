@@ -40,9 +40,9 @@ BEAT_S = 0.25
 """Between two beats until a leader names another time."""
 LOOK_S = 0.02
 """Between two looks at what is due."""
-DRAIN_EXTRA_S = 5.0
-# One beat takes no longer.
 BEAT_TIMEOUT_S = 2.0
+"""One beat takes no longer."""
+DRAIN_EXTRA_S = 5.0
 """What a drain may take beyond the grace of its tasks."""
 
 _log = logging.getLogger("raftgrid.agent")
