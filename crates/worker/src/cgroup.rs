@@ -58,8 +58,8 @@ impl Cgroups {
     }
 
     /// A cgroup with these limits.
-    pub(crate) fn make(&self, epoch: u64, limits: &Limits) -> io::Result<Cgroup> {
-        let folder = self.base.join(format!("task-{epoch}"));
+    pub(crate) fn make(&self, name: &str, limits: &Limits) -> io::Result<Cgroup> {
+        let folder = self.base.join(format!("task-{name}"));
         fs::create_dir_all(&folder)?;
         let cgroup = Cgroup { folder };
         if limits.get_memory_bytes() > 0 {
@@ -146,7 +146,7 @@ mod tests {
         limits.set_memory_bytes(4_096);
         limits.set_processes(7);
         limits.set_cpu_milli(1_500);
-        let cgroup = cgroups.make(9, &limits).expect("made");
+        let cgroup = cgroups.make("9", &limits).expect("made");
         assert_eq!((text("task-9/memory.max"), text("task-9/pids.max")), ("4096".to_owned(), "7".to_owned()));
         assert_eq!(text("task-9/cpu.max"), "150000 100000");
         assert_eq!(cgroup.oom_kills(), 0);

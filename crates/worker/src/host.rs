@@ -75,13 +75,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// By the epoch alone: it is unique, and names from users are never paths.
+    /// Each attempt has its own.
     pub(crate) fn attempt_folder(&self, lease: &LeaseId) -> PathBuf {
-        self.tasks_folder.join(lease.epoch.to_string())
+        self.tasks_folder.join(lease.file_name())
     }
 
     /// A cgroup for limits that need one; None: there are none of these, or no cgroups on this machine.
-    pub(crate) fn cgroup(&self, epoch: u64, limits: &Limits) -> Option<Cgroup> {
+    pub(crate) fn cgroup(&self, lease: &LeaseId, limits: &Limits) -> Option<Cgroup> {
         let (memory, processes, cpu) = (limits.get_memory_bytes(), limits.get_processes(), limits.get_cpu_milli());
         if memory == 0 && processes == 0 && cpu == 0 {
             return None;
@@ -96,10 +96,10 @@ impl Shared {
             }
             found.ok()
         });
-        match cgroups.as_ref()?.make(epoch, limits) {
+        match cgroups.as_ref()?.make(&lease.file_name(), limits) {
             Ok(cgroup) => Some(cgroup),
             Err(error) => {
-                warn!(self.logger, "a task runs without a cgroup"; "epoch" => epoch, "error" => %error);
+                warn!(self.logger, "a task runs without a cgroup"; "epoch" => lease.epoch, "error" => %error);
                 None
             }
         }

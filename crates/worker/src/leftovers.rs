@@ -25,22 +25,22 @@ pub(crate) struct Note {
     pub(crate) start_ticks: u64,
 }
 
-fn note_path(folder: &Path, epoch: u64) -> PathBuf {
-    folder.join(format!("{epoch}.json"))
+fn note_path(folder: &Path, attempt: &str) -> PathBuf {
+    folder.join(format!("{attempt}.json"))
 }
 
 /// Writes (or replaces) the note of an attempt.
-pub(crate) fn write(folder: &Path, epoch: u64, note: &Note) -> std::io::Result<()> {
-    let path = note_path(folder, epoch);
+pub(crate) fn write(folder: &Path, attempt: &str, note: &Note) -> std::io::Result<()> {
+    let path = note_path(folder, attempt);
     let new = path.with_extension("new");
     fs::write(&new, serde_json::to_vec(note).map_err(std::io::Error::other)?)?;
     fs::rename(new, path)
 }
 
 /// The attempt's group is gone.
-pub(crate) fn remove(folder: &Path, epoch: u64) {
+pub(crate) fn remove(folder: &Path, attempt: &str) {
     // If this fails the next start looks for processes that are not there.
-    let _ = fs::remove_file(note_path(folder, epoch));
+    let _ = fs::remove_file(note_path(folder, attempt));
 }
 
 /// Start time of a process in clock ticks since boot; None: there is no such process.
@@ -167,7 +167,7 @@ mod tests {
         let mut bystander = std::process::Command::new("sleep").arg("60").spawn().expect("sleep exists");
         let pid = i32::try_from(bystander.id()).expect("a pid");
         let other_time = start_ticks(pid).expect("it runs") + 1;
-        write(folder.path(), 7, &Note { run: "of-another".to_owned(), pid, start_ticks: other_time })
+        write(folder.path(), "7", &Note { run: "of-another".to_owned(), pid, start_ticks: other_time })
             .expect("writable");
         assert_eq!(kill_all(folder.path()).expect("nothing to kill"), 0);
         assert!(bystander.try_wait().expect("ours").is_none(), "still running");
@@ -186,7 +186,7 @@ mod tests {
             .process_group(0)
             .spawn()
             .expect("sleep exists");
-        write(folder.path(), 7, &Note { run, pid: 0, start_ticks: 0 }).expect("writable");
+        write(folder.path(), "7", &Note { run, pid: 0, start_ticks: 0 }).expect("writable");
         assert_eq!(kill_all(folder.path()).expect("it dies"), 1);
         assert!(!left.wait().expect("ours").success());
         assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 0);

@@ -150,7 +150,8 @@ pub(crate) fn clean(folder: &Path) {
 /// What belongs to a running attempt besides its process, ended on every way out.
 struct Open<'a> {
     shared: &'a Shared,
-    epoch: u64,
+    /// `LeaseId::file_name`.
+    attempt: String,
     /// In the environment of each of its processes.
     run: String,
     log: Arc<AttemptLog>,
@@ -163,8 +164,8 @@ impl<'a> Open<'a> {
     fn new(shared: &'a Shared, lease: &LeaseId, folder: &Path) -> Result<Self, PlanError> {
         make_empty(folder).map_err(disk("make a folder"))?;
         let log = Arc::new(AttemptLog::create(&folder.join("log")).map_err(disk("open the log"))?);
-        let open = Self { shared, epoch: lease.epoch, run: crate::host::random_token(), log, keep_note: false };
-        leftovers::write(&shared.notes_folder, lease.epoch, &open.note(0)).map_err(disk("note the process"))?;
+        let open = Self { shared, attempt: lease.file_name(), run: crate::host::random_token(), log, keep_note: false };
+        leftovers::write(&shared.notes_folder, &open.attempt, &open.note(0)).map_err(disk("note the process"))?;
         shared.shipper.add(lease.clone(), open.log.clone());
         Ok(open)
     }
@@ -203,7 +204,7 @@ impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.log.end();
         if !self.keep_note {
-            leftovers::remove(&self.shared.notes_folder, self.epoch);
+            leftovers::remove(&self.shared.notes_folder, &self.attempt);
         }
     }
 }
@@ -219,13 +220,13 @@ fn start_and_wait(
 ) -> Result<Exit, PlanError> {
     let shared = open.shared;
     let limits = task.get_spec().get_limits();
-    let cgroup = shared.cgroup(lease.epoch, limits);
+    let cgroup = shared.cgroup(lease, limits);
     let confinement = Confinement::of(limits, cgroup.as_ref().map(Cgroup::folder));
     let command = command(shared, staged, folder, &open.run, &confinement).map_err(disk("prepare the process"))?;
     let child = control.start(command)?;
     // Without this second writing the run token still finds everything.
     let note = open.note(i32::try_from(child.id()).unwrap_or_default());
-    let _ = leftovers::write(&shared.notes_folder, lease.epoch, &note);
+    let _ = leftovers::write(&shared.notes_folder, &open.attempt, &note);
     let mut ended = wait(child, control, &open.log, &open.run).map_err(disk("wait for the process"))?;
     open.keep_note = !ended.alone;
     let oom_kills = cgroup.as_ref().map_or(0, Cgroup::oom_kills);

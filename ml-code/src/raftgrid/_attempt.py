@@ -144,7 +144,7 @@ class Attempt:
         self._child: Optional["subprocess.Popen[bytes]"] = None
         self._lost = False
         self._run = uuid.uuid4().hex
-        self._folder: Path = agent.dir / "tasks" / str(task.lease_epoch)
+        self._folder: Path = agent.dir / "tasks" / f"{task.lease_epoch}-{hashlib.sha256(task.task_id.encode()).hexdigest()[:12]}"
 
     # What others ask of it.
 

@@ -1,6 +1,7 @@
 //! What goes into a step of the executor, and what comes out.
 
 use raftgrid_proto::v1::{HeartbeatResponse, Lease, Task, TaskStatus};
+use sha2::{Digest as _, Sha256};
 
 /// Milliseconds of CLOCK_BOOTTIME, or of the simulator.
 pub type Millis = u64;
@@ -10,8 +11,18 @@ pub type Millis = u64;
 pub struct LeaseId {
     /// The task.
     pub task_id: String,
-    /// The lease epoch: unique over all attempts.
+    /// The lease epoch: of all attempts of one task, unique; members of a gang share theirs.
     pub epoch: u64,
+}
+
+impl LeaseId {
+    /// A name for files of the attempt. The epoch alone is not enough: the members of a gang get theirs from one command. Names from users are
+    /// never paths, so the task's is hashed.
+    pub fn file_name(&self) -> String {
+        let digest = Sha256::digest(self.task_id.as_bytes());
+        let tail: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}-{tail}", self.epoch)
+    }
 }
 
 impl LeaseId {
