@@ -5,7 +5,8 @@ mod harness;
 use std::time::Duration;
 
 use harness::{wait_for, Cluster, Process};
-use raftgrid_proto::v1::{SnapshotRequest, SubmitTaskRequest};
+use raftgrid_client::{Client, ClientConfig};
+use raftgrid_proto::v1::{ListTasksRequest, SnapshotRequest, SubmitTaskRequest};
 use raftgrid_rpc::methods::CLUSTER_SNAPSHOT;
 
 fn submit(cluster: &Cluster, count: usize) -> Vec<String> {
@@ -43,6 +44,40 @@ fn writes_and_reads_go_on_after_the_leader_is_killed_and_nothing_acknowledged_is
         cluster.caught_up(leader);
     }
     all_there(&cluster, &ids);
+}
+
+/// Each of the hundred asks one replica first, and the others when that one cannot tell; the leader is killed under them.
+#[test]
+fn one_request_id_a_hundred_times_at_once_through_all_replicas_during_an_election_is_one_task() {
+    let mut cluster = Cluster::start(3, &[]);
+    let leader = cluster.leader();
+    let endpoints = cluster.endpoints();
+    let mut request = SubmitTaskRequest::new();
+    request.set_task_type("command".to_owned());
+    request.set_task_data(br#"{"argv":["true"]}"#.to_vec());
+    request.set_request_id(raftgrid_client::request_id());
+    let begun = std::sync::Barrier::new(101);
+    let ids: Vec<String> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..100)
+            .map(|caller| {
+                let (begun, request, mut endpoints) = (&begun, request.clone(), endpoints.clone());
+                endpoints.rotate_left(caller % 3);
+                scope.spawn(move || {
+                    let client = Client::new(ClientConfig::new(endpoints)).expect("the endpoints are valid");
+                    begun.wait();
+                    client.submit_task(request).expect("a majority runs").task_id
+                })
+            })
+            .collect();
+        begun.wait();
+        cluster.kill_replica(leader);
+        callers.into_iter().map(|caller| caller.join().expect("no caller panics")).collect()
+    });
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    cluster.start_replica(leader);
+    cluster.caught_up(leader);
+    let listed = cluster.client().list_tasks(&ListTasksRequest::new()).expect("a majority runs");
+    assert_eq!(listed.get_tasks().len(), 1);
 }
 
 #[test]

@@ -92,7 +92,11 @@ impl Lane {
     /// Sends what waits on this stream from now on.
     pub(crate) fn install(self: &Arc<Self>, sender: ClientCStreamSender<RaftFrame>, hello: PeerHello) {
         let open = Open { sender, hello: Some(hello), under_way: Vec::new(), delivered: false };
-        self.lock().open = Some(open);
+        let mut state = self.lock();
+        // Wanted again while this one was opened: another would take its place, and lose what is on its way.
+        state.news = state.news.take().filter(|news| *news != News::Wanted);
+        state.open = Some(open);
+        drop(state);
         self.pump();
     }
 

@@ -12,7 +12,7 @@ fn ttl() -> u64 {
 #[test]
 fn a_new_leader_with_living_workers_expires_nobody() {
     let mut world = World::new();
-    for n in 0..10 {
+    for n in 0..200 {
         world.node(&format!("node-{n}"));
         world.task(running(n + 1, &format!("node-{n}"), 1_000 + n));
     }
@@ -23,7 +23,7 @@ fn a_new_leader_with_living_workers_expires_nobody() {
         let actions = world.at(at);
         assert_eq!(expired(&actions), vec![], "at {at}");
         if at + 250 > first {
-            for n in 0..10 {
+            for n in 0..200 {
                 let task_id = format!("task-{}", n + 1);
                 let answer = world.beat(beat_holding(&format!("node-{n}"), &[(&task_id, 1_000 + n)]));
                 assert_eq!((answer.revoked, answer.not_renewed, answer.stopping), (vec![], vec![], vec![]));

@@ -14,13 +14,19 @@ use crate::ground::*;
 #[test]
 fn messages_arrive_in_order_and_with_their_sender() {
     let two = plain_end(2);
-    let (mut transport, _reports) = transport(&two.env, "blue", book(2, &two.address), Arc::default());
-    for number in 0..1_000_u32 {
-        transport.send(vec![message(2, &number.to_be_bytes())]);
-    }
-    for number in 0..1_000_u32 {
-        let heard = two.heard.recv_timeout(PATIENCE).expect("it arrives");
-        assert_eq!(heard, Heard::Step(message(2, &number.to_be_bytes())));
+    // More than once: while the first stream is opened, messages go on coming, and none of them may have it opened again.
+    for _ in 0..40 {
+        let (mut transport, _reports) = transport(&two.env, "blue", book(2, &two.address), Arc::default());
+        for number in 0..1_000_u32 {
+            transport.send(vec![message(2, &number.to_be_bytes())]);
+            if number < 100 {
+                std::thread::sleep(std::time::Duration::from_micros(20));
+            }
+        }
+        for number in 0..1_000_u32 {
+            let heard = two.heard.recv_timeout(PATIENCE).expect("it arrives");
+            assert_eq!(heard, Heard::Step(message(2, &number.to_be_bytes())));
+        }
     }
 }
 
