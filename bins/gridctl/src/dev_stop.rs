@@ -12,7 +12,7 @@ use crate::context::Interrupt;
 use crate::dev_state::{DevState, Kind, Lock};
 use crate::failure::{Failure, Result};
 use crate::launch::probe;
-use crate::limits::{KILL_TIMEOUT, PROBE_PAUSE, PROBE_TIMEOUT, READY_TIMEOUT, STOP_GRACE};
+use crate::limits::{ELECTION_PATIENCE, KILL_TIMEOUT, PROBE_PAUSE, PROBE_TIMEOUT, READY_TIMEOUT, STOP_GRACE};
 use crate::process::{family, Process};
 
 /// A replica that leads.
@@ -59,7 +59,14 @@ pub(crate) fn kill(directory: &Path, word: &str, interrupt: &Interrupt) -> Resul
     let lock = Lock::take(directory)?;
     let mut state = DevState::expect(directory)?;
     let client = asker(&state)?;
-    let led = leader(&state, &client);
+    let mut led = leader(&state, &client);
+    let begun = Instant::now();
+    // Whoever asks in the middle of an election means the one who wins it.
+    while word == "leader" && led.is_none() && begun.elapsed() < ELECTION_PATIENCE {
+        interrupt.check()?;
+        std::thread::sleep(PROBE_PAUSE);
+        led = leader(&state, &client);
+    }
     let name = match (word, &led) {
         ("leader", Some(leader)) => leader.name.clone(),
         ("leader", None) => return Err(Failure::new("nobody leads now", "gridctl dev status, then again in a moment")),

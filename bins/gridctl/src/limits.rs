@@ -14,6 +14,8 @@ pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) const PROBE_PAUSE: Duration = Duration::from_millis(10);
 /// Until every replica of a dev cluster answers and knows a leader.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// `dev kill leader` waits for one that is being elected.
+pub(crate) const ELECTION_PATIENCE: Duration = Duration::from_secs(5);
 /// Between SIGTERM and SIGKILL of `dev down`.
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(4);
 /// A killed process must be gone within this.
