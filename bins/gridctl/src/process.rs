@@ -206,6 +206,8 @@ mod tests {
         assert_eq!(members.len(), 2, "sh and sleep");
         assert!(members.iter().all(|member| member.signal(Signal::KILL)));
         parent.wait().expect("it is our child");
+        // A signal is delivered in its own time, and nobody here waits for a grandchild.
+        assert!(members.iter().all(|member| member.wait_gone(Duration::from_secs(20))));
         assert!(family(&directory, &[]).is_empty());
     }
 }
