@@ -36,6 +36,19 @@ pub(crate) fn leader(state: &DevState, client: &Client) -> Option<Leader> {
     found
 }
 
+/// The same; whoever asks in the middle of an election means the one who wins it.
+fn leader_soon(state: &DevState, client: &Client, interrupt: &Interrupt) -> Result<Option<Leader>> {
+    let begin = Instant::now();
+    loop {
+        let found = leader(state, client);
+        if found.is_some() || begin.elapsed() > ELECTION_PATIENCE {
+            return Ok(found);
+        }
+        interrupt.check()?;
+        std::thread::sleep(PROBE_PAUSE);
+    }
+}
+
 /// A client for short questions to the replicas of a dev cluster.
 pub(crate) fn asker(state: &DevState) -> Result<Client> {
     probe(state.replicas().filter_map(|node| node.client_address()))
@@ -59,14 +72,10 @@ pub(crate) fn kill(directory: &Path, word: &str, interrupt: &Interrupt) -> Resul
     let lock = Lock::take(directory)?;
     let mut state = DevState::expect(directory)?;
     let client = asker(&state)?;
-    let mut led = leader(&state, &client);
-    let begun = Instant::now();
-    // Whoever asks in the middle of an election means the one who wins it.
-    while word == "leader" && led.is_none() && begun.elapsed() < ELECTION_PATIENCE {
-        interrupt.check()?;
-        std::thread::sleep(PROBE_PAUSE);
-        led = leader(&state, &client);
-    }
+    let led = match word {
+        "leader" => leader_soon(&state, &client, interrupt)?,
+        _ => leader(&state, &client),
+    };
     let name = match (word, &led) {
         ("leader", Some(leader)) => leader.name.clone(),
         ("leader", None) => return Err(Failure::new("nobody leads now", "gridctl dev status, then again in a moment")),

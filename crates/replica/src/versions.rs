@@ -2,8 +2,8 @@
 //!
 //! A replica says on every stream that it opens which version it can run (`PeerHello`); it counts as long as that stream is open. A leader
 //! proposes `SetMachineVersion(v)` once every member, learners too, has said v or more and is connected: a replica that met a version that
-//! it does not know would have to stop. Who is away is waited for. Afterwards a
-//! replica that says less is refused at the door, and sent no more, whatever its program knows of this. Nothing here is durable: the version itself is, in the state.
+//! it does not know would have to stop. Who is away is waited for. Afterwards a replica that says less is refused at the door, and sent no
+//! more, whatever its program knows of this. Nothing here is durable: the version itself is, in the state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +25,13 @@ struct Streams {
     said: BTreeMap<(NodeId, u64), u64>,
     /// Refused, and not let in since.
     barred: BTreeSet<NodeId>,
+}
+
+impl Streams {
+    /// What `node` says on its open streams, all of which were let in.
+    fn open(&self, node: NodeId) -> impl Iterator<Item = u64> + '_ {
+        self.said.range((node, 0)..=(node, u64::MAX)).map(|(_, version)| *version)
+    }
 }
 
 struct Said {
@@ -79,16 +86,21 @@ impl Versions {
         Heard { versions: self.clone(), key }
     }
 
-    /// `node` was refused, since its program cannot follow the state here. Until it is let in, nothing is to be sent to it.
+    /// Whoever spoke for `node` was refused, since his program cannot follow the state here.
     pub fn bar(&self, node: NodeId) {
         let mut streams = self.streams();
         streams.barred.insert(node);
         self.said.any_barred.store(true, Ordering::Relaxed);
     }
 
-    /// Whether `node` was refused and was not let in since.
+    /// Whether nothing is to be sent to `node`: it was refused, and was not let in since. One whose stream is open is let in, whatever somebody
+    /// else says in its name.
     pub fn barred(&self, node: NodeId) -> bool {
-        self.said.any_barred.load(Ordering::Relaxed) && self.streams().barred.contains(&node)
+        if !self.said.any_barred.load(Ordering::Relaxed) {
+            return false;
+        }
+        let streams = self.streams();
+        streams.barred.contains(&node) && streams.open(node).next().is_none()
     }
 
     /// The version of the state here, as applied. Who runs less cannot follow it, and must not be let in.
@@ -103,7 +115,7 @@ impl Versions {
 
     /// What `node` says; None: it has no stream open to here. Of several the lowest: one of them may be that of its last life.
     pub fn of(&self, node: NodeId) -> Option<u64> {
-        self.streams().said.range((node, 0)..=(node, u64::MAX)).map(|(_, version)| *version).min()
+        self.streams().open(node).min()
     }
 }
 
@@ -219,6 +231,18 @@ mod tests {
         assert!(versions.barred(2) && versions.barred(3) && !versions.barred(4));
         let _let_in = versions.heard(2, 2);
         assert!(!versions.barred(2) && versions.barred(3));
+    }
+
+    #[test]
+    fn a_refusal_in_the_name_of_one_whose_stream_is_open_does_not_bar_it() {
+        let versions = Versions::new(|| ());
+        let stream = versions.heard(2, 2);
+        versions.bar(2);
+        assert!(!versions.barred(2), "a stranger, or its own last life, spoke");
+        drop(stream);
+        assert!(versions.barred(2), "now it may be the one that was refused");
+        let _again = versions.heard(2, 2);
+        assert!(!versions.barred(2));
     }
 
     #[test]
