@@ -112,22 +112,44 @@ fn what_an_attempt_writes_beside_its_code_is_seen_by_no_other_attempt() {
     }
     assert_eq!(bench.plane.change(|plan| plan.artifact_fetches), 1, "fetched once for the machine");
     // Its copy goes with it.
-    let code = bench.folder.path().join("tasks/9/code");
+    let folder = attempt_folder(bench.folder.path(), 9);
+    let code = folder.join("code");
     let deadline = std::time::Instant::now() + PATIENCE;
     while code.exists() {
         assert!(std::time::Instant::now() < deadline, "{} stays", code.display());
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    assert!(bench.folder.path().join("tasks/9/log").exists());
+    assert!(folder.join("log").exists());
 }
 
 #[test]
 fn an_attempt_finds_nothing_of_another_cluster_s_attempt_with_the_same_epoch() {
     let mut bench = bench();
-    std::fs::create_dir_all(bench.folder.path().join("tasks/7")).expect("writable");
-    std::fs::write(bench.folder.path().join("tasks/7/checkpoint"), "old").expect("writable");
+    let folder = attempt_folder(bench.folder.path(), 7);
+    std::fs::create_dir_all(&folder).expect("writable");
+    std::fs::write(folder.join("checkpoint"), "old").expect("writable");
     let exit = bench.run(shell(7, "ls"));
     assert!(!exit.result_data.contains("checkpoint"), "{exit:?}");
+}
+
+#[test]
+fn members_of_a_gang_on_one_machine_share_an_epoch_and_no_folder() {
+    let mut bench = bench();
+    let (begun, over) = (bench.folder.path().join("begun"), bench.folder.path().join("over"));
+    let first = format!("touch mine {}; while [ ! -e {} ]; do sleep 0.01; done; ls", begun.display(), over.display());
+    bench.launch(shell(7, &first));
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !begun.exists() {
+        assert!(std::time::Instant::now() < deadline, "it begins");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let mut second = shell(7, "ls");
+    second.set_task_id("another".to_owned());
+    let exit = bench.run(second);
+    assert!(exit.code == 0 && !exit.result_data.contains("mine"), "{exit:?}");
+    std::fs::write(&over, "").expect("writable");
+    let exit = bench.exit();
+    assert!(exit.code == 0 && exit.result_data.contains("mine"), "{exit:?}");
 }
 
 #[test]
@@ -136,7 +158,7 @@ fn huge_output_is_bounded_on_disk_and_in_the_result_and_the_task_ends_well() {
     let exit = bench.run(shell(7, "yes 0123456789abcdef | head -c 150000000; yes x | head -c 5000000 >&2; echo last"));
     assert_eq!(exit.code, 0, "{}", exit.reason);
     assert!(exit.result_data.len() <= RESULT_BYTES_MAX && exit.result_data.contains("last"));
-    let log = std::fs::metadata(bench.folder.path().join("tasks/7/log")).expect("a log").len();
+    let log = std::fs::metadata(attempt_folder(bench.folder.path(), 7).join("log")).expect("a log").len();
     assert!(log > LOG_BYTES_MAX && log < LOG_BYTES_MAX + 1_000, "{log}");
 }
 

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use raftgrid_proto::v1::*;
 use raftgrid_worker::plane::ModelSink;
-use raftgrid_worker::{ControlPlane, PlaneError, ReadSeek, WorkerConfig};
+use raftgrid_worker::{ControlPlane, LeaseId, PlaneError, ReadSeek, WorkerConfig};
 use sha2::{Digest, Sha256};
 
 /// Longest wait for anything; only a failure takes that long.
@@ -175,6 +175,12 @@ pub(crate) fn task(epoch: u64, task_type: &str, task_data: &str) -> Task {
     task.set_lease_epoch(epoch);
     task.set_attempt(1);
     task
+}
+
+/// Folder of the attempt of `task(epoch, ..)`, of a worker in `dir`.
+pub(crate) fn attempt_folder(dir: &Path, epoch: u64) -> PathBuf {
+    let lease = LeaseId { task_id: format!("task-{epoch}"), epoch };
+    dir.join("tasks").join(lease.file_name())
 }
 
 pub(crate) fn config(dir: PathBuf) -> WorkerConfig {
