@@ -21,7 +21,7 @@ LOCKED := $(if $(CI),--locked,)
 
 say = @printf '\n== %s\n' '$(1)'
 
-.PHONY: sim-long sim-mutants all proto build test check run fmt lint layers deps venv verify demo bench clean help deny
+.PHONY: sim-long sim-tasks sim-mutants all proto build test check run fmt lint layers deps venv verify demo bench clean help deny
 
 all: build ## The same as build
 
@@ -99,6 +99,10 @@ SEEDS ?= 5000
 FIRST ?= 1
 sim-long: system-deps ## Whole clusters in virtual time: SEEDS seeds from FIRST on (docs/simulation.md)
 	cargo run --release $(LOCKED) -p gridctl -- sim --seed $(FIRST) --seeds $(SEEDS)
+
+TASKS ?= 100000
+sim-tasks: system-deps ## One cluster in virtual time until TASKS tasks were made and ended, while leaders, workers and queues get no rest
+	cargo run --release $(LOCKED) -p gridctl -- sim --seed $(FIRST) --tasks $(TASKS)
 
 sim-mutants: system-deps ## Plants each known bug in turn and runs seeds until one shows it; fails if one is not found
 	cargo run --release $(LOCKED) -p raftgrid-simulator --features mutants --example mutants

@@ -672,6 +672,9 @@ pub(crate) struct Sim {
     /// Replicas that found the cluster [default: 1, 3 or 5, by the seed]
     #[structopt(long, possible_values = &["1", "2", "3", "5", "7"], value_name = "N")]
     pub(crate) nodes: Option<u64>,
+    /// Until so many tasks were made, of all kinds, on workers that come and go while leaders do
+    #[structopt(long, default_value = "0", hide_default_value = true, value_name = "N")]
+    pub(crate) tasks: u64,
     /// Print every event as a line
     #[structopt(long)]
     pub(crate) trace: bool,

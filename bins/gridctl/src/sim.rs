@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use raftgrid_simulator::{nodes_of, run, run_many, Options, Report};
+use raftgrid_simulator::{nodes_of, run, run_many, Many, Options, Report};
 
 use crate::cli::Sim;
 use crate::failure::{Failure, Result};
@@ -16,8 +16,9 @@ pub(crate) fn run_sim(args: &Sim) -> Result<()> {
         return trace(args);
     }
     let started = Instant::now();
-    let told = |report: &Report| output::line(failed(report, args.nodes));
-    let summary = run_many(args.seed, args.seeds, args.nodes, FAILURES_MAX, &told);
+    let told = |report: &Report| output::line(failed(report, args));
+    let (first, count, nodes, tasks) = (args.seed, args.seeds, args.nodes, args.tasks);
+    let summary = run_many(Many { first, count, nodes, tasks, failures_max: FAILURES_MAX }, &told);
     let real = started.elapsed().as_secs_f64();
     let virtual_s = summary.virtual_us as f64 / 1e6;
     let counts: Vec<String> = summary.counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
@@ -37,10 +38,14 @@ pub(crate) fn run_sim(args: &Sim) -> Result<()> {
 }
 
 /// One line for a failing seed: what was wrong first, and how to see it again.
-fn failed(report: &Report, nodes: Option<u64>) -> String {
-    let nodes = nodes.unwrap_or(nodes_of(report.seed));
+fn failed(report: &Report, args: &Sim) -> String {
+    let nodes = args.nodes.unwrap_or(nodes_of(report.seed));
+    let tasks = if args.tasks == 0 { String::new() } else { format!(" --tasks {}", args.tasks) };
     let first = report.violations.first().map_or("", String::as_str);
-    format!("seed {} failed: {first}; replay: gridctl sim --seed {} --nodes {nodes} --trace", report.seed, report.seed)
+    format!(
+        "seed {} failed: {first}; replay: gridctl sim --seed {} --nodes {nodes}{tasks} --trace",
+        report.seed, report.seed
+    )
 }
 
 /// Every event of each seed, as a line.
@@ -48,7 +53,8 @@ fn trace(args: &Sim) -> Result<()> {
     let mut wrong = 0;
     for seed in args.seed..args.seed + args.seeds {
         let nodes = args.nodes.unwrap_or(nodes_of(seed));
-        let report = run(Options { seed, nodes, sink: Some(Box::new(|line| output::line(line))) });
+        let tasks = args.tasks;
+        let report = run(Options { seed, nodes, tasks, sink: Some(Box::new(|line| output::line(line))) });
         output::line(format!("seed {seed} nodes {nodes}: hash {:016x}, {} events", report.hash, report.events));
         for violation in &report.violations {
             output::line(format!("violation: {violation}"));

@@ -110,6 +110,7 @@ impl End {
                 epoch: row.open_epoch,
                 reason: (*reason).to_owned(),
                 backoff_ms,
+                before_start: row.get_task().status == TaskStatus::ASSIGNED,
                 ..ExpireLease::default()
             }),
         }

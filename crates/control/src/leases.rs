@@ -1,11 +1,12 @@
 //! Leases: when each open lease ends if nobody renews it. Owns the deadlines; proposes ExpireLease.
 //!
-//! A deadline moves only when a beat is confirmed by a quorum (`liveness` calls `renew` then), and counts from the beat's arrival. Leases
+//! A deadline moves when a beat is confirmed by a quorum (`liveness` calls `renew` then), and counts from the beat's arrival; and once more when
+//! the start of the attempt is applied: a worker with no free slot may ask for a task long after its assignment, and counts from there. Leases
 //! found at the start of a leader's term get the election grace; a new lease gets its TTL from the first step that sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raftgrid_proto::v1::{Command_oneof_kind, ExpireLease, Phase};
+use raftgrid_proto::v1::{Command_oneof_kind, ExpireLease, Phase, TaskRow, TaskStatus};
 
 use crate::jitter::Jitter;
 use crate::limits::RETRY_PAUSE_MS;
@@ -15,13 +16,21 @@ use crate::timers::Timers;
 use crate::types::{Beat, BeatAnswer, Config, Millis};
 use crate::view::View;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Open {
+    epoch: u64,
+    started: bool,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
-    /// Open epoch by task.
-    epochs: BTreeMap<u64, u64>,
+    /// By task.
+    open: BTreeMap<u64, Open>,
     deadlines: Timers<u64>,
     /// Seen since the last step: their time starts with the next one.
     fresh: BTreeSet<u64>,
+    /// Started since the last step.
+    started: BTreeSet<u64>,
     /// ExpireLease is under way or will be tried again.
     expiring: BTreeSet<u64>,
 }
@@ -29,24 +38,42 @@ pub(crate) struct Leases {
 impl Leases {
     /// The task's row changed.
     pub(crate) fn on_task(&mut self, view: &View, task: u64) {
-        let epoch = view.tasks.get(&task).map_or(0, |row| row.open_epoch);
-        if epoch == 0 {
-            self.epochs.remove(&task);
-        } else if self.epochs.insert(task, epoch) == Some(epoch) {
-            return;
+        let row = view.tasks.get(&task).filter(|row| row.open_epoch != 0);
+        let open = row.map(|row| Open { epoch: row.open_epoch, started: is_started(row) });
+        let before = match open {
+            Some(open) => self.open.insert(task, open),
+            None => self.open.remove(&task),
+        };
+        if let (Some(open), Some(before)) = (open, before) {
+            if open.epoch == before.epoch {
+                if open.started && !before.started {
+                    self.started.insert(task);
+                }
+                return;
+            }
         }
         self.deadlines.clear(&task);
         self.expiring.remove(&task);
         self.fresh.remove(&task);
-        if epoch != 0 {
+        self.started.remove(&task);
+        if open.is_some() {
             self.fresh.insert(task);
         }
     }
 
-    /// Starts the time of leases seen since the last call: `time` from now.
+    /// Starts the time of leases seen since the last call, `time` from now; those whose attempt began since have at least as much.
     pub(crate) fn start_fresh(&mut self, now: Millis, time: Millis) {
         for task in std::mem::take(&mut self.fresh) {
             self.deadlines.set(task, now + time);
+        }
+        for task in std::mem::take(&mut self.started) {
+            self.prolong(task, now + time);
+        }
+    }
+
+    fn prolong(&mut self, task: u64, until: Millis) {
+        if self.deadlines.get(&task).is_none_or(|deadline| deadline < until) {
+            self.deadlines.set(task, until);
         }
     }
 
@@ -94,10 +121,7 @@ impl Leases {
             }
             self.expiring.remove(&task);
         }
-        let until = arrived + config.lease_ttl_ms;
-        if self.deadlines.get(&task).is_none_or(|deadline| deadline < until) {
-            self.deadlines.set(task, until);
-        }
+        self.prolong(task, arrived + config.lease_ttl_ms);
         true
     }
 
@@ -118,6 +142,7 @@ impl Leases {
                 epoch: row.open_epoch,
                 reason: format!("lease expired: node {} did not renew it", row.get_task().assigned_node_id),
                 backoff_ms: jitter.backoff(moment.config, row.infrastructure_failures),
+                before_start: !is_started(row),
                 ..ExpireLease::default()
             };
             outbox.put(subject, Command_oneof_kind::expire_lease(expire));
@@ -127,4 +152,8 @@ impl Leases {
     pub(crate) fn next_wake(&self) -> Option<Millis> {
         self.deadlines.next()
     }
+}
+
+fn is_started(row: &TaskRow) -> bool {
+    row.get_task().status == TaskStatus::RUNNING
 }

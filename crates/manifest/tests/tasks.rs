@@ -272,6 +272,26 @@ fn user_failures_are_bounded_and_infrastructure_failures_are_not() {
 }
 
 #[test]
+fn an_expiry_for_want_of_a_start_has_no_effect_once_it_was_started() {
+    let expiry = |epoch| {
+        let before_start = true;
+        Kind::expire_lease(ExpireLease { task_id: "t".into(), epoch, before_start, ..ExpireLease::default() })
+    };
+    for (version, started, effect) in [(3, false, true), (3, true, false), (2, true, true)] {
+        let mut world = World::with_nodes();
+        world.ok(Kind::set_machine_version(SetMachineVersion { version, ..SetMachineVersion::default() }));
+        world.submit("t");
+        let epoch = world.assign("t", "node-a");
+        if started {
+            world.ok(start("t", epoch));
+        }
+        let reply = world.run(expiry(epoch));
+        assert_eq!(reply.outcome == Outcome::OK, effect, "version {version}: {reply:?}");
+        assert_eq!(world.task("t").status == TaskStatus::PENDING, effect);
+    }
+}
+
+#[test]
 fn the_deadline_ends_what_would_be_tried_again() {
     let deadline = 1_700_000_010_000;
     for (interrupted, phase) in [(true, Phase::PHASE_LOST), (false, Phase::PHASE_DEADLINE)] {

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use raftgrid_simulator::mutants::{hunt, MUTANTS};
-use raftgrid_simulator::run_many;
+use raftgrid_simulator::{run_many, Many};
 
 /// Seeds tried for each bug if nobody says otherwise.
 const SEEDS: u64 = 2_000;
@@ -57,8 +57,9 @@ fn without_places(how: &str) -> String {
 }
 
 fn sound(first: u64, seeds: u64) -> ExitCode {
-    let summary =
-        run_many(first, seeds, None, 20, &|report| println!("seed {}: {}", report.seed, report.violations.join("; ")));
+    let summary = run_many(Many { first, count: seeds, nodes: None, tasks: 0, failures_max: 20 }, &|report| {
+        println!("seed {}: {}", report.seed, report.violations.join("; "))
+    });
     println!(
         "{} seeds, {} failed, {} s of virtual time, {:?}",
         summary.runs,

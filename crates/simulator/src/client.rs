@@ -1,25 +1,27 @@
-//! A client: submits tasks under ids of its own, cancels and reads them, tries again under the same request id until it knows, or gives up.
+//! A client: submits tasks under ids of its own, reads them, cancels and orders about them, tries again under the same request id until it
+//! knows, or gives up.
 
 use raftgrid_manifest::{command, command_for, MACHINE_VERSION};
 use raftgrid_proto::v1::{
-    CancelTask, Command, Command_oneof_kind as Kind, GangSpec, JobSpec, Outcome as Told, PutQueue, Queue,
-    SetMachineVersion, SetPriority, SubmitJob, SubmitTask, TaskRow, TaskSpec,
+    CancelTask, Command, Command_oneof_kind as Kind, Outcome as Told, SetMachineVersion, SubmitTask, TaskRow, TaskSpec,
 };
 use raftgrid_replica::ports::CallError;
 
 use crate::ask::{Ask, Target};
 use crate::calls::{Request, Response};
+use crate::check::taken::Taken;
 use crate::check::Checks;
 use crate::limits::EPOCH_MS;
-use crate::linearizability::{Answer, Done, Kind as Asked, Op, Outcome, Tag, TaskEvent, Value};
+use crate::linearizability::{Answer, Done, Kind as Asked, Op, Outcome, TaskEvent, Value};
+use crate::orders::Orders;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::{tasks, work};
 
-/// The queue that some tasks name.
-const QUEUE: &str = "queue";
 /// How long a client goes on trying.
 const GIVE_UP_US: u64 = 30_000_000;
+/// Tasks that orders are about, most of the time: the newest ones.
+const RECENT: usize = 40;
 /// Pause after an attempt that failed.
 const AGAIN_US: u64 = 50_000;
 
@@ -30,8 +32,10 @@ enum What {
     Cancel(Box<Command>),
     /// A job, or a task that waits for others: what becomes of them the invariants and the healed phase judge.
     Work(Box<Command>),
-    /// Something about placement (a queue, a priority, a gang), which may be refused: the judges look at what comes of it.
-    Steer(Box<Command>),
+    /// An order about something that is there, which may be refused: the judges look at what comes of it.
+    Order(Box<Command>),
+    /// The end of something that an order held back.
+    Release(Box<Command>),
     /// A read of a task.
     Read(String),
 }
@@ -52,13 +56,22 @@ pub struct Habits {
     attempt_us: u64,
     reads: u64,
     scattered: u64,
+    elements_max: u32,
+    workers: u64,
 }
 
 impl Habits {
     /// As planned.
     pub fn of(plan: &Plan) -> Self {
         let attempt_us = plan.attempt_ms * 1_000;
-        Self { think_us: plan.think_us, attempt_us, reads: plan.reads, scattered: plan.scattered_reads }
+        Self {
+            think_us: plan.think_us,
+            attempt_us,
+            reads: plan.reads,
+            scattered: plan.scattered_reads,
+            elements_max: plan.elements_max,
+            workers: u64::from(plan.workers),
+        }
     }
 }
 
@@ -72,8 +85,8 @@ pub struct Client {
     next_call: u64,
     next_op_us: u64,
     made: u64,
-    /// It starts nothing new.
-    pub finishing: bool,
+    orders: Orders,
+    finishing: bool,
 }
 
 /// What a client needs of the world.
@@ -100,20 +113,27 @@ impl Client {
             next_call: 1,
             next_op_us: 0,
             made: 0,
+            orders: Orders::default(),
             finishing: false,
         }
     }
 
-    /// Whether it waits for nothing.
-    pub fn is_idle(&self) -> bool {
-        self.flight.is_none()
+    /// It starts nothing new, but takes back what it holds.
+    pub fn finish(&mut self) {
+        self.finishing = true;
+        self.orders.close(self.habits.workers);
+    }
+
+    /// Whether it has nothing to do and waits for nothing.
+    pub fn is_done(&self) -> bool {
+        self.flight.is_none() && self.finishing && self.orders.is_closed()
     }
 
     /// When it wants to be woken at the latest; None: never.
     pub fn wake_us(&self) -> Option<u64> {
         match &self.flight {
             Some(flight) => Some(flight.retry_us),
-            None if self.finishing => None,
+            None if self.is_done() => None,
             None => Some(self.next_op_us),
         }
     }
@@ -130,9 +150,9 @@ impl Client {
                 self.target.learned(None);
                 self.again(flight, around)
             }
-            None if self.finishing || now < self.next_op_us => None,
+            None if now < self.next_op_us => None,
             None => {
-                let what = self.draw(around);
+                let what = if self.finishing { self.take_back(now)? } else { self.draw(around) };
                 let call = self.next_call;
                 let give_up_us = now + GIVE_UP_US;
                 let flight =
@@ -146,6 +166,9 @@ impl Client {
     fn again(&mut self, mut flight: Flight, around: &mut Around<'_>) -> Option<Ask> {
         let now = around.now_us;
         if now >= flight.give_up_us {
+            if let What::Release(command) = flight.what {
+                self.orders.again(*command);
+            }
             self.rest(now);
             return None;
         }
@@ -153,9 +176,11 @@ impl Client {
         self.next_call += 1;
         flight.retry_us = now + self.habits.attempt_us;
         let request = match &flight.what {
-            What::Submit(command, ..) | What::Cancel(command) | What::Work(command) | What::Steer(command) => {
-                Request::Command(command.clone())
-            }
+            What::Submit(command, ..)
+            | What::Cancel(command)
+            | What::Work(command)
+            | What::Order(command)
+            | What::Release(command) => Request::Command(command.clone()),
             What::Read(task) => {
                 // An attempt that failed has read nothing: this one is a read of its own.
                 flight.first_call = flight.last_call;
@@ -179,35 +204,45 @@ impl Client {
     }
 
     fn draw(&mut self, around: &mut Around<'_>) -> What {
+        if self.made == 1 && !around.keys.is_empty() {
+            // It is put once: its judge reckons from there.
+            self.made += 1;
+            let kind = work::schedule(self.number, &mut self.rng);
+            return What::Work(self.command(around.now_us, kind));
+        }
         if self.number == 0 && self.made == 0 {
             // Before it, what came with a newer version is refused.
             self.made += 1;
             let newest = SetMachineVersion { version: MACHINE_VERSION, ..SetMachineVersion::default() };
             return What::Work(Box::new(command(Kind::set_machine_version(newest))));
         }
-        let old = self.rng.pick(around.keys).cloned();
+        let old = self.some_task(around.keys);
         if let Some(task) = old.clone().filter(|_| self.rng.chance(self.habits.reads)) {
             return What::Read(task);
         }
-        match (old, self.rng.between(40, 99)) {
-            (Some(task), 40..=43) => self.steer(task, around),
-            (Some(task), 44..=47) => {
+        let now = around.now_us;
+        match (old, self.rng.below(60)) {
+            (Some(task), 0..=5) => {
+                let kind = self.orders.draw(&task, self.habits.workers, now, &mut self.rng);
+                What::Order(self.command(now, kind))
+            }
+            (Some(task), 6..=8) => {
                 let cancel = CancelTask { task_id: task, reason: "simulated".to_owned(), ..CancelTask::default() };
-                What::Cancel(Box::new(command_for("", &self.request_id(around.now_us), Kind::cancel_task(cancel))))
+                What::Cancel(self.command(now, Kind::cancel_task(cancel)))
             }
             // Somebody else may want the same id.
-            (Some(task), 48..=55) => self.submit(task, around),
-            (Some(task), 56..=59) => {
+            (Some(task), 9..=14) => self.submit(task, around),
+            (Some(task), 15..=18) => {
                 let kind = work::task_after(self.number, self.name(), &task, &mut self.rng);
-                What::Work(Box::new(command_for("", &self.request_id(around.now_us), kind)))
+                What::Work(self.command(now, kind))
             }
-            (Some(_), 60..=61) => {
-                let kind = work::job(self.number, self.name(), &mut self.rng);
-                What::Work(Box::new(command_for("", &self.request_id(around.now_us), kind)))
+            (Some(_), 19..=21) => {
+                let kind = work::job(self.number, self.name(), self.habits.elements_max, &mut self.rng);
+                What::Work(self.command(now, kind))
             }
             (_, draw) => {
                 self.made += 1;
-                let task = if draw > 90 {
+                let task = if draw > 51 {
                     format!("shared-{}", around.keys.len() / 4)
                 } else {
                     format!("task-{}-{}", self.number, self.made)
@@ -215,6 +250,12 @@ impl Client {
                 self.submit(task, around)
             }
         }
+    }
+
+    /// A task that somebody made, mostly of late.
+    fn some_task(&mut self, keys: &[String]) -> Option<String> {
+        let from = if self.rng.chance(600) { keys.len().saturating_sub(RECENT) } else { 0 };
+        self.rng.pick(&keys[from..]).cloned()
     }
 
     /// A number that it has not used.
@@ -227,7 +268,7 @@ impl Client {
         let tag = self.rng.next() >> 12;
         let mut spec = TaskSpec::new();
         spec.set_max_retries(u32::try_from(self.rng.below(4)).unwrap_or(0));
-        placement(tag, &mut spec);
+        work::placement(tag, &mut spec);
         let submit = SubmitTask {
             task_id: task.clone(),
             task_type: "simulated".to_owned(),
@@ -248,31 +289,14 @@ impl Client {
         What::Submit(Box::new(command), place, task)
     }
 
-    /// A queue with other limits, another priority, or a gang.
-    fn steer(&mut self, task: String, around: &mut Around<'_>) -> What {
-        let kind = match self.rng.below(3) {
-            0 => {
-                let mut queue = Queue { name: QUEUE.to_owned(), weight: 2, ..Queue::default() };
-                queue.set_max_running(u32::try_from(1 + self.rng.below(3)).unwrap_or(1));
-                Kind::put_queue(PutQueue { queue: Some(queue).into(), ..PutQueue::default() })
-            }
-            1 => {
-                let priority = i32::try_from(self.rng.below(101)).unwrap_or(0);
-                Kind::set_priority(SetPriority { task_id: task, priority, ..SetPriority::default() })
-            }
-            _ => {
-                self.made += 1;
-                let name = format!("gang-{}-{}", self.number, self.made);
-                let mut job = JobSpec { name, task_data: b"{}".to_vec(), ..JobSpec::default() };
-                job.set_field_type("command".to_owned());
-                job.set_gang(GangSpec { min_members: 2, max_members: 3, ..GangSpec::default() });
-                placement(self.rng.next(), job.mut_task());
-                // Its quota may be less than a gang needs, for ever.
-                job.mut_task().queue.clear();
-                Kind::submit_job(SubmitJob { spec: Some(job).into(), ..SubmitJob::default() })
-            }
-        };
-        What::Steer(Box::new(command_for("", &self.request_id(around.now_us), kind)))
+    /// What it held back, given free again.
+    fn take_back(&mut self, now_us: u64) -> Option<What> {
+        let kind = self.orders.take_back()?;
+        Some(What::Release(self.command(now_us, kind)))
+    }
+
+    fn command(&mut self, now_us: u64, kind: Kind) -> Box<Command> {
+        Box::new(command_for("", &self.request_id(now_us), kind))
     }
 
     /// A UUIDv7 of virtual time.
@@ -302,15 +326,22 @@ impl Client {
                 submitted(*place, task, reply.outcome, reply.position, around)
             }
             // What is refused (an unknown task, an old machine version) was told.
-            (What::Cancel(_) | What::Work(_) | What::Steer(_), Response::Command(Ok(_))) => true,
+            (What::Work(command), Response::Command(Ok(reply))) => {
+                if matches!(reply.outcome, Told::OK | Told::EXISTING | Told::DUPLICATE) {
+                    around.checks.taken.extend(Taken::of(command));
+                }
+                true
+            }
+            (What::Cancel(_) | What::Order(_) | What::Release(_), Response::Command(Ok(_))) => true,
             (What::Read(task), Response::Read(Ok((row, position)))) => {
                 self.found(task, flight.asked_us, row.as_deref(), position, around);
                 true
             }
-            (What::Submit(..) | What::Cancel(_), Response::Command(Err(CallError::Invalid(why)))) => {
+            (What::Submit(..) | What::Cancel(_) | What::Work(_), Response::Command(Err(CallError::Invalid(why)))) => {
                 around.checks.violated(format!("a sound command was refused: {why}"));
                 true
             }
+            (What::Order(_), Response::Command(Err(CallError::Invalid(_) | CallError::Precondition(_)))) => true,
             _ => false,
         };
         if settled {
@@ -334,17 +365,6 @@ impl Client {
         });
         let seen = row.map(tasks::seen);
         around.checks.lives.push(TaskEvent::Read { task: task.to_owned(), invoked, at, seen });
-    }
-}
-
-/// What of its placement a task with this tag says.
-fn placement(tag: Tag, spec: &mut TaskSpec) {
-    spec.set_priority(i32::try_from(tag % 5 * 20).unwrap_or(0));
-    if tag.is_multiple_of(3) {
-        spec.set_preemptible(true);
-    }
-    if tag.is_multiple_of(7) {
-        spec.set_queue(QUEUE.to_owned());
     }
 }
 

@@ -19,6 +19,7 @@ mod many;
 pub mod mutants;
 mod network;
 mod node;
+mod orders;
 mod panics;
 mod plan;
 mod ports;
@@ -30,7 +31,7 @@ mod worker;
 mod world;
 
 pub use disk::SimDisk;
-pub use many::{nodes_of, run_many, Summary};
+pub use many::{nodes_of, run_many, Many, Summary};
 pub use plan::{Focus, Plan};
 pub use rng::Rng;
 pub use trace::Sink;

@@ -8,6 +8,10 @@ pub const HEAL_MS: u64 = 120_000;
 pub const TRACE_TAIL_LINES: usize = 40;
 /// Events of one run; more means that something turns in circles.
 pub const EVENTS_MAX: u64 = 40_000_000;
+/// Events on top for each task that a run is asked for.
+pub const EVENTS_PER_TASK_MAX: u64 = 2_000;
+/// Time on top within which a healed world must have converged, for each such task, in milliseconds.
+pub const HEAL_PER_TASK_MS: u64 = 10;
 /// Violations after which a run ends.
 pub const VIOLATIONS_MAX: usize = 8;
 /// How often an idle apply side looks whether the tables were flushed, in milliseconds of virtual time; as the driver's thread does.

@@ -23,15 +23,24 @@ pub struct Summary {
     pub failed: Vec<Report>,
 }
 
-/// Runs the seeds `first..first + count`; `nodes` founders, or three and five by turns. `told` gets each failure when it is found. Ends early
-/// after `failures_max` of them.
-pub fn run_many(
-    first: u64,
-    count: u64,
-    nodes: Option<u64>,
-    failures_max: usize,
-    told: &(dyn Fn(&Report) + Sync),
-) -> Summary {
+/// Which runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Many {
+    /// The first seed.
+    pub first: u64,
+    /// How many seeds from there on.
+    pub count: u64,
+    /// Founders; None: by the seed.
+    pub nodes: Option<u64>,
+    /// `Options::tasks`.
+    pub tasks: u64,
+    /// Failures after which the others are not tried.
+    pub failures_max: usize,
+}
+
+/// Runs many seeds. `told` gets each failure when it is found.
+pub fn run_many(many: Many, told: &(dyn Fn(&Report) + Sync)) -> Summary {
+    let Many { first, count, nodes, tasks, failures_max } = many;
     let next = AtomicU64::new(first);
     let summary = Mutex::new(Summary::default());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -43,7 +52,7 @@ pub fn run_many(
                 if seed >= first + count || enough {
                     break;
                 }
-                let report = run(Options { seed, nodes: nodes.unwrap_or(nodes_of(seed)), sink: None });
+                let report = run(Options { seed, nodes: nodes.unwrap_or(nodes_of(seed)), tasks, sink: None });
                 if !report.violations.is_empty() {
                     told(&report);
                 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::many::run_many;
+use crate::many::{run_many, Many};
 
 /// A planted bug.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +59,10 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("request_ids_forgotten", "a command that is tried again is executed again"),
     mutant("cluster_time_from_wall_clock", "cluster time is the leader's wall clock, not the highest so far"),
     mutant("renewal_without_quorum", "a heartbeat is answered without a read index"),
+    mutant("expiry_after_start", "an attempt that was started meanwhile is expired for want of a start"),
+    mutant("gang_in_part", "of an assignment what can be placed is placed, also of a gang"),
+    mutant("dependents_not_told", "of the tasks that wait for one that ends, only the first is told"),
+    mutant("tick_again", "a tick that was dealt with is dealt with again"),
     mutant("watch_gap", "the leader's loops miss a change after each look"),
 ];
 
@@ -67,7 +71,7 @@ pub fn hunt(mutant: &Mutant, first: u64, seeds_max: u64) -> Found {
     raftgrid_driver::mutant::set(mutant.name);
     raftgrid_manifest::mutant::set(mutant.name);
     let started = Instant::now();
-    let summary = run_many(first, seeds_max, None, 1, &|_| ());
+    let summary = run_many(Many { first, count: seeds_max, nodes: None, tasks: 0, failures_max: 1 }, &|_| ());
     raftgrid_driver::mutant::set("");
     raftgrid_manifest::mutant::set("");
     let found = summary.failed.first();

@@ -78,6 +78,8 @@ pub struct Plan {
     pub worker_death: Every,
     /// A worker stands still for a while.
     pub worker_pause: Every,
+    /// A worker leaves in good order, and comes back.
+    pub worker_leave: Every,
     /// Reports of workers that take seconds, half of them of a worker that dies meanwhile, of a thousand.
     pub late_reports: u64,
     /// Most that a clock gains or loses, parts in a million.
@@ -92,8 +94,16 @@ pub struct Plan {
     pub reads: u64,
     /// Reads that go to any node, of a thousand; the others go to the leader as far as it is known.
     pub scattered_reads: u64,
+    /// Most elements of an array.
+    pub elements_max: u32,
     /// Workers.
     pub workers: u32,
+    /// Tasks that one runs at a time.
+    pub slots: u32,
+    /// Mean time that a process takes, in milliseconds.
+    pub process_ms: u64,
+    /// Faults go on until so many tasks were made, however long that takes; 0: only for their time.
+    pub tasks: u64,
     /// The driver's tick, in milliseconds.
     pub tick_ms: u64,
     /// Ticks to an election.
@@ -119,6 +129,8 @@ pub enum Focus {
     Reads,
     /// Leases that end, and reports that come later.
     Leases,
+    /// Many tasks on many workers, which come and go, while leaders do.
+    Tasks,
 }
 
 /// Draws the faults of a plan: each is there or not.
@@ -161,16 +173,27 @@ impl Plan {
         };
         let mut plan = Self::calm(rng);
         plan.disturb(&mut Draw { rng, strength });
-        let focus = match rng.below(9) {
+        let focus = match rng.below(10) {
             0 => Some(Focus::Elections),
             1 | 2 => Some(Focus::Snapshots),
             3 => Some(Focus::Reads),
             4 => Some(Focus::Leases),
+            5 => Some(Focus::Tasks),
             _ => None,
         };
         if let Some(focus) = focus.filter(|_| strength > 0) {
             plan.look_at(focus, rng);
         }
+        plan
+    }
+
+    /// A plan for `tasks` tasks, however long they take.
+    pub fn of_tasks(tasks: u64, rng: &mut Rng) -> Self {
+        let mut plan = Self::calm(rng);
+        plan.look_at(Focus::Tasks, rng);
+        (plan.workers, plan.slots, plan.clients) = (8, 8, 8);
+        (plan.think_us, plan.elements_max) = (15_000, 60);
+        plan.tasks = tasks;
         plan
     }
 
@@ -211,6 +234,7 @@ impl Plan {
             broken_snapshots: 0,
             worker_death: 0,
             worker_pause: 0,
+            worker_leave: 0,
             late_reports: 0,
             drift_ppm: 0,
             clients: u32::try_from(rng.between(1, 4)).unwrap_or(1),
@@ -218,7 +242,11 @@ impl Plan {
             attempt_ms: 1_500,
             reads: 400,
             scattered_reads: if rng.chance(500) { rng.between(0, 800) } else { 0 },
+            elements_max: 12,
             workers: u32::try_from(rng.between(1, 3)).unwrap_or(1),
+            slots: 2,
+            process_ms: 800,
+            tasks: 0,
             tick_ms: rng.between(40, 100),
             election_ticks: rng.between(10, 20),
             log_tail_entries: rng.between(4, 200),
@@ -245,6 +273,7 @@ impl Plan {
         self.snapshot = draw.often((1_000, 10_000));
         self.worker_death = draw.often((3_000, 20_000));
         self.worker_pause = draw.often((3_000, 20_000));
+        self.worker_leave = draw.often((3_000, 20_000));
         self.loss = draw.share(150);
         self.duplicates = draw.share(100);
         self.late = draw.share(40);
@@ -309,6 +338,34 @@ impl Plan {
                 self.worker_pause = rng.between(2_000, 8_000);
                 self.worker_death = rng.between(2_000, 8_000);
                 self.think_us = rng.between(50_000, 200_000);
+            }
+            Focus::Tasks => {
+                self.crash = rng.between(8_000, 20_000);
+                self.crash_all = 120_000;
+                self.partition = rng.between(8_000, 20_000);
+                self.transfer = rng.between(8_000, 20_000);
+                self.clock_jump = 60_000;
+                self.loss = 20;
+                self.late_reports = rng.between(10, 50);
+                self.worker_pause = rng.between(2_000, 8_000);
+                self.worker_death = rng.between(2_000, 8_000);
+                self.worker_leave = rng.between(2_000, 8_000);
+                self.workers = 5;
+                self.slots = 4;
+                self.clients = 4;
+                self.think_us = 50_000;
+                self.reads = 80;
+                self.elements_max = 40;
+                self.process_ms = 200;
+                self.faults_ms = FAULTS_MS.0;
+                self.delay_us = (50, rng.between(200, 2_000));
+                self.fsync_us = rng.between(100, 2_000);
+                self.election_ticks = 10;
+                // A snapshot is a copy of everything.
+                self.snapshot_interval_ms = 0;
+                self.log_tail_entries = 5_000;
+                self.flush_after_entries = 2_000;
+                self.inbox_max = 4_096;
             }
         }
     }

@@ -14,6 +14,8 @@ use crate::ask::{Ask, Target};
 use crate::calls::{Request, Response};
 use crate::check::Checks;
 use crate::linearizability::{ReportAnswer, TaskEvent};
+use crate::orders::node_of;
+use crate::plan::Plan;
 use crate::rng::Rng;
 
 /// How long a poll waits on the other side.
@@ -40,6 +42,10 @@ pub struct Worker {
     next_call: u64,
     wake_ms: u64,
     processes: BTreeMap<LeaseId, (u64, Exit)>,
+    slots: u32,
+    process_ms: u64,
+    /// Processes that began since somebody looked.
+    pub launched: Vec<LeaseId>,
     /// Its processes do not dawdle.
     pub quick: bool,
     /// It stands still, or is dead, until then.
@@ -48,7 +54,7 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that has not begun.
-    pub fn new(number: usize, rng: Rng) -> Self {
+    pub fn new(number: usize, plan: &Plan, rng: Rng) -> Self {
         Self {
             number,
             rng,
@@ -59,6 +65,9 @@ impl Worker {
             next_call: 1,
             wake_ms: 0,
             processes: BTreeMap::new(),
+            slots: plan.slots,
+            process_ms: plan.process_ms,
+            launched: Vec::new(),
             quick: false,
             away_until_us: 0,
         }
@@ -71,6 +80,18 @@ impl Worker {
         self.processes.clear();
     }
 
+    /// It is asked to leave in good order; another process takes its place.
+    pub fn leave(&mut self, now_us: u64, nodes: &[u64]) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        self.step(now_us / 1_000, Input::Drain, nodes, &mut asks);
+        asks
+    }
+
+    /// The lease under which a process of `task` runs here, other than `lease`.
+    pub fn runs_otherwise(&self, lease: &LeaseId) -> Option<&LeaseId> {
+        self.processes.keys().find(|other| other.task_id == lease.task_id && *other != lease)
+    }
+
     /// What runs ends soon, and what is started from now on.
     pub fn hurry(&mut self, now_us: u64) {
         self.quick = true;
@@ -80,7 +101,7 @@ impl Worker {
     }
 
     fn id(&self) -> String {
-        format!("worker-{}", self.number)
+        node_of(self.number as u64)
     }
 
     /// When it wants to be woken at the latest.
@@ -97,7 +118,7 @@ impl Worker {
         let mut asks = Vec::new();
         if self.executor.is_none() {
             self.boot_nonce = self.rng.next() | 1;
-            let settings = Settings { slots: 2, stop_grace_ms: 1_000, lease_ttl_ms: 3_000 };
+            let settings = Settings { slots: self.slots, stop_grace_ms: 1_000, lease_ttl_ms: 3_000 };
             self.executor = Some(Executor::new(settings));
             self.wake_ms = now;
         }
@@ -226,11 +247,12 @@ impl Worker {
             0..=2 => (u64::MAX, 0),
             3..=9 => (now + self.rng.around(300), 1),
             10..=11 => (now + self.rng.around(300), 75),
-            _ => (now + self.rng.around(800), 0),
+            _ => (now + self.rng.around(self.process_ms), 0),
         };
         let result_data = if code == 0 { format!("{{\"by\":{}}}", self.rng.next() >> 12) } else { String::new() };
         let reason = if code == 0 { String::new() } else { format!("exit code {code}") };
         let at = if self.quick { now + 5 } else { at };
+        self.launched.push(lease.clone());
         self.processes.insert(lease, (at, Exit { code, reason, result_data, ..Exit::default() }));
     }
 
@@ -252,8 +274,8 @@ impl Worker {
         request.set_held(held.iter().map(LeaseId::message).collect());
         if describe {
             let mut capacity = Resources::new();
-            capacity.set_cpu_milli(2_000);
-            capacity.set_slots(2);
+            capacity.set_cpu_milli(u64::from(self.slots) * 1_000);
+            capacity.set_slots(self.slots);
             let mut node = Node::new();
             node.set_node_id(self.id());
             node.set_capacity(capacity);

@@ -126,7 +126,7 @@ fn run(directed: &Directed, seed: u64) -> Report {
     let mut plan = Plan::calm(&mut rng);
     plan.inbox_max = 4_096;
     (directed.trouble)(&mut plan, &mut rng);
-    run_plan(Options { seed, nodes: directed.nodes, sink: None }, plan)
+    run_plan(Options { seed, nodes: directed.nodes, tasks: 0, sink: None }, plan)
 }
 
 #[cfg(not(feature = "mutants"))]

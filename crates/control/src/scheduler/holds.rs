@@ -64,13 +64,12 @@ impl Planner {
 
     /// Keeps what gets free on enough nodes for the unit, if nobody else before it does.
     pub(super) fn hold_for(&mut self, shape: ShapeId, min: usize) {
-        let entry = self.shapes.get(shape);
-        let (asker, task) = (Asker::of(shape, entry), entry.task.clone());
+        let asker = Asker::of(shape, self.shapes.get(shape));
         let lasting = self.holds.iter().position(|hold| hold.until.is_none());
         if let Some(at) = lasting {
             let hold = &self.holds[at];
             let mine = hold.shape == shape;
-            if mine && self.room_of(&hold.hosts, &task) >= min as u64 {
+            if mine && self.room_of(&hold.hosts, &self.shapes.get(shape).task) >= min as u64 {
                 return;
             }
             if !mine && !asker.passes(&hold.asker) {
@@ -79,6 +78,7 @@ impl Planner {
             let other = self.holds[at].shape;
             self.end_hold(other);
         }
+        let task = self.shapes.get(shape).task.clone();
         let mut able: Vec<(u64, u64, HostId)> = Vec::new();
         for (host, candidate) in self.hosts.ordered() {
             self.probes += 1;

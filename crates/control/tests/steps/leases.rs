@@ -1,7 +1,7 @@
 //! Leases: renewal, expiry, revocation.
 
 use raftgrid_control::{Beat, Config, Input};
-use raftgrid_proto::v1::{Phase, TaskStatus};
+use raftgrid_proto::v1::{Phase, TaskRow, TaskStatus};
 
 use crate::world::*;
 
@@ -55,6 +55,41 @@ fn a_new_lease_is_expired_exactly_after_its_ttl() {
     let actions = world.at(seen + ttl());
     assert_eq!(expired(&actions), vec![("task-1".to_owned(), 1_000)]);
     assert_eq!(expired(&world.at(seen + ttl() + 1)), vec![], "one proposal a subject");
+}
+
+/// Task 1 as it was assigned, before its start.
+fn assigned(node_id: &str, epoch: u64) -> TaskRow {
+    let mut row = running(1, node_id, epoch);
+    row.mut_task().status = TaskStatus::ASSIGNED;
+    row.mut_task().phase = Phase::PHASE_LEASED;
+    row
+}
+
+#[test]
+fn a_start_is_as_good_as_a_renewal() {
+    let mut world = World::settled();
+    world.live_node("node-0");
+    world.task(assigned("node-0", 1_000));
+    world.step(vec![]);
+    // The worker asked for it, and said so, at the last moment.
+    world.now += ttl() - 1;
+    world.task(running(1, "node-0", 1_000));
+    let seen = world.now;
+    world.step(vec![]);
+    assert_eq!(expired(&world.at(seen + ttl() - 1)), vec![]);
+    let actions = world.at(seen + ttl());
+    assert_eq!(expired(&actions), vec![("task-1".to_owned(), 1_000)]);
+    assert_eq!(before_start(&actions), vec![false]);
+}
+
+#[test]
+fn an_expiry_that_was_proposed_before_the_start_was_seen_says_so() {
+    let mut world = World::settled();
+    world.live_node("node-0");
+    world.task(assigned("node-0", 1_000));
+    world.step(vec![]);
+    let actions = world.at(world.now + ttl());
+    assert_eq!(before_start(&actions), vec![true]);
 }
 
 #[test]

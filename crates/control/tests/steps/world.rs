@@ -280,6 +280,15 @@ pub(crate) fn shard_leases(actions: &[Action]) -> Vec<(u64, ShardLease)> {
     list
 }
 
+/// What each expiry says of the start.
+pub(crate) fn before_start(actions: &[Action]) -> Vec<bool> {
+    let of = |kind| match kind {
+        Kind::expire_lease(expire) => Some(expire.before_start),
+        _ => None,
+    };
+    commands(actions).into_iter().filter_map(of).collect()
+}
+
 pub(crate) fn expired(actions: &[Action]) -> Vec<(String, u64)> {
     let expiry = |kind: Kind| match kind {
         Kind::expire_lease(expire) => Some((expire.task_id, expire.epoch)),

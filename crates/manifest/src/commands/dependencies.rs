@@ -12,6 +12,7 @@ use crate::error::{Fault, Handled};
 use crate::keys;
 use crate::limits::{DEPENDENCIES_MAX, DEPENDENTS_PER_COMMAND};
 use crate::machine::Machine;
+use crate::mutant;
 use crate::read;
 use crate::reply::invalid;
 use crate::rows::{Rows as _, RowsError, Table};
@@ -136,7 +137,7 @@ fn tell_all(machine: &mut Machine<'_>, sequence: u64, left: &mut usize) -> Resul
         edges.len() <= *left
     })?;
     let whole = edges.len() <= *left;
-    edges.truncate(*left);
+    edges.truncate(if mutant::on("dependents_not_told") { 1 } else { *left });
     *left -= edges.len();
     let ended = task(machine, sequence)?;
     for (key, value) in edges {

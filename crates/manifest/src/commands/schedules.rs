@@ -16,6 +16,7 @@ use crate::limits::{
     CRON_BYTES_MAX, ID_BYTES_MAX, SCHEDULES_MAX, SCHEDULE_ID_BYTES_MAX, TASK_DATA_BYTES_MAX, TICK_AHEAD_MS_MAX,
 };
 use crate::machine::Machine;
+use crate::mutant;
 use crate::overlay::Layer;
 use crate::read;
 use crate::reply::{invalid, not_found, precondition, refuse};
@@ -153,7 +154,7 @@ pub(crate) fn fire(machine: &mut Machine<'_>, command: &FireSchedule) -> Handled
     if schedule.paused {
         return Err(precondition(format!("schedule {} is paused", command.schedule_id)));
     }
-    let already = command.tick_ms <= schedule.last_tick_ms;
+    let already = command.tick_ms <= schedule.last_tick_ms && !mutant::on("tick_again");
     if already {
         return Ok(CommandReply { id: schedule.last_run.clone(), ..machine.existing(schedule.revision) });
     }

@@ -14,13 +14,15 @@ use crate::limits::{EXIT_CODES_FINAL, EXIT_CODE_RETRY, ID_BYTES_MAX, NOTE_BYTES_
 use crate::machine::Machine;
 use crate::mutant;
 use crate::read;
-use crate::reply::{invalid, not_found, stale_lease};
+use crate::reply::{invalid, not_found, refuse, stale_lease};
 use crate::text::{check_bytes, hash_parts};
 
 /// Of artifacts that are logs.
 const LOG_KIND: &str = "log";
 /// The machine version from which on a report names the attempt's log.
 const LOG_ARTIFACTS_SINCE: u64 = 3;
+/// The machine version from which on an expiry may say that it is for a task that was not started.
+const BEFORE_START_SINCE: u64 = 3;
 
 /// The digest of a report that came without one: SHA-256 over (final status, result). An equal report gets the same reply again.
 pub fn report_digest(final_status: TaskStatus, result_data: &str) -> Vec<u8> {
@@ -117,6 +119,11 @@ fn delete_log(machine: &mut Machine<'_>, artifact: &str) -> Result<(), Fault> {
 
 pub(crate) fn expire(machine: &mut Machine<'_>, command: &ExpireLease) -> Handled {
     let row = with_open_lease(machine, &command.task_id, command.epoch)?;
+    let started = row.get_task().status == TaskStatus::RUNNING;
+    let since = machine.meta.machine_version >= BEFORE_START_SINCE && !mutant::on("expiry_after_start");
+    if command.before_start && started && since {
+        return Err(refuse(Outcome::STALE, format!("task {} was started meanwhile", command.task_id)));
+    }
     let reason = if command.reason.is_empty() { "lease expired" } else { &command.reason };
     interrupt(machine, row, Interruption::Lost, command.backoff_ms, reason)?;
     Ok(machine.ok())

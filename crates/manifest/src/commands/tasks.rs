@@ -170,7 +170,10 @@ pub(crate) fn assign(machine: &mut Machine<'_>, command: &Assign) -> Handled {
         places = gangs::places(machine, command)?;
     }
     for assignment in command.get_assignments() {
-        assign_one(machine, assignment, &mut places)?;
+        let placed = assign_one(machine, assignment, &mut places);
+        if !mutant::on("gang_in_part") {
+            placed?;
+        }
     }
     Ok(CommandReply { number: machine.position.get(), ..machine.ok() })
 }

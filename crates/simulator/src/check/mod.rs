@@ -3,13 +3,22 @@
 pub mod log;
 pub mod promise;
 pub mod state;
+pub mod taken;
+pub mod tally;
+pub mod ticks;
 pub mod wire;
 
 use std::collections::BTreeMap;
 
 use raftgrid_driver::{NodeId, Role, Status, Term};
+use raftgrid_manifest::RowsError;
 
 use crate::linearizability::{check_lives, check_positions, search, History, TaskEvent};
+
+/// What a judge of rows says; rows that cannot be read are no good sign either.
+pub fn told(judged: Result<Vec<String>, RowsError>) -> Vec<String> {
+    judged.unwrap_or_else(|error| vec![error.to_string()])
+}
 
 /// Everything that was seen of a run.
 #[derive(Default)]
@@ -24,6 +33,8 @@ pub struct Checks {
     pub states: state::States,
     /// Operations of clients.
     pub history: History,
+    /// Work besides single tasks that was acknowledged.
+    pub taken: Vec<taken::Taken>,
     /// What clients and workers saw of tasks.
     pub lives: Vec<TaskEvent>,
     violations: Vec<String>,

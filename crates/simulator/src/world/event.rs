@@ -71,10 +71,11 @@ pub(super) enum Fault {
     Snapshot,
     WorkerDeath,
     WorkerPause,
+    WorkerLeave,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Partition,
         Self::Crash,
         Self::CrashAll,
@@ -91,6 +92,7 @@ impl Fault {
         Self::Snapshot,
         Self::WorkerDeath,
         Self::WorkerPause,
+        Self::WorkerLeave,
     ];
 
     pub(super) fn every(self, plan: &Plan) -> Every {
@@ -111,6 +113,7 @@ impl Fault {
             Self::Snapshot => plan.snapshot,
             Self::WorkerDeath => plan.worker_death,
             Self::WorkerPause => plan.worker_pause,
+            Self::WorkerLeave => plan.worker_leave,
         }
     }
 
@@ -133,6 +136,7 @@ impl Fault {
             Self::Snapshot => "snapshot",
             Self::WorkerDeath => "worker-death",
             Self::WorkerPause => "worker-pause",
+            Self::WorkerLeave => "worker-leave",
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::event::{Event, Fault};
 use super::World;
-use crate::calls::Caller;
 use crate::disk::{Crash, Damage};
 use crate::node::THREADS;
 
@@ -96,6 +95,7 @@ impl World {
                 }
             }
             Fault::WorkerDeath | Fault::WorkerPause => self.disturb_worker(fault == Fault::WorkerDeath),
+            Fault::WorkerLeave => self.ask_to_leave(),
         }
     }
 
@@ -183,25 +183,6 @@ impl World {
         };
         if !damaged {
             self.lose(node);
-        }
-    }
-
-    fn disturb_worker(&mut self, dies: bool) {
-        let count = self.workers.len() as u64;
-        let number = usize::try_from(self.rng.below(count)).unwrap_or(0);
-        let away = 100_000 + self.rng.around(4_000_000);
-        self.send_away(number, self.now_us + away, dies);
-    }
-
-    /// A worker stands still until then, or has died and is started anew.
-    pub(super) fn send_away(&mut self, number: usize, until: u64, dies: bool) {
-        if let Some(worker) = self.workers.get_mut(number) {
-            worker.away_until_us = until;
-            if dies {
-                worker.die();
-            }
-            self.wakes.remove(&Caller::Worker(number));
-            self.order_wake(Caller::Worker(number), until);
         }
     }
 }

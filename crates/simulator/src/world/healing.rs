@@ -8,10 +8,12 @@ use super::event::Event;
 use super::World;
 use crate::calls::Caller;
 use crate::check::state::States;
+use crate::check::tally::tally;
+use crate::check::{taken, ticks, told};
 use crate::disk::Damage;
-use crate::limits::HEAL_MS;
+use crate::limits::{HEAL_MS, HEAL_PER_TASK_MS};
 use crate::linearizability::{Answer, Done, Kind, Op, Outcome, TaskEvent, Value};
-use crate::node::SimNode;
+use crate::node::{Live, SimNode};
 use crate::tasks;
 
 /// How often it is looked whether everything has converged.
@@ -21,6 +23,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.note("heal", [0; 4]);
         self.healing = true;
+        self.healed_us = self.now_us;
         self.network.heal();
         let now = self.now_us;
         for machine in self.nodes.values_mut() {
@@ -38,7 +41,7 @@ impl World {
             self.after(1_000, Event::Start { node });
         }
         for client in &mut self.clients {
-            client.finishing = true;
+            client.finish();
         }
         for number in 0..self.workers.len() {
             self.workers[number].away_until_us = now;
@@ -48,11 +51,20 @@ impl World {
         self.after(LOOK_US, Event::Look);
     }
 
+    /// Whether the plan wants more tasks than were made.
+    pub(super) fn is_short_of_tasks(&self) -> bool {
+        let made =
+            |live: &Live| views::meta(live.hand.replica.view().rows.as_ref()).map_or(0, |it| it.next_task_sequence);
+        let up = self.nodes.values().filter_map(|machine| machine.live.as_ref());
+        up.map(made).max().unwrap_or(0) < self.plan.tasks
+    }
+
     pub(super) fn look(&mut self) {
+        let heal_ms = HEAL_MS + self.plan.tasks * HEAL_PER_TASK_MS;
         match self.unfinished() {
             None => self.finish(),
-            Some(why) if self.now_us > (self.plan.faults_ms + HEAL_MS) * 1_000 => {
-                self.checks.violated(format!("not converged {HEAL_MS} ms after the last fault: {why}"));
+            Some(why) if self.now_us > self.healed_us + heal_ms * 1_000 => {
+                self.checks.violated(format!("not converged {heal_ms} ms after the last fault: {why}"));
                 self.finish();
             }
             Some(_) => self.after(LOOK_US, Event::Look),
@@ -62,7 +74,7 @@ impl World {
     /// What is still to come; None: everything has converged.
     fn unfinished(&self) -> Option<String> {
         let Some(leader) = self.leader() else { return Some(self.nobody_leads()) };
-        if let Some(client) = self.clients.iter().position(|client| !client.is_idle()) {
+        if let Some(client) = self.clients.iter().position(|client| !client.is_done()) {
             return Some(format!("client {client} waits"));
         }
         if leader.conf.is_joint() || leader.applied != leader.last {
@@ -116,7 +128,8 @@ impl World {
             live = (job.phase == JobPhase::JOB_RUNNING).then(|| format!("job {} is not over", job.job_id));
             live.is_none()
         });
-        looked.err().map(|error| error.to_string()).or(live)
+        let late = || ticks::behind(view.rows.as_ref()).unwrap_or_else(|error| Some(error.to_string()));
+        looked.err().map(|error| error.to_string()).or(live).or_else(late)
     }
 
     /// The last look of all judges.
@@ -139,15 +152,13 @@ impl World {
         let Some(leader) = self.leader() else { return };
         let Some(live) = self.nodes.get(&leader.node).and_then(|machine| machine.live.as_ref()) else { return };
         let view = live.hand.replica.view();
-        let mut jobs = 0;
-        let counted = views::job_rows(view.rows.as_ref(), |_| {
-            jobs += 1;
-            true
-        });
-        if let Err(error) = counted {
-            return self.checks.violated(error.to_string());
+        let rows = view.rows.as_ref();
+        let judged = [told(taken::lost(&self.checks.taken, rows)), ticks::judge(rows)];
+        judged.into_iter().flatten().for_each(|line| self.checks.violated(line));
+        match tally(rows) {
+            Ok(counts) => counts.into_iter().for_each(|(what, count)| *self.counts.entry(what).or_default() += count),
+            Err(error) => return self.checks.violated(error.to_string()),
         }
-        *self.counts.entry("job over").or_default() += jobs;
         let mut keys = self.keys.clone();
         keys.sort_unstable();
         keys.dedup();

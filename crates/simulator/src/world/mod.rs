@@ -1,8 +1,8 @@
 //! The world: one thread, virtual time, a heap of events. Everything that happens to a node, happens here, one event after another; what an
 //! event leads to is drawn from the seed and put into the heap.
 //!
-//! `turns` runs a node's loops, `traffic` carries what leaves a node, `faults` makes trouble, `healing` ends it and looks whether everything
-//! converges.
+//! `turns` runs a node's loops, `traffic` carries what leaves a node, `workers` holds the workers' machines, `faults` makes trouble, `healing`
+//! ends it and looks whether everything converges.
 
 mod event;
 mod faults;
@@ -11,6 +11,7 @@ mod members;
 mod questions;
 mod traffic;
 mod turns;
+mod workers;
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ use crate::calls::Caller;
 use crate::check::Checks;
 use crate::client::{Around, Client, Habits};
 use crate::disk::Crash;
-use crate::limits::EVENTS_MAX;
+use crate::limits::{EVENTS_MAX, EVENTS_PER_TASK_MAX};
 use crate::network::{Network, OUTSIDE};
 use crate::node::SimNode;
 use crate::plan::Plan;
@@ -38,12 +39,17 @@ use event::{Event, Fault};
 /// Name of the cluster.
 const CLUSTER: &str = "simulated";
 
+/// How often it is looked whether enough tasks were made.
+const HEAL_AGAIN_US: u64 = 500_000;
+
 /// What a run is given.
 pub struct Options {
     /// Everything follows from it.
     pub seed: u64,
     /// Founders.
     pub nodes: u64,
+    /// Tasks that are to be made, while all kinds of trouble with them go on; 0: faults and their time are drawn from the seed.
+    pub tasks: u64,
     /// Gets each event as a line.
     pub sink: Option<Sink>,
 }
@@ -95,6 +101,8 @@ pub struct World {
     checks: Checks,
     changes: Changes,
     healing: bool,
+    /// When the last fault was mended.
+    healed_us: u64,
     over: bool,
     counts: BTreeMap<&'static str, u64>,
     logger: Logger,
@@ -103,7 +111,11 @@ pub struct World {
 
 /// Runs a seed to its end.
 pub fn run(options: Options) -> Report {
-    let plan = Plan::draw(&mut plan_rng(options.seed));
+    let mut rng = plan_rng(options.seed);
+    let plan = match options.tasks {
+        0 => Plan::draw(&mut rng),
+        tasks => Plan::of_tasks(tasks, &mut rng),
+    };
     run_plan(options, plan)
 }
 
@@ -145,7 +157,7 @@ impl World {
         }
         let clients =
             (0..plan.clients as usize).map(|number| Client::new(number, Habits::of(&plan), rng.split())).collect();
-        let workers = (0..plan.workers as usize).map(|number| Worker::new(number, rng.split())).collect();
+        let workers = (0..plan.workers as usize).map(|number| Worker::new(number, &plan, rng.split())).collect();
         Self {
             rng,
             now_us: 0,
@@ -164,6 +176,7 @@ impl World {
             checks: Checks::default(),
             changes: Changes::default(),
             healing: false,
+            healed_us: 0,
             over: false,
             counts: BTreeMap::new(),
             logger: Logger::root(slog::Discard, slog::o!()),
@@ -193,7 +206,7 @@ impl World {
             if self.over || self.checks.violations().len() >= crate::limits::VIOLATIONS_MAX {
                 break;
             }
-            if self.trace.events() > EVENTS_MAX {
+            if self.trace.events() > EVENTS_MAX + self.plan.tasks * EVENTS_PER_TASK_MAX {
                 self.checks.violated("too many events: something turns in circles".to_owned());
                 break;
             }
@@ -269,6 +282,7 @@ impl World {
             }
             Event::Repair { node } => self.repair(node),
             Event::Retire { node } => self.retire(node),
+            Event::Heal if self.is_short_of_tasks() => self.after(HEAL_AGAIN_US, Event::Heal),
             Event::Heal => self.heal(),
             Event::Look => self.look(),
         }
@@ -405,21 +419,6 @@ impl World {
         }
         if let Some(at) = self.clients.get(number).and_then(Client::wake_us) {
             self.order_wake(Caller::Client(number), at.max(self.now_us + 1));
-        }
-    }
-
-    fn wake_worker(&mut self, number: usize) {
-        let Some(worker) = self.workers.get_mut(number) else { return };
-        let asks = if worker.away_until_us > self.now_us { Vec::new() } else { worker.wake(self.now_us, &self.known) };
-        self.after_worker(number, asks);
-    }
-
-    fn after_worker(&mut self, number: usize, asks: Vec<Ask>) {
-        for ask in asks {
-            self.send_call(Caller::Worker(number), ask);
-        }
-        if let Some(at) = self.workers.get(number).map(Worker::wake_us).filter(|at| *at < u64::MAX) {
-            self.order_wake(Caller::Worker(number), at.max(self.now_us + 1_000));
         }
     }
 

@@ -90,7 +90,7 @@ impl Executor {
             self.leave_at = None;
             self.drain(now, out);
         }
-        let fence_after_ms = self.beats.lease_ttl_ms * 2 / 3;
+        let fence_after_ms = self.fence_after_ms();
         let stop_grace_ms = self.settings.stop_grace_ms;
         let mut wake = Millis::MAX;
         for (lease, held) in &mut self.held {
@@ -112,6 +112,11 @@ impl Executor {
         if wake != Millis::MAX {
             out.push(Output::WakeAt(wake.max(now + 1)));
         }
+    }
+
+    /// How long after the sending of its last renewal a task is killed.
+    fn fence_after_ms(&self) -> u64 {
+        self.beats.lease_ttl_ms * 2 / 3
     }
 
     fn may_finish(&self, now: Millis) -> bool {
@@ -191,8 +196,15 @@ impl Executor {
         match answer {
             Answer::Stale => self.revoke(lease, out),
             Answer::Done => {
-                if let Some(held) = self.held.get_mut(lease) {
-                    held.launch(lease, now, out);
+                let fence_after_ms = self.fence_after_ms();
+                match self.held.get_mut(lease) {
+                    // The answer took so long that the lease may be another's by now. What begins only to be killed is better not begun.
+                    Some(held) if now >= held.fence_at(fence_after_ms) => {
+                        self.beats.due_at(now);
+                        held.retry_call(now);
+                    }
+                    Some(held) => held.launch(lease, now, out),
+                    None => {}
                 }
             }
             Answer::Unavailable => {

@@ -102,7 +102,8 @@ impl Held {
         }
     }
 
-    fn fence_at(&self, fence_after_ms: u64) -> Millis {
+    /// When nobody may count on the lease any more.
+    pub(super) fn fence_at(&self, fence_after_ms: u64) -> Millis {
         if self.task.get_spec().get_on_disconnect() == "continue" {
             Millis::MAX
         } else {

@@ -123,6 +123,30 @@ fn an_answer_after_the_fence_brings_nothing_back() {
 }
 
 #[test]
+fn a_start_that_is_confirmed_after_the_fence_starts_nothing_before_a_renewal() {
+    let mut executor = executor();
+    let first = beat_number(&executor.step(1_000, Input::Tick));
+    executor.step(1_000, answered(first, answer()));
+    let second = beat_number(&executor.step(1_000, Input::Polled { tasks: Some(vec![task("a", 5)]) }));
+    executor.step(2_000, Input::BeatFailed { number: second, refused: None });
+    let third = beat_number(&executor.step(2_500, Input::Tick));
+    let started = |answer| Input::StartAnswered { lease: lease("a", 5), answer };
+    let launches = |out: &[Output]| out.iter().any(|output| matches!(output, Output::Launch { .. }));
+    let out = executor.step(3_000, started(Answer::Done));
+    assert!(!launches(&out), "{out:?}");
+    // It asks again, and is told the same; the lease may still be another's by now.
+    let out = executor.step(3_600, Input::Tick);
+    assert!(out.contains(&Output::ConfirmStart { lease: lease("a", 5) }), "{out:?}");
+    assert!(!launches(&executor.step(3_700, started(Answer::Done))));
+    executor.step(3_710, answered(third, answer()));
+    executor.step(4_400, Input::Tick);
+    assert!(
+        launches(&executor.step(4_499, started(Answer::Done))),
+        "it was renewed at 2,500, which is good until 4,500"
+    );
+}
+
+#[test]
 fn a_lease_that_the_leader_does_not_know_yet_is_kept_but_not_renewed() {
     let (mut executor, number) = running();
     let mut response = answer();
