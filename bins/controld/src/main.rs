@@ -24,6 +24,10 @@ use signal_hook::iterator::Signals;
 use slog::{info, Level, Logger};
 use worker::WorkerPlan;
 
+/// Also of RocksDB and gRPC. docs/decisions/0029 says why.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let (options, settings) = match open::<Options>() {
         Ok(opened) => opened,
