@@ -14,6 +14,7 @@ use grpcio::{
     UnarySink,
 };
 use protobuf::Message;
+use raftgrid_manifest::watched::Watched;
 use raftgrid_proto::v1::{Command, CommandReply, Command_oneof_kind, Consistency};
 use raftgrid_replica::ports::{CallError, Callback, Freshness, ReadView};
 use raftgrid_rpc::methods::Rpc;
@@ -380,9 +381,20 @@ pub(crate) async fn read(core: &Core, consistency: Consistency) -> Answer<ReadVi
 
 /// Resolves when something is applied after `position`, or after `timeout`.
 pub(crate) fn changed_after(core: &Core, position: u64, timeout: Duration) -> impl Future<Output = ()> + Send {
+    rows_changed_after(core, position, None, timeout)
+}
+
+/// The same for a change of certain rows.
+pub(crate) fn rows_changed_after(
+    core: &Core,
+    position: u64,
+    watched: Option<Watched>,
+    timeout: Duration,
+) -> impl Future<Output = ()> + Send {
     let (sender, receiver) = oneshot::channel();
     core.ports.reads.changed_after(
         position,
+        watched,
         timeout,
         Box::new(move |_| {
             let _ = sender.send(());

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use raftgrid_manifest::watched;
 use raftgrid_manifest::{views, Position};
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::methods;
 use serde_json::json;
 
-use crate::calls::{changed_after, propose, read, read_at, reply_to, Outgoing, Surface};
+use crate::calls::{propose, read, read_at, reply_to, rows_changed_after, Outgoing, Surface};
 use crate::context::{Context, Core};
 use crate::failure::{invalid, taken, Answer};
 use crate::{limits, validate};
@@ -241,7 +242,8 @@ async fn follow(core: &Arc<Core>, request: &WatchRequest, sink: &mut Outgoing<Wa
         if left.is_zero() {
             return Ok(());
         }
-        changed_after(core, view.position, left.min(limits::WATCH_IDLE)).await;
+        let watched = Some(watched::kv(request.get_key()));
+        rows_changed_after(core, view.position, watched, left.min(limits::WATCH_IDLE)).await;
         sink.still_there().await?;
     }
 }

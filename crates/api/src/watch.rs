@@ -1,4 +1,4 @@
-//! Watches: read here, send what is new, wait until something was applied, read again. Rows are the source, so nothing can fall out of a
+//! Watches: read here, send what is new, wait until one of the rows looked at was changed, read again. Rows are the source, so nothing can fall out of a
 //! ring between two looks: rounds come in order, none missing, none twice, on whatever replica the watch goes on.
 //!
 //! Positions rise from message to message; a client that comes back with the last one gets exactly what it has not seen.
@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use raftgrid_manifest::watched::{self, Watched};
 use raftgrid_proto::v1::*;
 use raftgrid_replica::ports::ReadView;
 
-use crate::calls::{changed_after, read, Outgoing};
+use crate::calls::{read, rows_changed_after, Outgoing};
 use crate::context::{Context, Core};
 use crate::failure::{not_found, Answer};
 use crate::job::is_over;
@@ -39,7 +40,9 @@ async fn watch_task(
     let mut absent = Absence::default();
     loop {
         let view = read(core, Consistency::LOCAL).await?;
-        if let Some(task) = views::task(&*view.rows, task_id)?.and_then(|row| row.task.into_option()) {
+        let row = views::task(&*view.rows, task_id)?;
+        let watched = watched::task(task_id, row.as_ref().map(|row| row.sequence));
+        if let Some(task) = row.and_then(|row| row.task.into_option()) {
             let over = is_final(task.get_status());
             if task.get_revision() > sent || sent == 0 {
                 sent = task.get_revision();
@@ -54,7 +57,7 @@ async fn watch_task(
         } else if absent.too_long() {
             return Err(not_found("task", task_id));
         }
-        wait(core, &view, sink, absent.looking()).await?;
+        wait(core, &view, watched, sink, absent.looking()).await?;
     }
 }
 
@@ -82,7 +85,7 @@ async fn watch_job(core: &Arc<Core>, request: &WatchJobRequest, sink: &mut Outgo
             if absent.too_long() {
                 return Err(not_found("job", job_id));
             }
-            wait(core, &view, sink, absent.looking()).await?;
+            wait(core, &view, watched::job(job_id, None), sink, absent.looking()).await?;
             continue;
         };
         absent = Absence::default();
@@ -115,7 +118,7 @@ async fn watch_job(core: &Arc<Core>, request: &WatchJobRequest, sink: &mut Outgo
         if is_over(row.get_job().get_phase()) {
             return Ok(());
         }
-        wait(core, &view, sink, false).await?;
+        wait(core, &view, watched::job(job_id, Some(row.sequence)), sink, false).await?;
     }
 }
 
@@ -152,10 +155,10 @@ fn messages(job: &Job, rounds: &[RoundRow], sent: u64, more: bool) -> Vec<WatchJ
     messages
 }
 
-/// Until something was applied, or for `WATCH_IDLE`; fails if the client has gone.
-async fn wait<T>(core: &Core, view: &ReadView, sink: &mut Outgoing<T>, briefly: bool) -> Answer<()> {
+/// Until one of the rows changed, or for `WATCH_IDLE`; fails if the client has gone.
+async fn wait<T>(core: &Core, view: &ReadView, watched: Watched, sink: &mut Outgoing<T>, briefly: bool) -> Answer<()> {
     let timeout = if briefly { limits::CATCH_UP_WAIT } else { limits::WATCH_IDLE };
-    changed_after(core, view.position, timeout).await;
+    rows_changed_after(core, view.position, Some(watched), timeout).await;
     sink.still_there().await
 }
 

@@ -36,6 +36,7 @@ pub mod rows;
 mod tables;
 mod text;
 pub mod views;
+pub mod watched;
 
 pub use apply::{apply, Applied};
 pub use commands::{minimum_version, report_digest, MACHINE_VERSION};

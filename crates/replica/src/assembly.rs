@@ -1,6 +1,5 @@
 //! How a replica is put together: the same for one on threads and one that is run by hand.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -197,7 +196,7 @@ pub(crate) fn assemble<D: Disk, R>(
         handle: handle.clone(),
         proposals: proposals.clone(),
         clock: clock.clone(),
-        handed_out: Mutex::new(BTreeMap::new()),
+        handed_out: Mutex::default(),
     });
     let uploads = Uploads {
         artifacts: artifacts.clone(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam::channel::Sender;
 use raftgrid_blob::FragmentStore;
 use raftgrid_driver::{RaftHandle, Runner, Transport};
+use raftgrid_manifest::watched::Watched;
 use raftgrid_manifest::{views, Table};
 use raftgrid_proto::v1::{
     Command, CommandReply, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, MemberRow, NextShardsRequest,
@@ -249,8 +250,14 @@ impl Reads for Replica {
         self.reads.read(freshness, done);
     }
 
-    fn changed_after(&self, position: u64, timeout: Duration, done: Box<dyn FnOnce(u64) + Send>) {
-        self.ring.changed_after(position, None, timeout, done);
+    fn changed_after(
+        &self,
+        position: u64,
+        watched: Option<Watched>,
+        timeout: Duration,
+        done: Box<dyn FnOnce(u64) + Send>,
+    ) {
+        self.ring.changed_after(position, watched, timeout, done);
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! A poll looks at the rows, and if there is nothing it waits in the ring for a row that could matter, and looks again.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use raftgrid_driver::{RaftHandle, Role};
+use raftgrid_manifest::watched::Watched;
 use raftgrid_manifest::{keys, views, Rows, RowsError, Table};
 use raftgrid_proto::v1::{
     Command, Command_oneof_kind, JobPhase, JobRow, NextShardsRequest, NextShardsResponse, PollTaskRequest,
@@ -14,11 +14,12 @@ use raftgrid_proto::v1::{
 };
 
 use crate::clock::Clock;
+use crate::handed_out::HandedOut;
 use crate::limits::{HAND_OUT_AGAIN_MS, POLL_TASKS_MAX, POLL_WAIT_MS_MAX};
 use crate::models::job_of;
 use crate::ports::{CallError, Callback, Commands, ModelQuery};
 use crate::proposals::Proposals;
-use crate::ring::{Interest, Ring};
+use crate::ring::Ring;
 use crate::views::Views;
 
 /// Serves both polls.
@@ -33,8 +34,8 @@ pub(crate) struct Polls {
     pub proposals: Arc<Proposals>,
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// (task id, epoch) → when it was handed out last.
-    pub handed_out: Mutex<BTreeMap<(String, u64), u64>>,
+    /// Attempts that polls have given out.
+    pub handed_out: Mutex<HandedOut>,
 }
 
 /// The tables could not be read.
@@ -70,12 +71,12 @@ impl Polls {
             return done(Ok(response));
         }
         let polls = self.clone();
-        let interest: Interest = vec![(Table::TaskByNode, keys::node_tasks(&request.node_id))];
+        let watched: Watched = vec![(Table::TaskByNode, keys::node_tasks(&request.node_id))];
         // A task that was handed out and not started must come again: look at least that often.
         let wait = (deadline - now).min(HAND_OUT_AGAIN_MS);
         self.ring.changed_after(
             position,
-            Some(interest),
+            Some(watched),
             Duration::from_millis(wait),
             Box::new(move |_| polls.poll_task_until(request, deadline, done)),
         );
@@ -86,7 +87,7 @@ impl Polls {
         let most = usize::try_from(request.max_tasks).unwrap_or(1).clamp(1, POLL_TASKS_MAX);
         let found = views::tasks_of_node(rows, &request.node_id).map_err(rows_failed)?;
         let mut handed_out = self.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
-        handed_out.retain(|_, at| now.saturating_sub(*at) < HAND_OUT_AGAIN_MS);
+        handed_out.forget_until(now);
         let mut tasks = Vec::new();
         for row in found {
             let task = row.get_task();
@@ -95,7 +96,7 @@ impl Polls {
             }
             // An agent without leases asks once and means it: it gets its task again as long as it is assigned.
             let key = (task.task_id.clone(), row.open_epoch);
-            if request.incarnation != 0 && handed_out.contains_key(&key) {
+            if request.incarnation != 0 && handed_out.contains(&key) {
                 continue;
             }
             handed_out.insert(key, now);
@@ -128,7 +129,7 @@ impl Polls {
         let polls = self.clone();
         self.ring.changed_after(
             position,
-            Some(found.interest),
+            Some(found.watched),
             Duration::from_millis(deadline - now),
             Box::new(move |_| polls.next_shards_until(request, deadline, done)),
         );
@@ -201,12 +202,12 @@ impl Polls {
 struct Found {
     response: NextShardsResponse,
     ready: bool,
-    interest: Interest,
+    watched: Watched,
 }
 
 impl Found {
-    fn nothing(interest: Interest) -> Self {
-        Self { response: NextShardsResponse::new(), ready: false, interest }
+    fn nothing(watched: Watched) -> Self {
+        Self { response: NextShardsResponse::new(), ready: false, watched }
     }
 }
 
@@ -235,12 +236,12 @@ fn shards_of(rows: &dyn Rows, task: &TaskRow, row: &JobRow, request: &NextShards
         }
     }
     let ready = response.finished || !response.steps.is_empty();
-    let interest = vec![
+    let watched = vec![
         (Table::Round, keys::number(row.sequence)),
         (Table::Job, keys::number(row.sequence)),
         (Table::Task, keys::number(task.sequence)),
     ];
-    Ok(Found { response, ready, interest })
+    Ok(Found { response, ready, watched })
 }
 
 fn leases_of<'row>(round: &'row RoundRow, task: &'row TaskRow, epoch: u64) -> impl Iterator<Item = u32> + 'row {

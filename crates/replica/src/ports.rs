@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
+use raftgrid_manifest::watched::Watched;
 use raftgrid_manifest::Rows;
 use raftgrid_proto::v1::{
     Ack, Command, CommandReply, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, LeaderResponse,
@@ -88,9 +89,15 @@ pub struct ReadView {
 pub trait Reads: Send + Sync {
     /// Rows, fresh as asked.
     fn read(&self, freshness: Freshness, done: Callback<ReadView>);
-    /// Calls back when something was applied after `position` here, or after `timeout`, whichever is first. The value is the
-    /// newest applied position. For watches: read, then wait, then read again.
-    fn changed_after(&self, position: u64, timeout: Duration, done: Box<dyn FnOnce(u64) + Send>);
+    /// Calls back when something was applied after `position` here that changes one of the rows `watched` (None: anything), or after
+    /// `timeout`, whichever is first. The value is the newest applied position. For watches: read, then wait, then read again.
+    fn changed_after(
+        &self,
+        position: u64,
+        watched: Option<Watched>,
+        timeout: Duration,
+        done: Box<dyn FnOnce(u64) + Send>,
+    );
 }
 
 /// Calls that live in the leader's memory. On a follower, but for `next_shards` and `nodes`: `NotLeader`.

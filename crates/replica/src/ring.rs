@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use raftgrid_manifest::{Change, Table};
+use raftgrid_manifest::watched::Watched;
+use raftgrid_manifest::Change;
 
+use crate::interests::{touches, Interests};
 use crate::limits::{RING_CHANGES_MAX, RING_EVENTS_MAX};
 use crate::timer::{Ticket, Timer};
 
@@ -20,15 +22,11 @@ pub(crate) struct Event {
     pub changes: Arc<Vec<Change>>,
 }
 
-/// Rows whose change wakes a waiter: a table and how the key starts. None: any change.
-pub(crate) type Interest = Vec<(Table, Vec<u8>)>;
-
 type Woken = Box<dyn FnOnce(u64) + Send>;
 /// Called with the changes of each publication; none: the tables were replaced.
 type Tap = Box<dyn Fn(&[Change]) + Send>;
 
 struct Waiter {
-    interest: Option<Interest>,
     woken: Woken,
     ticket: Option<Ticket>,
 }
@@ -41,6 +39,7 @@ struct State {
     dropped: u64,
     last: u64,
     waiters: BTreeMap<u64, Waiter>,
+    interests: Interests,
     next_waiter: u64,
     taps: Vec<Tap>,
 }
@@ -77,12 +76,7 @@ impl Ring {
         let mut state = self.lock();
         assert!(position >= state.last, "apply goes forward: {position} after {}", state.last);
         state.last = position;
-        let hit: Vec<u64> = state
-            .waiters
-            .iter()
-            .filter(|(_, waiter)| touches(waiter.interest.as_ref(), &changes))
-            .map(|(id, _)| *id)
-            .collect();
+        let hit = state.interests.take(&changes);
         let woken: Vec<Waiter> = hit.iter().filter_map(|id| state.waiters.remove(id)).collect();
         state.changes += changes.len();
         state.events.push_back(Event { position, changes: Arc::new(changes) });
@@ -105,6 +99,7 @@ impl Ring {
         state.changes = 0;
         state.dropped = position;
         state.last = position;
+        state.interests = Interests::default();
         let woken: Vec<Waiter> = std::mem::take(&mut state.waiters).into_values().collect();
         for tap in &state.taps {
             tap(&[]);
@@ -123,6 +118,7 @@ impl Ring {
     pub(crate) fn abandon(&self) {
         let (waiters, taps) = {
             let mut state = self.lock();
+            state.interests = Interests::default();
             (std::mem::take(&mut state.waiters), std::mem::take(&mut state.taps))
         };
         drop((waiters, taps));
@@ -140,8 +136,8 @@ impl Ring {
         Since::Events(state.events.range(first..).cloned().collect())
     }
 
-    /// Calls `woken` once: at the first change after `position` that touches `interest`, or after `timeout`.
-    pub(crate) fn changed_after(&self, position: u64, interest: Option<Interest>, timeout: Duration, woken: Woken) {
+    /// Calls `woken` once: at the first change after `position` of what is `watched` (None: any), or after `timeout`.
+    pub(crate) fn changed_after(&self, position: u64, watched: Option<Watched>, timeout: Duration, woken: Woken) {
         let mut state = self.lock();
         let missed = position < state.dropped
             || state
@@ -149,7 +145,7 @@ impl Ring {
                 .iter()
                 .rev()
                 .take_while(|event| event.position > position)
-                .any(|event| touches(interest.as_ref(), &event.changes));
+                .any(|event| touches(watched.as_ref(), &event.changes));
         if missed {
             let last = state.last;
             drop(state);
@@ -159,12 +155,14 @@ impl Ring {
         state.next_waiter += 1;
         let ring = self.clone();
         let ticket = self.timer.after(timeout, Box::new(move || ring.expire(id)));
-        state.waiters.insert(id, Waiter { interest, woken, ticket: Some(ticket) });
+        state.interests.insert(id, watched);
+        state.waiters.insert(id, Waiter { woken, ticket: Some(ticket) });
     }
 
     fn expire(&self, id: u64) {
         let mut state = self.lock();
         let waiter = state.waiters.remove(&id);
+        state.interests.remove(id);
         let last = state.last;
         drop(state);
         if let Some(waiter) = waiter {
@@ -186,19 +184,11 @@ impl Ring {
     }
 }
 
-fn touches(interest: Option<&Interest>, changes: &[Change]) -> bool {
-    match interest {
-        None => true,
-        Some(interest) => changes.iter().any(|change| {
-            interest.iter().any(|(table, start)| *table == change.table && change.key.starts_with(start))
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crossbeam::channel::unbounded;
+    use raftgrid_manifest::Table;
 
     fn change(table: Table, key: &[u8]) -> Change {
         Change { table, key: key.to_vec(), value: None }

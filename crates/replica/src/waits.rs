@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use raftgrid_manifest::watched::Watched;
+
 use crate::clock::Clock;
 use crate::pool::{Pool, Slot};
 use crate::ports::CallError;
-use crate::ring::{Interest, Ring};
+use crate::ring::Ring;
 
 /// Where it is waited, and where it goes on.
 #[derive(Clone)]
@@ -35,7 +37,7 @@ impl Waits {
     pub(crate) fn after_change(
         &self,
         position: u64,
-        interest: Interest,
+        interest: Watched,
         deadline_ms: u64,
         again: impl FnOnce() + Send + 'static,
     ) {
@@ -76,7 +78,7 @@ mod tests {
         let timer = Timer::new(clock.clone());
         let pool = Pool::start("test", 1, WAITING + 1);
         let waits = Waits { ring: Ring::new(0, timer.clone()), pool, clock: clock.clone() };
-        let interest: Interest = vec![(Table::Job, Vec::new())];
+        let interest: Watched = vec![(Table::Job, Vec::new())];
         let (sender, gone_on) = unbounded();
         for number in 0..WAITING {
             let sender = sender.clone();

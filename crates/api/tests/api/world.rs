@@ -8,6 +8,7 @@ use futures::executor::block_on;
 use grpcio::{CallOption, Client, Environment, Method, MethodType, RpcStatus, Server};
 use protobuf::Message;
 use raftgrid_api::{ApiConfig, Forwarded, Ports, Services};
+use raftgrid_manifest::watched::Watched;
 use raftgrid_manifest::{Change, MemRows, Rows};
 use raftgrid_proto::v1::*;
 use raftgrid_replica::ports::*;
@@ -110,7 +111,7 @@ impl Reads for Handle {
         done(Ok(view));
     }
 
-    fn changed_after(&self, position: u64, timeout: Duration, done: Box<dyn FnOnce(u64) + Send>) {
+    fn changed_after(&self, position: u64, _: Option<Watched>, timeout: Duration, done: Box<dyn FnOnce(u64) + Send>) {
         let world = self.0.clone();
         std::thread::spawn(move || {
             let waited =

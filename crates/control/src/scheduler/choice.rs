@@ -5,25 +5,36 @@ use raftgrid_manifest::predicates;
 use raftgrid_proto::v1::Node;
 
 use super::holds::fits;
-use super::hosts::HostId;
+use super::hosts::{Found, Host, HostId};
 use super::planner::{Gate, Planner};
 use super::shapes::{Shape, ShapeId};
 
 impl Planner {
-    /// The best host for one task of the shape.
+    /// The best host for one task of the shape, however long the search takes: what is chosen for a gang is chosen in one go.
     pub(super) fn choose(&mut self, shape: ShapeId, gate: &mut dyn Gate) -> Option<HostId> {
+        match self.choose_within(usize::MAX, shape, gate) {
+            Found::Host(host) => Some(host),
+            Found::Nowhere | Found::Later => None,
+        }
+    }
+
+    /// The same while this pass has made fewer than `most` looks.
+    pub(super) fn choose_within(&mut self, most: usize, shape: ShapeId, gate: &mut dyn Gate) -> Found {
         loop {
-            let host = self.find(shape)?;
+            let host = match self.find(most, shape) {
+                Found::Host(host) => host,
+                other => return other,
+            };
             if gate.in_reach(&self.hosts.get(host).node.node_id) {
-                return Some(host);
+                return Found::Host(host);
             }
             self.hosts.silent(host);
         }
     }
 
-    fn find(&mut self, shape: ShapeId) -> Option<HostId> {
+    fn find(&mut self, most: usize, shape: ShapeId) -> Found {
         if self.shapes.get(shape).is_choosy {
-            return self.weigh(shape);
+            return self.weigh(shape).map_or(Found::Nowhere, Found::Host);
         }
         let entry = self.shapes.get(shape);
         let Shape { task, avoided, .. } = entry;
@@ -41,17 +52,18 @@ impl Planner {
             });
             let best =
                 able.min_by(|a, b| predicates::compare_load(task, &self.hosts.get(*a).node, &self.hosts.get(*b).node));
-            if best.is_some() {
-                return best;
+            if let Some(best) = best {
+                return Found::Host(best);
             }
         }
         let mut search = entry.search;
-        let mut probes = 0;
-        let found = self
-            .hosts
-            .search(&mut search, &mut probes, &|host, entry| fits(host, &entry.node) && !is_avoided(&entry.node));
-        let found = found.or_else(|| self.second_best(entry, &fits));
-        self.probes += probes;
+        let mut probes = self.probes;
+        let fits_anew = |host, entry: &Host| fits(host, &entry.node) && !is_avoided(&entry.node);
+        let found = match self.hosts.search(&mut search, most, &mut probes, &fits_anew) {
+            Found::Nowhere => self.second_best(entry, &fits).map_or(Found::Nowhere, Found::Host),
+            found => found,
+        };
+        self.probes = probes;
         self.shapes.get_mut(shape).search = search;
         found
     }
@@ -101,5 +113,72 @@ impl Planner {
         }
         self.probes += probes;
         best.map(|(_, host)| host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raftgrid_proto::v1::{Constraint, Label, Task, TaskRow, TaskSpec};
+
+    use super::*;
+    use crate::limits::PASS_PROBES_MAX;
+
+    const NODES: usize = 3 * PASS_PROBES_MAX;
+
+    struct Open;
+
+    impl Gate for Open {
+        fn in_reach(&mut self, _: &str) -> bool {
+            true
+        }
+        fn admits(&mut self, _: u64) -> bool {
+            true
+        }
+    }
+
+    fn node(n: usize, slots: u32, rare: bool) -> Node {
+        let mut node = Node { node_id: format!("node-{n:06}"), ..Node::default() };
+        node.mut_capacity().slots = slots;
+        if rare {
+            node.labels.push(Label { key: "rare".into(), value: "yes".into(), ..Label::default() });
+        }
+        node
+    }
+
+    /// Passes until something is placed; where.
+    fn passes(planner: &mut Planner) -> (usize, String) {
+        for pass in 1..=20 {
+            let plan = planner.plan(0, 256, &mut Open);
+            assert!(planner.probes <= PASS_PROBES_MAX + 1, "{} looks in a pass", planner.probes);
+            if let Some(placement) = plan.placements.first() {
+                return (pass, placement.tasks[0].1.clone());
+            }
+            assert!(plan.more, "it goes on");
+        }
+        panic!("nothing is placed");
+    }
+
+    #[test]
+    fn a_search_of_many_nodes_takes_several_passes_and_finds_what_it_is_for() {
+        let mut planner = Planner::default();
+        (0..NODES).for_each(|n| planner.put_node(&node(n, 4, n + 1 == NODES), true));
+        let mut spec = TaskSpec::default();
+        spec.constraints.push(Constraint { key: "rare".into(), value: "yes".into(), ..Constraint::default() });
+        let task = Task { task_id: "t".into(), spec: Some(spec).into(), ..Task::default() };
+        let mut row = TaskRow { sequence: 1, task: Some(task).into(), ..TaskRow::default() };
+        planner.add_task(&row);
+        // Nodes are taken in by the planner a few at a time; that is not the search.
+        while !planner.hosts.settle(NODES) {}
+        let (first, place) = passes(&mut planner);
+        assert_eq!((first, place.as_str()), (3, format!("node-{:06}", NODES - 1).as_str()));
+        // Every node has more room now: all are looked at again, and one that was passed is found.
+        row.sequence = 2;
+        row.mut_task().task_id = "u".into();
+        planner.add_task(&row);
+        (0..NODES).for_each(|n| planner.put_node(&node(n, 8, n == 5), true));
+        while !planner.hosts.settle(NODES) {}
+        let (second, place) = passes(&mut planner);
+        assert!(second >= 3, "{second}");
+        assert_eq!(place, "node-000005");
     }
 }

@@ -370,23 +370,28 @@ impl Hosts {
         self.dirty.insert(host);
     }
 
-    /// The first host in the order that `fits`, by a search that goes on where it stopped. Counts what it looks at.
+    /// The first host in the order that `fits`, by a search that goes on where it stopped, and stops after `most` looks. Counts them.
     pub(super) fn search(
         &self,
         search: &mut Search,
+        most: usize,
         probes: &mut usize,
         fits: &dyn Fn(HostId, &Host) -> bool,
-    ) -> Option<HostId> {
+    ) -> Found {
         let since = match search.cursor {
             // It comes past all of them.
             Cursor::Start => self.improvements,
             Cursor::At(_) | Cursor::End => search.proved_at,
         };
-        for host in self.improved.range((Bound::Excluded(since), Bound::Unbounded)).map(|(_, host)| *host) {
+        for (improvement, host) in self.improved.range((Bound::Excluded(since), Bound::Unbounded)) {
+            if *probes >= most {
+                return Found::Later;
+            }
             *probes += 1;
-            let entry = self.get(host);
+            search.proved_at = *improvement;
+            let entry = self.get(*host);
             let Some(key) = &entry.key else { continue };
-            if !search.cursor.is_beyond(key) && fits(host, entry) {
+            if !search.cursor.is_beyond(key) && fits(*host, entry) {
                 search.cursor = Cursor::At(*key);
             }
         }
@@ -394,17 +399,18 @@ impl Hosts {
         let from = match &search.cursor {
             Cursor::Start => Bound::Unbounded,
             Cursor::At(key) => Bound::Included(key),
-            Cursor::End => return None,
+            Cursor::End => return Found::Nowhere,
         };
         for (key, host) in self.order.range::<Key, _>((from, Bound::Unbounded)) {
+            let tired = *probes >= most;
             *probes += 1;
-            if fits(*host, self.get(*host)) {
+            if tired || fits(*host, self.get(*host)) {
                 search.cursor = Cursor::At(*key);
-                return Some(*host);
+                return if tired { Found::Later } else { Found::Host(*host) };
             }
         }
         search.cursor = Cursor::End;
-        None
+        Found::Nowhere
     }
 
     /// Every host that takes work, in order.
@@ -444,6 +450,16 @@ impl Cursor {
             Self::End => false,
         }
     }
+}
+
+/// What a search came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Host(HostId),
+    /// No host that takes work fits.
+    Nowhere,
+    /// It looked at as many as it may. The next one goes on from there.
+    Later,
 }
 
 /// Where a shape's search stands. It stays true as long as hosts change by `take`, or improve.

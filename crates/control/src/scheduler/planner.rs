@@ -16,7 +16,7 @@ use raftgrid_proto::v1::{Node, Queue, TaskRow};
 
 use super::gangs::Gangs;
 use super::holds::Hold;
-use super::hosts::{HostId, Hosts, Taken, Undo};
+use super::hosts::{Found, HostId, Hosts, Taken, Undo};
 use super::neighbours::{tags, Neighbours, Tag};
 use super::shapes::{rank, Rank, Shape, ShapeId, Shapes};
 use super::share::{Lines, Share};
@@ -311,6 +311,10 @@ impl Planner {
             match self.attempt(now, shape, gate, &mut plan) {
                 Attempt::Placed(tasks) => placed += tasks,
                 Attempt::KeptOut => {}
+                Attempt::Unfinished => {
+                    plan.more = true;
+                    return plan;
+                }
                 Attempt::Blocked => self.lines.known(&name).at = Some((rank, shape)),
             }
             self.probes += 1;
@@ -373,10 +377,14 @@ impl Planner {
         let entry = self.shapes.get(shape);
         let taken = Taken::task(&entry.demand);
         let admitted = self.lines.known(&entry.queue).admits(&entry.demand, 1).is_ok();
-        let host = if admitted { self.choose(shape, gate) } else { None };
-        let Some(host) = host else {
-            self.blocked(now, shape, 1, gate, plan);
-            return Attempt::Blocked;
+        let found = if admitted { self.choose_within(PASS_PROBES_MAX, shape, gate) } else { Found::Nowhere };
+        let host = match found {
+            Found::Host(host) => host,
+            Found::Nowhere => {
+                self.blocked(now, shape, 1, gate, plan);
+                return Attempt::Blocked;
+            }
+            Found::Later => return Attempt::Unfinished,
         };
         if !gate.admits(task) {
             self.remove(task);
@@ -478,6 +486,8 @@ enum Attempt {
     Placed(usize),
     KeptOut,
     Blocked,
+    /// The pass is over before its search is.
+    Unfinished,
 }
 
 fn held_by(row: &TaskRow) -> Held {
