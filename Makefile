@@ -100,9 +100,9 @@ FIRST ?= 1
 sim-long: system-deps ## Whole clusters in virtual time: SEEDS seeds from FIRST on (docs/simulation.md)
 	cargo run --release $(LOCKED) -p gridctl -- sim --seed $(FIRST) --seeds $(SEEDS)
 
-TASKS ?= 100000
-sim-tasks: system-deps ## One cluster in virtual time until TASKS tasks were made and ended, while leaders, workers and queues get no rest
-	cargo run --release $(LOCKED) -p gridctl -- sim --seed $(FIRST) --tasks $(TASKS)
+TASKS ?= 10000
+sim-tasks: system-deps ## Ten clusters in virtual time, until TASKS tasks were made in each and all ended, while leaders, workers and queues get no rest
+	cargo run --release $(LOCKED) -p gridctl -- sim --seed $(FIRST) --seeds 10 --tasks $(TASKS)
 
 sim-mutants: system-deps ## Plants each known bug in turn and runs seeds until one shows it; fails if one is not found
 	cargo run --release $(LOCKED) -p raftgrid-simulator --features mutants --example mutants

@@ -103,7 +103,7 @@ fn measure(planner: &mut Planner, next: &mut u64, running: &mut Vec<u64>, decisi
             *next += 1;
         }
         running.extend(&placed);
-        if running.len() as u64 > NODES * u64::from(SLOTS) / 2 || placed.is_empty() {
+        if running.len() as u64 > NODES * u64::from(SLOTS) / 2 || (placed.is_empty() && !plan.more) {
             running.drain(..).for_each(|task| planner.let_go(task));
         }
     }

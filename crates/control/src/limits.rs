@@ -10,8 +10,8 @@ pub const BATCH_BYTES_MAX: usize = 512 << 10;
 pub const PROPOSALS_MAX: usize = 256;
 /// Heartbeats that wait for a quorum or a registration; one more is answered "no quorum".
 pub const PENDING_BEATS_MAX: usize = 65_536;
-/// Looks at nodes and shapes after which one scheduling pass pauses: about a millisecond.
-pub const PASS_PROBES_MAX: usize = 8_000;
+/// Looks at nodes and shapes after which one scheduling pass pauses: about a millisecond if the nodes are not in the cache.
+pub const PASS_PROBES_MAX: usize = 2_500;
 /// Tasks that one scheduling pass places.
 pub const PASS_PLACED_MAX: usize = 256;
 /// Leases in one LeaseShards command; at most 256 KiB with the longest task ids.

@@ -73,6 +73,8 @@ pub(crate) struct Outbox {
     singles: Vec<(Subject, Command)>,
     /// Proposals of this step.
     ready: Vec<Proposal>,
+    /// Something may be proposed that could not be when `wake` was called last.
+    freed: bool,
 }
 
 impl Outbox {
@@ -85,6 +87,7 @@ impl Outbox {
             proposals: BTreeMap::new(),
             singles: Vec::new(),
             ready: Vec::new(),
+            freed: false,
         }
     }
 
@@ -134,6 +137,7 @@ impl Outbox {
     fn release(&mut self, subject: &Subject) {
         self.flights.remove(subject);
         self.rests.clear(subject);
+        self.freed = true;
     }
 
     /// Takes in the replies of a proposal and says what became of each subject: of its first command that failed, else accepted.
@@ -143,6 +147,7 @@ impl Outbox {
         tag: u64,
         replies: Option<Vec<CommandReply>>,
     ) -> Vec<(Subject, Verdict)> {
+        self.freed |= !self.has_room();
         let subjects = self.proposals.remove(&tag).unwrap_or_default();
         let mut replies = replies.map(Vec::into_iter);
         let mut verdicts = Vec::with_capacity(subjects.len());
@@ -178,7 +183,7 @@ impl Outbox {
         }
     }
 
-    /// Frees subjects whose rest is over. True: there were some.
+    /// Frees subjects whose rest is over. True: some are free now that were not at the last call, by this or by a reply.
     pub(crate) fn wake(&mut self, now: Millis) -> bool {
         let due = self.rests.pop_due(now);
         for subject in &due {
@@ -187,7 +192,7 @@ impl Outbox {
                 self.proposals.remove(&tag);
             }
         }
-        !due.is_empty()
+        std::mem::take(&mut self.freed) || !due.is_empty()
     }
 
     pub(crate) fn next_wake(&self) -> Option<Millis> {
@@ -329,9 +334,10 @@ mod tests {
         assert!(!outbox.free(&early), "the reply is still to come");
         outbox.replied(0, 1, Some(vec![CommandReply::default(); 2]));
         assert!(outbox.free(&early));
-        assert!(!outbox.free(&late));
+        assert!(outbox.wake(0), "whoever was kept out meanwhile is told");
+        assert!(!outbox.free(&late) && !outbox.wake(0));
         outbox.touch(&late);
-        assert!(outbox.free(&late));
+        assert!(outbox.free(&late) && outbox.wake(0));
     }
 
     #[test]

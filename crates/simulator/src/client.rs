@@ -113,7 +113,7 @@ impl Client {
             next_call: 1,
             next_op_us: 0,
             made: 0,
-            orders: Orders::default(),
+            orders: Orders::of(number),
             finishing: false,
         }
     }

@@ -16,18 +16,27 @@ pub const QUEUE: &str = "queue";
 /// Orders of one client.
 #[derive(Debug, Default)]
 pub struct Orders {
+    /// It drains and cordons machines. One client does: with more, hardly a machine would ever work.
+    runs_machines: bool,
     /// Suspended tasks and held nodes, with what takes it back.
     held: BTreeMap<String, Kind>,
+    /// The machine among them.
+    holds_node: Option<String>,
     /// What is still to be taken back.
     open: VecDeque<Kind>,
 }
 
 impl Orders {
+    /// Of a client; the first one runs the machines.
+    pub fn of(client: usize) -> Self {
+        Self { runs_machines: client == 0, ..Self::default() }
+    }
+
     /// An order about `task`, a queue, or one of the workers' machines.
     pub fn draw(&mut self, task: &str, workers: u64, now_us: u64, rng: &mut Rng) -> Kind {
         let task_id = task.to_owned();
-        match rng.below(8) {
-            0 => queue(rng),
+        match rng.below(if self.runs_machines { 8 } else { 6 }) {
+            0 => queue(workers, rng),
             1 => {
                 let priority = i32::try_from(rng.below(101)).unwrap_or(0);
                 Kind::set_priority(SetPriority { task_id, priority, ..SetPriority::default() })
@@ -56,12 +65,13 @@ impl Orders {
         }
     }
 
-    /// A node is drained, or cordoned; one that is, is let go.
+    /// A node is drained, or cordoned; if one is, it is let go instead.
     fn hold_node(&mut self, workers: u64, rng: &mut Rng) -> Kind {
-        let node_id = node(workers, rng);
-        if let Some(release) = self.held.remove(&node_id) {
+        if let Some(release) = self.holds_node.take().and_then(|node_id| self.held.remove(&node_id)) {
             return release;
         }
+        let node_id = node(workers, rng);
+        self.holds_node = Some(node_id.clone());
         self.held.insert(node_id.clone(), eligibility(&node_id, Eligibility::ELIGIBLE));
         eligibility(&node_id, if rng.chance(500) { Eligibility::DRAINING } else { Eligibility::CORDONED })
     }
@@ -103,8 +113,8 @@ fn eligibility(node_id: &str, eligibility: Eligibility) -> Kind {
 }
 
 /// The queue gets another quota, wide enough for one task at least.
-fn queue(rng: &mut Rng) -> Kind {
+fn queue(workers: u64, rng: &mut Rng) -> Kind {
     let mut queue = Queue { name: QUEUE.to_owned(), weight: 2, ..Queue::default() };
-    queue.set_max_running(u32::try_from(rng.between(1, 3)).unwrap_or(1));
+    queue.set_max_running(u32::try_from(rng.between(1, 3 * workers)).unwrap_or(1));
     Kind::put_queue(PutQueue { queue: Some(queue).into(), ..PutQueue::default() })
 }

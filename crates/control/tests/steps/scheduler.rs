@@ -119,6 +119,25 @@ fn a_task_in_backoff_waits_for_its_time_on_the_clusters_clock() {
 }
 
 #[test]
+fn a_task_that_came_back_before_the_reply_to_its_assignment_is_placed_when_that_comes() {
+    // Found by the simulator: in a cluster in which nothing else happened, it waited for ever.
+    let mut world = World::settled();
+    world.live_node("node-0");
+    world.task(pending(1));
+    let actions = world.step(vec![]);
+    let tag = tags(&actions)[0];
+    world.task(running(1, "node-0", 1_000));
+    world.step(vec![]);
+    let mut given_back = pending(1);
+    given_back.mut_task().phase = Phase::PHASE_BACKOFF;
+    given_back.mut_task().lease_epoch = 1_000;
+    given_back.not_before_ms = 1;
+    world.task(given_back);
+    assert_eq!(placed(&world.step(vec![])), vec![], "its proposal is under way");
+    assert_eq!(placed(&world.step(vec![accepted(tag, 1)])), vec![pair("task-1", "node-0")]);
+}
+
+#[test]
 fn blocked_suspended_and_finished_tasks_are_left_alone() {
     let mut world = World::settled();
     world.live_node("node-0");
