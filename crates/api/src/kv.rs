@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use raftgrid_manifest::watched;
-use raftgrid_manifest::{views, Position};
+use raftgrid_manifest::{views, watched, Position};
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::methods;
 use serde_json::json;

@@ -1,5 +1,5 @@
-//! Watches: read here, send what is new, wait until one of the rows looked at was changed, read again. Rows are the source, so nothing can fall out of a
-//! ring between two looks: rounds come in order, none missing, none twice, on whatever replica the watch goes on.
+//! Watches: read here, send what is new, wait until one of the rows looked at has changed, read again. Rows are the source, so nothing can
+//! fall out of a ring between two looks: rounds come in order, none missing, none twice, on whatever replica the watch goes on.
 //!
 //! Positions rise from message to message; a client that comes back with the last one gets exactly what it has not seen.
 

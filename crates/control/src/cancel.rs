@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use raftgrid_proto::v1::{CancelTask, Command_oneof_kind, ExpireLease, Phase, TaskRow, TaskStatus};
 
 use crate::jitter::Jitter;
+use crate::leases::is_started;
 use crate::limits::{DEADLINE_CHECK_MS, RETRY_PAUSE_MS};
 use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject};
@@ -110,7 +111,7 @@ impl End {
                 epoch: row.open_epoch,
                 reason: (*reason).to_owned(),
                 backoff_ms,
-                before_start: row.get_task().status == TaskStatus::ASSIGNED,
+                before_start: !is_started(row),
                 ..ExpireLease::default()
             }),
         }

@@ -154,6 +154,7 @@ impl Leases {
     }
 }
 
-fn is_started(row: &TaskRow) -> bool {
+/// Whether a process of the open attempt may exist.
+pub(crate) fn is_started(row: &TaskRow) -> bool {
     row.get_task().status == TaskStatus::RUNNING
 }

@@ -1,7 +1,7 @@
 //! Which rows a watch looks at: it is woken when one of them changes, and by nothing else.
 
 use crate::keys;
-use crate::rows::Table;
+use crate::rows::{Change, Table};
 
 /// Rows whose change matters: a table, and how their keys start.
 pub type Watched = Vec<(Table, Vec<u8>)>;
@@ -27,13 +27,20 @@ pub fn kv(key: &str) -> Watched {
     vec![(Table::Kv, key.as_bytes().to_vec())]
 }
 
+/// Whether one of the changes is of a row that is watched.
+pub fn touches(watched: &Watched, changes: &[Change]) -> bool {
+    let hit =
+        |change: &Change| watched.iter().any(|(table, start)| *table == change.table && change.key.starts_with(start));
+    changes.iter().any(hit)
+}
+
 #[cfg(test)]
 mod tests {
     use raftgrid_proto::v1::{KvPut, SubmitJob, SubmitTask};
 
     use super::*;
     use crate::commands::MACHINE_VERSION;
-    use crate::rows::{Change, MemRows};
+    use crate::rows::MemRows;
     use crate::{apply, command, encode_batch, views};
 
     fn applied(rows: &mut MemRows, index: u64, kind: raftgrid_proto::v1::Command_oneof_kind) -> Vec<Change> {
@@ -41,13 +48,6 @@ mod tests {
         let applied = apply(rows, index, &[payload]).expect("it applies");
         rows.write(&applied.changes);
         applied.changes
-    }
-
-    fn touches(watched: &Watched, changes: &[Change]) -> bool {
-        let hit = |change: &Change| {
-            watched.iter().any(|(table, start)| *table == change.table && change.key.starts_with(start))
-        };
-        changes.iter().any(hit)
     }
 
     #[test]

@@ -77,16 +77,10 @@ impl Interests {
     }
 }
 
-/// Whether one of the changes is waited for.
-pub(crate) fn touches(watched: Option<&Watched>, changes: &[Change]) -> bool {
-    let Some(watched) = watched else { return true };
-    let hit =
-        |change: &Change| watched.iter().any(|(table, start)| *table == change.table && change.key.starts_with(start));
-    changes.iter().any(hit)
-}
-
 #[cfg(test)]
 mod tests {
+    use raftgrid_manifest::watched::touches;
+
     use super::*;
 
     fn change(table: Table, key: &[u8]) -> Change {
@@ -119,8 +113,11 @@ mod tests {
             }
             if waiter % 3 == 0 {
                 let changes = [change(tables[next(2)], starts[next(6)]), change(tables[next(2)], b"abcd")];
-                let wanted: BTreeSet<u64> =
-                    plain.iter().filter(|(_, it)| touches(it.as_ref(), &changes)).map(|(waiter, _)| *waiter).collect();
+                let wanted: BTreeSet<u64> = plain
+                    .iter()
+                    .filter(|(_, it)| it.as_ref().is_none_or(|watched| touches(watched, &changes)))
+                    .map(|(waiter, _)| *waiter)
+                    .collect();
                 assert_eq!(interests.take(&changes), wanted);
                 plain.retain(|waiter, _| !wanted.contains(waiter));
             }

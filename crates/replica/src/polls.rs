@@ -56,8 +56,8 @@ impl Polls {
             return done(Err(CallError::NotLeader { leader: status.leader }));
         }
         let (rows, position) = self.views.view();
-        let (tasks, are_withheld) = match self.assigned(rows.as_ref(), &request) {
-            Ok(found) => found,
+        let tasks = match self.assigned(rows.as_ref(), &request) {
+            Ok(tasks) => tasks,
             Err(error) => return done(Err(error)),
         };
         let now = self.clock.monotonic_ms();
@@ -72,9 +72,9 @@ impl Polls {
         }
         let polls = self.clone();
         let watched: Watched = vec![(Table::TaskByNode, keys::node_tasks(&request.node_id))];
-        // A task that was handed out and not started must come again: while there is one, look at least that often.
-        let longest = if are_withheld { HAND_OUT_AGAIN_MS } else { u64::MAX };
-        let wait = (deadline - now).min(longest);
+        // A task that was handed out and not started must come again, and a leader that was deposed and cut off hears of no assignment: look
+        // at least that often.
+        let wait = (deadline - now).min(HAND_OUT_AGAIN_MS);
         self.ring.changed_after(
             position,
             Some(watched),
@@ -83,14 +83,13 @@ impl Polls {
         );
     }
 
-    /// Tasks to give to the node, and whether there are others that were given out a moment ago.
-    fn assigned(&self, rows: &dyn Rows, request: &PollTaskRequest) -> Result<(Vec<Task>, bool), CallError> {
+    fn assigned(&self, rows: &dyn Rows, request: &PollTaskRequest) -> Result<Vec<Task>, CallError> {
         let now = self.clock.monotonic_ms();
         let most = usize::try_from(request.max_tasks).unwrap_or(1).clamp(1, POLL_TASKS_MAX);
         let found = views::tasks_of_node(rows, &request.node_id).map_err(rows_failed)?;
         let mut handed_out = self.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
         handed_out.forget_until(now);
-        let (mut tasks, mut are_withheld) = (Vec::new(), false);
+        let mut tasks = Vec::new();
         for row in found {
             let task = row.get_task();
             if task.status != TaskStatus::ASSIGNED || row.open_epoch == 0 || tasks.len() == most {
@@ -99,13 +98,12 @@ impl Polls {
             // An agent without leases asks once and means it: it gets its task again as long as it is assigned.
             let key = (task.task_id.clone(), row.open_epoch);
             if request.incarnation != 0 && handed_out.contains(&key) {
-                are_withheld = true;
                 continue;
             }
             handed_out.insert(key, now);
             tasks.push(task.clone());
         }
-        Ok((tasks, are_withheld))
+        Ok(tasks)
     }
 
     /// Shards leased to the trainer; see `ports::Leader`.

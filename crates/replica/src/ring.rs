@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use raftgrid_manifest::watched::Watched;
+use raftgrid_manifest::watched::{touches, Watched};
 use raftgrid_manifest::Change;
 
-use crate::interests::{touches, Interests};
+use crate::interests::Interests;
 use crate::limits::{RING_CHANGES_MAX, RING_EVENTS_MAX};
 use crate::timer::{Ticket, Timer};
 
@@ -145,7 +145,7 @@ impl Ring {
                 .iter()
                 .rev()
                 .take_while(|event| event.position > position)
-                .any(|event| touches(watched.as_ref(), &event.changes));
+                .any(|event| watched.as_ref().is_none_or(|watched| touches(watched, &event.changes)));
         if missed {
             let last = state.last;
             drop(state);

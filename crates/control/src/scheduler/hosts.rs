@@ -402,11 +402,14 @@ impl Hosts {
             Cursor::End => return Found::Nowhere,
         };
         for (key, host) in self.order.range::<Key, _>((from, Bound::Unbounded)) {
-            let tired = *probes >= most;
-            *probes += 1;
-            if tired || fits(*host, self.get(*host)) {
+            if *probes >= most {
                 search.cursor = Cursor::At(*key);
-                return if tired { Found::Later } else { Found::Host(*host) };
+                return Found::Later;
+            }
+            *probes += 1;
+            if fits(*host, self.get(*host)) {
+                search.cursor = Cursor::At(*key);
+                return Found::Host(*host);
             }
         }
         search.cursor = Cursor::End;

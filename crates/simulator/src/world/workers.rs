@@ -26,7 +26,7 @@ impl World {
     }
 
     /// A worker that cannot renew a lease ends the process before the lease is over: when another attempt begins, nothing of the task runs any
-    /// more. A machine that stands still is no exception in the world, but nobody can promise anything for it: what its process does has no effect.
+    /// more. Machines that stand still are left out: nobody can promise anything for them, and what their processes do has no effect.
     fn judge_processes(&mut self, number: usize) {
         let Some(worker) = self.workers.get_mut(number) else { return };
         let launched: Vec<LeaseId> = std::mem::take(&mut worker.launched);
