@@ -58,6 +58,7 @@ impl Worker<'_> {
         let mut request = HeartbeatRequest::new();
         request.set_node_id(self.name.clone());
         request.set_boot_nonce(self.nonce);
+        request.set_generation(self.nonce);
         request.set_incarnation(self.incarnation);
         for (task, epoch) in &self.held {
             let mut lease = Lease::new();

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use raftgrid_manifest::predicates::overtaken;
 use raftgrid_proto::v1::{
     Command_oneof_kind, LoadReport, Node, NodeLoad, NodeRow, NodeStatus, NodeStatusChange, RegisterNode,
 };
@@ -52,6 +53,8 @@ enum Registration {
     Known,
     /// Of an older incarnation, or of one that was overtaken.
     Stale,
+    /// A first beat of a process that was started before the one that is registered.
+    Overtaken,
     Needed,
 }
 
@@ -172,7 +175,8 @@ impl Liveness {
             let answer = match registration(moment.view, &pending.beat) {
                 Registration::Known if confirmed => Some(self.answer(moment, leases, outbox, &pending)),
                 Registration::Stale if confirmed => Some(refuse(moment, &pending.beat)),
-                Registration::Known | Registration::Stale => None,
+                Registration::Overtaken if confirmed => Some(BeatAnswer { overtaken: true, ..BeatAnswer::default() }),
+                Registration::Known | Registration::Stale | Registration::Overtaken => None,
                 Registration::Needed => {
                     register(moment.view, outbox, &pending.beat);
                     None
@@ -328,6 +332,9 @@ fn registration(view: &View, beat: &Beat) -> Registration {
     if beat.incarnation != 0 {
         return Registration::Stale;
     }
+    if overtaken(row, beat.boot_nonce, beat.generation) {
+        return Registration::Overtaken;
+    }
     Registration::Needed
 }
 
@@ -345,7 +352,8 @@ fn register(view: &View, outbox: &mut Outbox, beat: &Beat) {
         node.arch.clear();
         node.os.clear();
     }
-    let mut register = RegisterNode { boot_nonce: beat.boot_nonce, ..RegisterNode::default() };
+    let mut register =
+        RegisterNode { boot_nonce: beat.boot_nonce, generation: beat.generation, ..RegisterNode::default() };
     register.set_node(node);
     outbox.put(subject, Command_oneof_kind::register_node(register));
 }

@@ -64,6 +64,8 @@ pub struct Beat {
     pub node_id: String,
     /// 0: an old agent, which has none.
     pub boot_nonce: u64,
+    /// Rises from process to process of the node; 0: an old agent.
+    pub generation: u64,
     /// What the worker believes; 0 before it knows.
     pub incarnation: u64,
     /// (task id, lease epoch) that it asks to renew. An old agent names none: all of its node's leases are meant.
@@ -93,6 +95,8 @@ pub struct BeatAnswer {
     pub stopping: Vec<(String, u64)>,
     /// Unknown here as yet: keep and ask again.
     pub not_renewed: Vec<(String, u64)>,
+    /// The node has a newer process: nothing else counts.
+    pub overtaken: bool,
 }
 
 /// Why a waiting task is not placed, as the leader's scheduler sees it.

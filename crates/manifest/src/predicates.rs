@@ -3,11 +3,12 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use raftgrid_proto::v1::{Eligibility, Node, NodeStatus, Resources, Task};
+use raftgrid_proto::v1::{Eligibility, Node, NodeRow, NodeStatus, Resources, Task};
 
 pub use crate::attributes::attribute;
 use crate::attributes::{holds, wanted};
 use crate::commands::MACHINE_VERSION;
+use crate::mutant;
 
 /// Why a node cannot take a task: the first predicate that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,14 @@ impl fmt::Display for Unfit {
             Self::Capacity { resource, wanted, free } => write!(f, "{resource}: {free} free, wanted {wanted}"),
         }
     }
+}
+
+/// Whether a process that says this of itself was started before the one that is registered, and may not take its place. Beside a node that
+/// fell silent any process may: its machine may have been exchanged for one whose clock is behind. Generation 0 knows no order.
+pub fn overtaken(row: &NodeRow, boot_nonce: u64, generation: u64) -> bool {
+    let silent = row.get_node().status == NodeStatus::UNHEALTHY && row.get_node().problem.is_empty();
+    let older = generation != 0 && generation < row.generation && boot_nonce != row.boot_nonce;
+    older && !silent && !mutant::on("no_generations")
 }
 
 /// Whether the node may take the task at all, free room aside: status, eligibility, hard constraints, in this order. As the newest machine

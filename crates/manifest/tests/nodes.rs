@@ -39,6 +39,60 @@ fn the_same_boot_is_the_same_incarnation_and_a_new_boot_ends_all_leases() {
     world.assign("t", "node-a");
 }
 
+fn started(boot_nonce: u64, generation: u64) -> Kind {
+    let register = RegisterNode { boot_nonce, generation, ..RegisterNode::default() };
+    match self::register(node(4), boot_nonce) {
+        Kind::register_node(known) => Kind::register_node(RegisterNode { node: known.node, ..register }),
+        other => other,
+    }
+}
+
+#[test]
+fn a_process_that_was_started_before_does_not_take_the_newer_ones_place() {
+    for (version, is_refused) in [(4, true), (3, false)] {
+        let mut world = World::new();
+        world.ok(Kind::set_machine_version(SetMachineVersion { version, ..SetMachineVersion::default() }));
+        world.ok(started(2, 20));
+        let node_id = node(4).node_id;
+        world.submit("t");
+        world.assign("t", &node_id);
+        // Its first heartbeat was on its way all the time.
+        let outcome = world.run(started(1, 19)).outcome;
+        assert_eq!(outcome, if is_refused { Outcome::STALE } else { Outcome::OK });
+        assert_eq!(world.task("t").status == TaskStatus::ASSIGNED, is_refused, "version {version}");
+    }
+}
+
+#[test]
+fn generations_order_nothing_else() {
+    let mut world = World::new();
+    world.ok(Kind::set_machine_version(SetMachineVersion { version: 4, ..SetMachineVersion::default() }));
+    world.ok(started(1, 20));
+    // The same process; one of the same moment; agents without a number, before and after.
+    world.must(started(1, 19), Outcome::EXISTING);
+    world.ok(started(2, 19));
+    world.ok(started(3, 20));
+    world.ok(started(4, 20));
+    world.ok(started(5, 0));
+    world.ok(started(6, 3));
+    // Another machine of that name, whose clock is behind, once the first is silent; not while it only has a problem.
+    world.must(started(7, 2), Outcome::STALE);
+    let incarnation = world.node("n").incarnation;
+    let unhealthy = |problem: &str| {
+        Kind::node_status_change(NodeStatusChange {
+            node_id: "n".to_owned(),
+            incarnation,
+            status: NodeStatus::UNHEALTHY,
+            problem: problem.to_owned(),
+            ..NodeStatusChange::default()
+        })
+    };
+    world.ok(unhealthy("its disk is full"));
+    world.must(started(7, 2), Outcome::STALE);
+    world.ok(unhealthy(""));
+    world.ok(started(7, 2));
+}
+
 #[test]
 fn a_registration_keeps_what_operators_and_leases_decided() {
     let mut world = World::new();

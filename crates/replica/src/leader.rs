@@ -477,7 +477,12 @@ impl Shell {
                 if let Some(done) = self.beats.remove(&ticket) {
                     done(answer.map_or_else(
                         || Err(CallError::Unavailable("the leader has no quorum".to_owned())),
-                        |answer| Ok(response_of(answer)),
+                        |answer| match answer.overtaken {
+                            true => Err(CallError::Precondition(
+                                "the node was started anew; this is an older process of it".to_owned(),
+                            )),
+                            false => Ok(response_of(answer)),
+                        },
                     ));
                 }
             }
@@ -509,6 +514,7 @@ fn beat_of(request: HeartbeatRequest) -> Beat {
     Beat {
         held: request.held.iter().map(|lease| (lease.task_id.clone(), lease.epoch)).collect(),
         boot_nonce: request.boot_nonce,
+        generation: request.generation,
         incarnation: request.incarnation,
         cpu_usage: request.cpu_usage,
         memory_usage: request.memory_usage,

@@ -38,6 +38,8 @@ pub struct Worker {
     target: Target,
     executor: Option<Executor>,
     boot_nonce: u64,
+    /// How often it was started.
+    generation: u64,
     pending: BTreeMap<u64, (u64, Pending)>,
     next_call: u64,
     wake_ms: u64,
@@ -61,6 +63,7 @@ impl Worker {
             target: Target::default(),
             executor: None,
             boot_nonce: 0,
+            generation: 0,
             pending: BTreeMap::new(),
             next_call: 1,
             wake_ms: 0,
@@ -118,6 +121,7 @@ impl Worker {
         let mut asks = Vec::new();
         if self.executor.is_none() {
             self.boot_nonce = self.rng.next() | 1;
+            self.generation += 1;
             let settings = Settings { slots: self.slots, stop_grace_ms: 1_000, lease_ttl_ms: 3_000 };
             self.executor = Some(Executor::new(settings));
             self.wake_ms = now;
@@ -269,6 +273,7 @@ impl Worker {
         let mut request = HeartbeatRequest::new();
         request.set_node_id(self.id());
         request.set_boot_nonce(self.boot_nonce);
+        request.set_generation(self.generation);
         request.set_incarnation(incarnation);
         request.set_active_tasks(i32::try_from(held.len()).unwrap_or(i32::MAX));
         request.set_held(held.iter().map(LeaseId::message).collect());

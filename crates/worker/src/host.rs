@@ -12,8 +12,10 @@ use slog::{info, warn, Logger};
 
 use crate::bundle::Bundles;
 use crate::cgroup::{self, Cgroup, Cgroups};
+use crate::clock::unix_ms;
 use crate::config::WorkerConfig;
 use crate::executor::{Exit, LeaseId, StopSignal, Why};
+use crate::generation;
 use crate::gpus::GpuPool;
 use crate::leftovers;
 use crate::limits::TASK_DIRS_KEPT;
@@ -133,6 +135,8 @@ fn prune(tasks_folder: &Path, running: &BTreeSet<u64>) {
 /// A worker's directory, taken: no other worker uses it, and nothing of a predecessor runs any more.
 pub struct WorkerDir {
     path: PathBuf,
+    /// Rises with each worker that takes it.
+    generation: u64,
     /// Held as long as the directory is used.
     _lock: fs::File,
 }
@@ -155,7 +159,13 @@ impl WorkerDir {
         if killed > 0 {
             warn!(logger, "processes of an earlier worker were killed"; "count" => killed);
         }
-        Ok(Self { path, _lock: lock })
+        let generation = generation::next(&path.join("generation"), unix_ms()).map_err(failed)?;
+        Ok(Self { path, generation, _lock: lock })
+    }
+
+    /// Which worker of this directory it is: larger than that of each before it.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// A folder or file in it.

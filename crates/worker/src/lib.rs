@@ -17,6 +17,7 @@ mod environment;
 pub mod executor;
 mod gang;
 pub mod gpus;
+mod generation;
 pub mod host;
 mod interpreter;
 mod leftovers;

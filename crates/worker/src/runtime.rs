@@ -67,14 +67,16 @@ impl Worker {
     ) -> Result<Self, HostError> {
         let logger = logger.new(o!("node_id" => config.node_id.clone()));
         let (exits_in, exits) = unbounded();
+        let generation = dir.generation();
         let host =
             ProcessHost::new(config.clone(), dir, agent_address, plane.clone(), table.clone(), exits_in, &logger)?;
-        Self::start_with_host(config, plane, table, Box::new(host), exits, &logger)
+        Self::start_with_host(config, generation, plane, table, Box::new(host), exits, &logger)
     }
 
     /// The same with another host; it answers on `exits`.
-    pub fn start_with_host(
+    fn start_with_host(
         config: WorkerConfig,
+        generation: u64,
         plane: Arc<dyn ControlPlane>,
         table: Arc<TaskTable>,
         host: Box<dyn Host>,
@@ -91,7 +93,9 @@ impl Worker {
         let checks = Checks::start(&config).map_err(failed)?;
         let lines = start_lines(&plane, &inputs_in, &checks, logger).map_err(failed)?;
         let (logger, usage) = (logger.clone(), Usage::default());
-        let mut main = Main { config: config.clone(), plane, host, lines, logger, usage, checks };
+        let boot_nonce = random_u64().max(1);
+        let mut main =
+            Main { config: config.clone(), boot_nonce, generation, plane, host, lines, logger, usage, checks };
         main.usage.now();
         let thread = std::thread::Builder::new()
             .name("worker".to_owned())
@@ -140,6 +144,8 @@ impl Drop for Worker {
 
 struct Main {
     config: WorkerConfig,
+    boot_nonce: u64,
+    generation: u64,
     plane: Arc<dyn ControlPlane>,
     host: Box<dyn Host>,
     lines: Lines,
@@ -155,7 +161,6 @@ impl Main {
             stop_grace_ms: self.config.stop_grace_ms,
             lease_ttl_ms: LEASE_TTL_DEFAULT_MS,
         };
-        let boot_nonce = random_u64().max(1);
         info!(self.logger, "worker starts"; "slots" => settings.slots, "dir" => %self.config.dir.display());
         let mut executor = Executor::new(settings);
         let mut input = Input::Tick;
@@ -170,7 +175,7 @@ impl Main {
                 match output {
                     Output::WakeAt(at) => wake_at = Some(at),
                     Output::Finished { error, incarnation } => return self.finish(error, incarnation),
-                    other => self.carry_out(other, boot_nonce, executor.held_count()),
+                    other => self.carry_out(other, executor.held_count()),
                 }
             }
             let wait = wake_at.map_or(1_000, |at| at.saturating_sub(boottime_ms()).min(1_000));
@@ -189,10 +194,10 @@ impl Main {
         }
     }
 
-    fn carry_out(&mut self, output: Output, boot_nonce: u64, held_count: usize) {
+    fn carry_out(&mut self, output: Output, held_count: usize) {
         match output {
             Output::Beat { number, held, incarnation, describe, timeout_ms } => {
-                let request = self.beat(&held, incarnation, describe, boot_nonce, held_count);
+                let request = self.beat(&held, incarnation, describe, held_count);
                 let order = BeatOrder { number, request, timeout: Duration::from_millis(timeout_ms) };
                 self.lines.beats.send(order).expect("the beat thread lives as long as this one");
             }
@@ -226,7 +231,6 @@ impl Main {
         held: &[LeaseId],
         incarnation: u64,
         with_description: bool,
-        boot_nonce: u64,
         held_count: usize,
     ) -> HeartbeatRequest {
         let (cpu_usage, memory_usage) = self.usage.now();
@@ -235,7 +239,8 @@ impl Main {
         request.set_cpu_usage(cpu_usage);
         request.set_memory_usage(memory_usage);
         request.set_active_tasks(i32::try_from(held_count).unwrap_or(i32::MAX));
-        request.set_boot_nonce(boot_nonce);
+        request.set_boot_nonce(self.boot_nonce);
+        request.set_generation(self.generation);
         request.set_incarnation(incarnation);
         request.set_held(held.iter().map(LeaseId::message).collect());
         request.set_problem(self.checks.problem(&self.logger));

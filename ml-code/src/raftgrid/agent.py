@@ -28,6 +28,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import grpc
 
 from ._attempt import NODES, Attempt, Spawner, kill_run
+from ._generation import next_generation
 from ._plane import Plane, endpoints_of
 from ._proto import task_pb2, types_pb2
 from ._version import __version__
@@ -75,6 +76,7 @@ class Agent:
         # Beats have connections of their own: nothing may delay them.
         self._beats = Plane(self.endpoints)
         self._polls = Plane(self.endpoints)
+        self._generation = next_generation(self.dir / "generation", time.time_ns() // 1_000_000)
         self._nonce = random.SystemRandom().getrandbits(63) | 1
         self._incarnation = 0
         self._ttl_s = LEASE_TTL_S
@@ -194,6 +196,7 @@ class Agent:
             memory_usage=memory,
             active_tasks=len(held),
             boot_nonce=self._nonce,
+            generation=self._generation,
             incarnation=self._incarnation,
             held=[types_pb2.Lease(task_id=attempt.id[0], epoch=attempt.id[1]) for attempt in held],
             problem="it is draining" if self._draining.is_set() else "",

@@ -35,6 +35,21 @@ fn an_unknown_node_is_answered_only_when_its_row_shows_the_incarnation() {
 }
 
 #[test]
+fn a_first_beat_of_a_process_that_was_overtaken_is_refused_and_registers_nothing() {
+    let mut world = World::settled();
+    let mut row = node_row("node-0", NodeStatus::HEALTHY);
+    row.generation = 20;
+    world.put(Table::Node, b"node-0".to_vec(), &row);
+    let late = Beat { boot_nonce: 6, generation: 19, incarnation: 0, ..beat("node-0") };
+    let (ticket, inputs) = world.beat_input(late);
+    let mut actions = world.step(inputs);
+    actions.extend(world.step(vec![Input::QuorumConfirmed { ticket }]));
+    let answer = answer(&actions, ticket).expect("it is answered").expect("a quorum stands behind it");
+    assert!(answer.overtaken && answer.incarnation == 0);
+    assert!(commands(&actions).is_empty(), "{actions:?}");
+}
+
+#[test]
 fn a_new_nonce_registers_anew_and_an_overtaken_one_is_revoked() {
     let mut world = World::settled();
     world.live_node("node-0");

@@ -44,7 +44,8 @@ pub use task_results::report_digest;
 /// | 1 | the first |
 /// | 2 | the state says since when it is at its version: below that position an older program can still follow it |
 /// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority; a task's row remembers its attempts; replicated keys; limits and requirements of tasks, logs as artifacts, problems of nodes; dependencies, jobs of type dag, eval and torchrun, arrays, sweeps, matmul by blocks, schedules; PutQueue, DeleteQueue, PreemptTask, SetMaintenance; queues, gangs, operators and attributes of constraints, preferences, affinities |
-pub const MACHINE_VERSION: u64 = 3;
+/// | 4 | a node's row remembers its process's generation: an older process does not take its place |
+pub const MACHINE_VERSION: u64 = 4;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.
 pub fn minimum_version(kind: &Kind) -> u64 {

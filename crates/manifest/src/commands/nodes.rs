@@ -2,7 +2,8 @@
 
 use protobuf::SingularPtrField;
 use raftgrid_proto::v1::{
-    CommandReply, Deregister, LoadReport, Node, NodeRow, NodeStatus, NodeStatusChange, RegisterNode, SetEligibility,
+    CommandReply, Deregister, LoadReport, Node, NodeRow, NodeStatus, NodeStatusChange, Outcome, RegisterNode,
+    SetEligibility,
 };
 
 use crate::commands::lifecycle::{interrupt, Interruption};
@@ -10,15 +11,17 @@ use crate::error::{Fault, Handled};
 use crate::keys;
 use crate::limits::{GPUS_MAX, LABELS_MAX, LOADS_MAX, NOTE_BYTES_MAX, SLOTS_DEFAULT};
 use crate::machine::Machine;
-use crate::predicates::over_capacity;
+use crate::predicates::{over_capacity, overtaken};
 use crate::read;
-use crate::reply::{invalid, not_found, precondition};
+use crate::reply::{invalid, not_found, precondition, refuse};
 use crate::rows::Table;
 use crate::tables::NodeTable;
 use crate::text::{check_bytes, check_id, check_resources, cut};
 
 /// The machine version from which on a node's row says what its own checks found.
 const PROBLEMS_SINCE: u64 = 3;
+/// The machine version from which on it says which of the node's processes it is.
+const GENERATIONS_SINCE: u64 = 4;
 
 fn check_node(node: &Node) -> Result<(), Fault> {
     check_id("node.node_id", &node.node_id)?;
@@ -79,12 +82,17 @@ fn described(machine: &Machine<'_>, said: &Node, known: Option<&NodeRow>) -> Nod
     node
 }
 
-/// The same boot nonce gets the same incarnation again. A new one is a new process: every lease of the old incarnation ends at once.
+/// The same boot nonce gets the same incarnation again. A new one is a new process: every lease of the old incarnation ends at once. One that
+/// was started before the one that is known is refused: its first heartbeat may have been on its way for long.
 pub(crate) fn register(machine: &mut Machine<'_>, command: &RegisterNode) -> Handled {
     let said = command.get_node();
     check_node(said)?;
     let mut known = read::node(&machine.rows, &said.node_id)?;
     let same = known.as_ref().is_some_and(|row| row.boot_nonce == command.boot_nonce);
+    if known.as_ref().is_some_and(|row| overtaken(row, command.boot_nonce, command.generation)) {
+        let why = format!("node {} was started anew; this is an older process of it", said.node_id);
+        return Err(refuse(Outcome::STALE, why));
+    }
     if !same && known.is_some() {
         end_leases(machine, &said.node_id, "the node was started anew")?;
         known = read::node(&machine.rows, &said.node_id)?;
@@ -96,12 +104,15 @@ pub(crate) fn register(machine: &mut Machine<'_>, command: &RegisterNode) -> Han
         // A node that shrank below what it runs keeps its old size until it is started anew.
         node.capacity = known.as_ref().map(|row| row.get_node().capacity.clone()).unwrap_or_default();
     }
-    let row = NodeRow {
+    let mut row = NodeRow {
         boot_nonce: command.boot_nonce,
         open_tasks: known.as_ref().map_or(0, |row| row.open_tasks),
         node: SingularPtrField::some(node),
         ..NodeRow::default()
     };
+    if machine.meta.machine_version >= GENERATIONS_SINCE {
+        row.generation = command.generation;
+    }
     NodeTable::put(machine, &row);
     let incarnation = row.get_node().incarnation;
     let reply = if same { machine.existing(incarnation) } else { machine.ok() };

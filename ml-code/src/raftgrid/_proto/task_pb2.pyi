@@ -308,7 +308,7 @@ class LogChunk(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ..., truncated: bool = ..., lease_epoch: _Optional[int] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("node_id", "cpu_usage", "memory_usage", "active_tasks", "boot_nonce", "incarnation", "held", "node", "problem", "draining")
+    __slots__ = ("node_id", "cpu_usage", "memory_usage", "active_tasks", "boot_nonce", "incarnation", "held", "node", "problem", "draining", "generation")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CPU_USAGE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_USAGE_FIELD_NUMBER: _ClassVar[int]
@@ -319,6 +319,7 @@ class HeartbeatRequest(_message.Message):
     NODE_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     cpu_usage: float
     memory_usage: float
@@ -329,7 +330,8 @@ class HeartbeatRequest(_message.Message):
     node: _types_pb2.Node
     problem: str
     draining: bool
-    def __init__(self, node_id: _Optional[str] = ..., cpu_usage: _Optional[float] = ..., memory_usage: _Optional[float] = ..., active_tasks: _Optional[int] = ..., boot_nonce: _Optional[int] = ..., incarnation: _Optional[int] = ..., held: _Optional[_Iterable[_Union[_types_pb2.Lease, _Mapping]]] = ..., node: _Optional[_Union[_types_pb2.Node, _Mapping]] = ..., problem: _Optional[str] = ..., draining: bool = ...) -> None: ...
+    generation: int
+    def __init__(self, node_id: _Optional[str] = ..., cpu_usage: _Optional[float] = ..., memory_usage: _Optional[float] = ..., active_tasks: _Optional[int] = ..., boot_nonce: _Optional[int] = ..., incarnation: _Optional[int] = ..., held: _Optional[_Iterable[_Union[_types_pb2.Lease, _Mapping]]] = ..., node: _Optional[_Union[_types_pb2.Node, _Mapping]] = ..., problem: _Optional[str] = ..., draining: bool = ..., generation: _Optional[int] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
     __slots__ = ("acknowledged", "leader_address", "incarnation", "next_beat_ms", "revoked", "endpoints", "not_renewed", "lease_ttl_ms", "stopping", "leader_time_ms")
