@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::channel::mpsc::unbounded;
 use futures::executor::block_on;
 use futures::future::try_join;
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::answer::ask_now;
 use raftgrid_rpc::grpcio::{CallOption, Client as Stub, ClientUnaryReceiver, Environment, WriteFlags};
@@ -105,12 +105,41 @@ struct Worker {
     boot_nonce: u64,
     incarnation: u64,
     due: Instant,
+    /// Its heartbeat that is not answered yet.
+    beat: Option<ClientUnaryReceiver<HeartbeatResponse>>,
     /// Its long poll, and when it ends by itself.
     poll: Option<(ClientUnaryReceiver<PollTaskResponse>, Instant)>,
 }
 
 impl Worker {
-    fn beat(&mut self) -> Result<()> {
+    /// The first heartbeat, and its answer.
+    fn register(&mut self) -> Result<()> {
+        self.send_beat()?;
+        let Some(beat) = self.beat.take() else { return Ok(()) };
+        self.take(&block_on(beat).map_err(broken)?);
+        Ok(())
+    }
+
+    /// Sends a heartbeat if one is due and takes the answer if it is there. Whether it was.
+    fn beat(&mut self) -> Result<bool> {
+        let Some(beat) = self.beat.as_mut() else {
+            if Instant::now() >= self.due {
+                self.send_beat()?;
+            }
+            return Ok(false);
+        };
+        let Some(answer) = beat.now_or_never() else { return Ok(false) };
+        self.beat = None;
+        self.take(&answer.map_err(broken)?);
+        Ok(true)
+    }
+
+    fn take(&mut self, answer: &HeartbeatResponse) {
+        self.incarnation = answer.get_incarnation();
+        self.due = Instant::now() + Duration::from_millis(u64::from(answer.get_next_beat_ms()));
+    }
+
+    fn send_beat(&mut self) -> Result<()> {
         let mut request = HeartbeatRequest::new();
         request.set_node_id(self.node_id.clone());
         request.set_boot_nonce(self.boot_nonce);
@@ -119,9 +148,7 @@ impl Worker {
             request.mut_node().set_node_id(self.node_id.clone());
             request.mut_node().mut_capacity().set_slots(4);
         }
-        let answer = ask_now(&self.stub, &HEARTBEAT.method, &request, option()).map_err(broken)?;
-        self.incarnation = answer.get_incarnation();
-        self.due = Instant::now() + Duration::from_millis(u64::from(answer.get_next_beat_ms()));
+        self.beat = Some(self.stub.unary_call_async(&HEARTBEAT.method, &request, option()).map_err(broken)?);
         Ok(())
     }
 
@@ -199,9 +226,10 @@ fn be_idle(
             boot_nonce: at as u64 + 1,
             incarnation: 0,
             due: Instant::now(),
+            beat: None,
             poll: None,
         };
-        worker.beat()?;
+        worker.register()?;
         worker.poll()?;
         workers.push(worker);
         ready.fetch_add(1, Ordering::SeqCst);
@@ -219,8 +247,7 @@ fn be_idle(
 
 fn beat_due(workers: &mut [Worker], beats: &AtomicU64) -> Result<()> {
     for worker in workers.iter_mut() {
-        if Instant::now() >= worker.due {
-            worker.beat()?;
+        if worker.beat()? {
             beats.fetch_add(1, Ordering::SeqCst);
         }
         worker.poll()?;

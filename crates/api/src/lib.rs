@@ -10,6 +10,7 @@ mod callers;
 mod calls;
 mod cluster;
 mod context;
+mod encoded;
 mod fail_fast;
 mod failure;
 mod forward;

@@ -7,6 +7,7 @@ use raftgrid_rpc::methods;
 
 use crate::calls::{ask, propose, read, read_at, Surface};
 use crate::context::{Context, Core};
+use crate::encoded::{self, LIST_TASKS_RESPONSE_TASKS};
 use crate::failure::{invalid, not_found, Answer};
 use crate::{fail_fast, limits, logs, validate, views, watch};
 
@@ -90,7 +91,9 @@ async fn list(core: Arc<Core>, _: Context, request: ListTasksRequest) -> Answer<
     };
     let (tasks, next) = views::tasks(&*view.rows, page)?;
     let mut response = ListTasksResponse::new();
-    response.set_tasks(tasks.into());
+    for task in tasks {
+        encoded::push(&mut response, LIST_TASKS_RESPONSE_TASKS, task.bytes);
+    }
     response.set_next_page_token(next);
     response.set_read_position(view.position);
     response.set_age_ms(view.age_ms);

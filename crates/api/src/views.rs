@@ -1,6 +1,6 @@
 //! The one place where the services meet `manifest`'s views: rows in, messages out, failures as statuses.
 
-use raftgrid_manifest::views::{self, ListError, TaskFilter};
+use raftgrid_manifest::views::{self, EncodedTask, ListError, TaskFilter};
 use raftgrid_manifest::Rows;
 use raftgrid_proto::v1::*;
 
@@ -28,11 +28,16 @@ pub(crate) fn task(rows: &dyn Rows, task_id: &str) -> Answer<Option<TaskRow>> {
     Ok(views::task_row(rows, task_id)?)
 }
 
-pub(crate) fn tasks(rows: &dyn Rows, page: TaskPage<'_>) -> Answer<(Vec<Task>, Vec<u8>)> {
+/// The task as its row holds it, with its sequence.
+pub(crate) fn encoded_task(rows: &dyn Rows, task_id: &str) -> Answer<Option<(u64, EncodedTask)>> {
+    Ok(views::encoded_task(rows, task_id)?)
+}
+
+pub(crate) fn tasks(rows: &dyn Rows, page: TaskPage<'_>) -> Answer<(Vec<EncodedTask>, Vec<u8>)> {
     let job_id = (!page.job_id.is_empty()).then(|| page.job_id.to_owned());
     let queue = (!page.queue.is_empty()).then(|| page.queue.to_owned());
     let filter = TaskFilter { status: page.status, job_id, queue };
-    let found = views::list_tasks(rows, &filter, page.token, page.limit).map_err(listing)?;
+    let found = views::list_encoded_tasks(rows, &filter, page.token, page.limit).map_err(listing)?;
     Ok((found.tasks, found.next_page_token))
 }
 

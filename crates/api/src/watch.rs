@@ -12,6 +12,7 @@ use raftgrid_replica::ports::ReadView;
 
 use crate::calls::{read, rows_changed_after, Outgoing};
 use crate::context::{Context, Core};
+use crate::encoded::{self, WATCH_TASK_RESPONSE_TASK};
 use crate::failure::{not_found, Answer};
 use crate::job::is_over;
 use crate::task::is_final;
@@ -40,15 +41,15 @@ async fn watch_task(
     let mut absent = Absence::default();
     loop {
         let view = read(core, Consistency::LOCAL).await?;
-        let row = views::task(&*view.rows, task_id)?;
-        let watched = watched::task(task_id, row.as_ref().map(|row| row.sequence));
-        if let Some(task) = row.and_then(|row| row.task.into_option()) {
-            let over = is_final(task.get_status());
-            if task.get_revision() > sent || sent == 0 {
-                sent = task.get_revision();
+        let found = views::encoded_task(&*view.rows, task_id)?;
+        let watched = watched::task(task_id, found.as_ref().map(|(sequence, _)| *sequence));
+        if let Some((_, task)) = found {
+            let over = is_final(task.status);
+            if task.revision > sent || sent == 0 {
+                sent = task.revision;
                 let mut message = WatchTaskResponse::new();
                 message.set_position(sent);
-                message.set_task(task);
+                encoded::push(&mut message, WATCH_TASK_RESPONSE_TASK, task.bytes);
                 sink.send(message).await?;
             }
             if over {

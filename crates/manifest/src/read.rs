@@ -59,8 +59,12 @@ pub(crate) fn task(rows: &dyn Rows, task_sequence: u64) -> Result<Option<TaskRow
     row(rows, Table::Task, &keys::number(task_sequence))
 }
 
+pub(crate) fn task_sequence(rows: &dyn Rows, task_id: &str) -> Result<Option<u64>, RowsError> {
+    sequence(rows, Table::TaskById, task_id.as_bytes())
+}
+
 pub(crate) fn task_by_id(rows: &dyn Rows, task_id: &str) -> Result<Option<TaskRow>, RowsError> {
-    let Some(number) = sequence(rows, Table::TaskById, task_id.as_bytes())? else { return Ok(None) };
+    let Some(number) = task_sequence(rows, task_id)? else { return Ok(None) };
     match task(rows, number)? {
         Some(row) => Ok(Some(row)),
         None => Err(RowsError(format!("task {number} is in the index of ids only"))),

@@ -92,3 +92,39 @@ fn changes_decode_into_rows() {
     let gone = RowChange::NodeGone { node_id: "node-a".into() };
     assert!(applied.changes.iter().any(|change| row_change(change).expect("a row of ours") == gone));
 }
+
+#[test]
+fn a_page_is_the_same_whether_rows_are_looked_up_or_read_over_and_whether_they_are_decoded() {
+    use protobuf::Message;
+    let mut world = World::with_nodes();
+    let total = 60;
+    (0..total).for_each(|i| drop(world.submit(&format!("t{i}"))));
+    // Far apart, close together, and the last of all.
+    for i in [0, 7, 30, 31, 32, 33, total - 1] {
+        world.ok(cancel(&format!("t{i}"), false));
+    }
+    for status in [TaskStatus::FAILED, TaskStatus::PENDING] {
+        let filter = views::TaskFilter { status: Some(status), ..views::TaskFilter::default() };
+        let mut wanted: Vec<Task> = Vec::new();
+        views::task_rows(&world.rows, status, |mut row| {
+            wanted.push(row.take_task());
+            true
+        })
+        .expect("memory");
+        for limit in [1, 2, 3, 5, 7, 100] {
+            let (mut decoded, mut raw, mut token) = (Vec::new(), Vec::new(), Vec::new());
+            loop {
+                let page = views::list_tasks(&world.rows, &filter, &token, limit).expect("a token of ours");
+                let same = views::list_encoded_tasks(&world.rows, &filter, &token, limit).expect("a token of ours");
+                assert_eq!(page.next_page_token, same.next_page_token);
+                decoded.extend(page.tasks);
+                raw.extend(same.tasks.iter().map(|task| Task::parse_from_bytes(&task.bytes).expect("a task")));
+                token = page.next_page_token;
+                if token.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!((&decoded, &raw), (&wanted, &wanted), "{status:?}, {limit} in a page");
+        }
+    }
+}

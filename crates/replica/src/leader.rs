@@ -22,7 +22,7 @@ use slog::{info, warn, Logger};
 use crate::aggregate::Aggregator;
 use crate::clock::Clock;
 use crate::explain;
-use crate::limits::LEADER_INBOX_MAX;
+use crate::limits::{LEADER_INBOX_MAX, SHARED_READ_MS};
 use crate::metrics::seconds;
 use crate::ports::{CallError, Callback, Commands};
 use crate::proposals::Proposals;
@@ -163,8 +163,17 @@ struct Term {
     folded: u64,
     /// When a read index was asked for that has not answered.
     asked_at: Option<u64>,
+    /// The last beat that a quorum stands behind.
+    confirmed: u64,
     /// The version of the state machine.
     raise: Raise,
+}
+
+/// A beat that is not answered yet.
+struct Waiting {
+    done: Callback<HeartbeatResponse>,
+    /// When a read index is asked for that stands behind it, in milliseconds of the monotonic clock.
+    ask_by: u64,
 }
 
 /// The loops between two waits.
@@ -173,7 +182,7 @@ pub(crate) struct Shell {
     inbox: LeaderInbox,
     queue: Receiver<Event>,
     term: Option<Term>,
-    beats: BTreeMap<u64, Callback<HeartbeatResponse>>,
+    beats: BTreeMap<u64, Waiting>,
     /// Questions of this turn: the task and who asks.
     questions: BTreeMap<u64, (String, Callback<Option<ExplainTaskResponse>>)>,
     next_ticket: u64,
@@ -263,7 +272,8 @@ impl Shell {
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.beats.insert(ticket, done);
+        let ask_by = self.context.clock.monotonic_ms() + patience_ms(&request);
+        self.beats.insert(ticket, Waiting { done, ask_by });
         inputs.push(Input::Beat { ticket, beat: beat_of(request) });
         if raftgrid_driver::mutant::on("renewal_without_quorum") {
             inputs.push(Input::QuorumConfirmed { ticket });
@@ -297,6 +307,9 @@ impl Shell {
         if term.control.is_none() {
             self.take_over();
         }
+        if let Some(term) = self.term.as_mut() {
+            term.confirmed = term.confirmed.max(ticket);
+        }
         inputs.push(Input::QuorumConfirmed { ticket });
     }
 
@@ -316,7 +329,7 @@ impl Shell {
         if leads && self.term.is_none() {
             info!(self.context.logger, "leadership gained"; "term" => status.term);
             let raise = Raise::new(self.context.machine_version, self.context.versions.clone());
-            self.term = Some(Term { term: status.term, control: None, folded: 0, asked_at: None, raise });
+            self.term = Some(Term { term: status.term, control: None, folded: 0, asked_at: None, confirmed: 0, raise });
             self.ask_quorum();
         }
     }
@@ -372,6 +385,17 @@ impl Shell {
         }
     }
 
+    /// A read index for the beats that no quorum stands behind, once one of them is due. It stands behind all that wait then.
+    fn ask_for_beats(&mut self, now: u64) {
+        let Some(term) = self.term.as_ref() else { return };
+        let Some(due) = self.beats.range(term.confirmed + 1..).map(|(_, beat)| beat.ask_by).min() else { return };
+        if due <= now {
+            self.ask_quorum();
+        } else {
+            self.wake_at = Some(self.wake_at.map_or(due, |other| other.min(due)));
+        }
+    }
+
     fn ask_quorum(&mut self) {
         let now = self.context.clock.monotonic_ms();
         let waits = |term: &&mut Term| term.asked_at.is_none_or(|at| now.saturating_sub(at) > ASK_AGAIN_MS);
@@ -420,9 +444,7 @@ impl Shell {
         for action in actions {
             self.carry_out(action);
         }
-        if !self.beats.is_empty() {
-            self.ask_quorum();
-        }
+        self.ask_for_beats(now);
         self.raise_version(now);
     }
 
@@ -451,7 +473,7 @@ impl Shell {
     fn hold(&mut self, inputs: Vec<Input>) {
         for input in inputs {
             if let Input::Beat { ticket, .. } = input {
-                if let Some(done) = self.beats.remove(&ticket) {
+                if let Some(Waiting { done, .. }) = self.beats.remove(&ticket) {
                     done(Err(CallError::Unavailable("a new leader is taking over".to_owned())));
                 }
             }
@@ -474,7 +496,7 @@ impl Shell {
                 self.context.aggregator.start(job_id, round, self.inbox.clone());
             }
             Action::AnswerBeat { ticket, answer } => {
-                if let Some(done) = self.beats.remove(&ticket) {
+                if let Some(Waiting { done, .. }) = self.beats.remove(&ticket) {
                     done(answer.map_or_else(
                         || Err(CallError::Unavailable("the leader has no quorum".to_owned())),
                         |answer| match answer.overtaken {
@@ -497,7 +519,7 @@ impl Shell {
 
     fn refuse_beats(&mut self) {
         let leader = self.context.handle.status().leader;
-        for (_, done) in std::mem::take(&mut self.beats) {
+        for (_, Waiting { done, .. }) in std::mem::take(&mut self.beats) {
             done(Err(CallError::NotLeader { leader }));
         }
     }
@@ -508,6 +530,16 @@ fn same_place(row: &MemberRow, founder: &MemberRow) -> bool {
     row.node_id == founder.node_id
         && row.raft_address == founder.raft_address
         && row.client_address == founder.client_address
+}
+
+/// How long a beat may wait for others that share its read index: one of a worker that has nothing to lose is not urgent.
+fn patience_ms(request: &HeartbeatRequest) -> u64 {
+    let idle = request.held.is_empty() && request.incarnation != 0;
+    if idle {
+        SHARED_READ_MS
+    } else {
+        0
+    }
 }
 
 fn beat_of(request: HeartbeatRequest) -> Beat {

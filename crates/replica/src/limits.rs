@@ -12,6 +12,8 @@ pub const POLL_TASKS_MAX: usize = 1_024;
 pub const HAND_OUT_AGAIN_MS: u64 = 2_000;
 /// Inputs that may wait for the leader's loops.
 pub const LEADER_INBOX_MAX: usize = 16_384;
+/// How long the beat of an idle worker waits at most for others that share its read index, in milliseconds.
+pub(crate) const SHARED_READ_MS: u64 = 50;
 /// Snapshots that may be ordered at a time.
 pub const SNAPSHOTS_WAITING_MAX: usize = 4;
 /// Jobs that may wait in each of the other pools.

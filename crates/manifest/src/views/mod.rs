@@ -3,6 +3,7 @@
 mod artifacts;
 mod audit;
 mod cluster;
+mod encoded;
 mod explain;
 mod jobs;
 mod kv;
@@ -16,6 +17,7 @@ mod timeline;
 pub use artifacts::{artifact_info, artifact_row, artifact_rows, find_artifact, list_artifacts, ArtifactPage};
 pub use audit::audit;
 pub use cluster::{digest, members, members_ever, meta, request_answer};
+pub use encoded::EncodedTask;
 pub use explain::explain_task;
 pub use jobs::{
     contributions, element_counts, expected_inputs_hash, get_job, get_round, job_row, job_row_by_sequence, job_rows,
@@ -27,7 +29,8 @@ pub use nodes::{get_node, get_nodes, node_row, node_rows};
 pub use queues::{get_queue, list_queues};
 pub use schedules::{list_schedules, schedule_row, SchedulePage};
 pub use tasks::{
-    count_tasks, get_task, list_tasks, task_row, task_rows, tasks_of_job, tasks_of_node, TaskFilter, TaskPage,
+    count_tasks, encoded_task, get_task, list_encoded_tasks, list_tasks, task_row, task_rows, tasks_of_job,
+    tasks_of_node, TaskFilter, TaskPage,
 };
 
 use crate::keys;
