@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raftgrid import _attempt, _attempt_log, agent
+from raftgrid import _attempt, _attempt_log, _node, agent
 from raftgrid._crc32c import crc32c
 
 SRC = str(Path(__file__).parent.parent / "src")
@@ -18,7 +18,7 @@ def test_it_needs_neither_numpy_nor_safetensors():
         "import sys\n"
         "for name in ('numpy', 'safetensors', 'google_crc32c'):\n"
         "    sys.modules[name] = None\n"
-        "import raftgrid.agent, raftgrid.kv\n"
+        "import raftgrid.agent, raftgrid.kv, raftgrid.serve\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": SRC})
 
@@ -57,14 +57,14 @@ def test_processes_of_a_run_are_found_by_its_variable_and_no_others(tmp_path):
 
 
 def test_usage_is_a_share():
-    cpu, memory = agent._Usage().now()
+    cpu, memory = _node.Usage().now()
     assert 0.0 <= cpu <= 1.0 and 0.0 < memory < 1.0
 
 
 def test_a_directory_belongs_to_one_agent(tmp_path):
     options = agent._options(["--endpoints", "127.0.0.1:1", "--dir", str(tmp_path), "--node-id", "n"])
     first = agent.Agent(options)
-    with pytest.raises(SystemExit, match="used by another agent"):
+    with pytest.raises(SystemExit, match="used by another node"):
         agent.Agent(options)
     del first
 

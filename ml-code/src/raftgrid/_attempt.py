@@ -27,10 +27,10 @@ import grpc
 
 from ._attempt_log import Log, Pipe, feed
 from ._limits import REASON_BYTES_MAX
+from ._node import NODES, Held
 from ._plane import Plane, PlaneUnavailable
-from ._proto import artifact_pb2, artifact_pb2_grpc, task_pb2, task_pb2_grpc, types_pb2
+from ._proto import artifact_pb2, artifact_pb2_grpc, task_pb2, types_pb2
 
-NODES = task_pb2_grpc.NodeServiceStub
 ARTIFACTS = artifact_pb2_grpc.ArtifactServiceStub
 EXIT_DATA = 65
 EXIT_NO_INPUT = 66
@@ -128,7 +128,7 @@ def _is_theirs(key: str, value: str) -> bool:
     return valid and not key.startswith("RAFTGRID_")
 
 
-class Attempt:
+class Attempt(Held):
     """Runs one task; `exit` is set when nothing of it runs any more."""
 
     def __init__(self, agent: Any, task: Any) -> None:

@@ -52,5 +52,7 @@ LOG_KEPT_BYTES = (256 * 1024, 768 * 1024)
 """Of the beginning and of the end of a log, in its artifact."""
 REASON_BYTES_MAX = 1000
 """Longest reason of a failure."""
+TASK_RESULT_BYTES_MAX = 64 * 1024
+"""Longest `result_data` of a task."""
 RESULT_TAIL_BYTES_MAX = 8 * 1024
 """Last bytes of stdout in a result: escapes can make text six times as long, and a result has 64 KiB."""

@@ -124,9 +124,12 @@ class Plane:
 
     def note(self, endpoint: str, error: grpc.RpcError) -> None:
         """Moves on from a replica, to the leader if the error names it."""
-        if error.code() not in _MOVES_ON:
-            return
-        hint = _HINT.search(error.details() or "")
+        if error.code() in _MOVES_ON:
+            self.move_on(endpoint, error.details() or "")
+
+    def move_on(self, endpoint: str, said: str) -> None:
+        """The same for what a replica said in a stream."""
+        hint = _HINT.search(said)
         with self._lock:
             if hint and hint.group(1) != endpoint:
                 if hint.group(1) not in self._endpoints and len(self._endpoints) < ENDPOINTS_MAX:
