@@ -10,6 +10,7 @@ use serde_json::{json, Value};
 use crate::bench_failover;
 use crate::bench_life::{self, Load};
 use crate::bench_load::{Connections, Seen};
+use crate::bench_python::PythonWorkers;
 use crate::bench_ray::Ray;
 use crate::bench_scale;
 use crate::bench_side::{Side, What};
@@ -123,13 +124,15 @@ fn life(context: &Context, args: &BenchLife) -> Result<()> {
     let load =
         Load { workers: args.workers.max(1), open: args.open.max(args.batch), batch: args.batch.clamp(1, 4_096) };
     let side = Side::raftgrid(&folder.path().join("raftgrid"), false, &interrupt)?;
+    let start = |python| PythonWorkers::start(python, folder.path(), &side.leader, load.workers, load.open);
+    let mut python = args.serve.as_deref().map(start).transpose()?;
     let mut ray = args.ray.as_deref().map(|python| Ray::start(python, folder.path())).transpose()?;
     let (mut ours, mut theirs, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
     for at in 0..=args.rounds {
         interrupt.check()?;
         let time = if at == 0 { Duration::from_millis(500) } else { Duration::from_secs(args.seconds) };
         let before = side.cpu_seconds();
-        let lives = bench_life::run(&env, &side.leader, load, time)?;
+        let lives = bench_life::run(&env, &side.leader, load, time, python.as_mut())?;
         let spent = side.cpu_seconds() - before;
         let other = ray.as_mut().map(|ray| ray.round(time)).transpose()?;
         if at > 0 {
@@ -140,8 +143,9 @@ fn life(context: &Context, args: &BenchLife) -> Result<()> {
     }
     let ratio = Spread::of(ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs));
     let (ours, cpu) = (Spread::of(ours.into_iter()), Spread::of(cpu.into_iter()));
+    let did = if python.is_some() { "call in Python, report" } else { "report" };
     let mut rows = vec![vec![
-        format!("{}: submit, assign, report", side.version),
+        format!("{}: submit, assign, {did}", side.version),
         ours.whole(),
         if theirs.is_empty() { String::new() } else { ratio.digits(1) },
         cpu.digits(3),

@@ -19,6 +19,7 @@ use raftgrid_rpc::grpcio::{
 };
 use raftgrid_rpc::methods::{HEARTBEAT, SESSION};
 
+use crate::bench_python::PythonWorkers;
 use crate::failure::{Failure, Result};
 use crate::limits::{BENCH_BEAT, BENCH_CALL_TIMEOUT};
 
@@ -68,8 +69,15 @@ impl Shared {
     }
 }
 
-/// Runs the load at the replica of `address` for `time`. Tasks that are open at the end stay so.
-pub(crate) fn run(env: &Arc<Environment>, address: &str, load: Load, time: Duration) -> Result<Lives> {
+/// Runs the load at the replica of `address` for `time`, with workers of its own or with those of `python`. Tasks that are open at the end stay
+/// so.
+pub(crate) fn run(
+    env: &Arc<Environment>,
+    address: &str,
+    load: Load,
+    time: Duration,
+    mut python: Option<&mut PythonWorkers>,
+) -> Result<Lives> {
     let stub = Stub::new(raftgrid_rpc::channel(env, address));
     let begin = Instant::now();
     let (progress, ticks) = unbounded();
@@ -82,7 +90,8 @@ pub(crate) fn run(env: &Arc<Environment>, address: &str, load: Load, time: Durat
         progress,
     });
     let mut pool = LocalPool::new();
-    let workers = (0..load.workers).map(|at| register(&stub, at)).collect::<Result<Vec<_>>>()?;
+    let simulated = if python.is_some() { 0 } else { load.workers };
+    let workers = (0..simulated).map(|at| register(&stub, at)).collect::<Result<Vec<_>>>()?;
     for node in workers.iter().cloned() {
         let (sink, answers) = session(&stub, time)?;
         let worker = work(shared.clone(), node, sink, answers);
@@ -96,10 +105,17 @@ pub(crate) fn run(env: &Arc<Environment>, address: &str, load: Load, time: Durat
     thread::scope(|scope| {
         let (stub, workers) = (&stub, &workers);
         scope.spawn(move || beat(stub, workers, &over));
+        if let Some(python) = &mut python {
+            pool.run_until(count(shared.clone(), &mut python.ended));
+        }
         pool.run();
         drop(lives);
     });
     let took = begin.elapsed();
+    if let Some(python) = python {
+        // What is open still must not count for the next round.
+        python.settle(shared.submitted.get() - shared.ended.get())?;
+    }
     let failed = shared.failed.borrow_mut().take();
     match failed {
         Some(cause) => Err(broken(&cause)),
@@ -199,6 +215,19 @@ fn refused(shared: &Shared, answers: &SessionAnswers) {
     if let Some(answer) = answers.get_answers().iter().find(|answer| answer.get_status() != 0) {
         shared.fail(answer.get_message());
     }
+}
+
+/// Counts what other processes have ended, for as long as the load goes on.
+async fn count(shared: Rc<Shared>, ended: &mut UnboundedReceiver<u64>) {
+    while shared.goes_on() {
+        match ended.next().await {
+            Some(more) => shared.ended.set(shared.ended.get() + more),
+            None => return shared.fail("the Python workers ended"),
+        }
+        let _ = shared.progress.unbounded_send(());
+    }
+    // The submitter waits for one more word, or has gone.
+    let _ = shared.progress.unbounded_send(());
 }
 
 async fn work(shared: Rc<Shared>, node: Worker, sink: Sink, answers: Answers) {

@@ -49,6 +49,9 @@ pub(crate) struct BenchLife {
     /// Submissions in a batch, tasks in a poll
     #[structopt(long, default_value = "256", value_name = "N")]
     pub(crate) batch: u64,
+    /// Python interpreter that has raftgrid: Python processes that stay take the place of the simulated workers
+    #[structopt(long, parse(from_os_str), value_name = "FILE")]
+    pub(crate) serve: Option<PathBuf>,
     /// Python interpreter that has Ray; without it ours is measured alone
     #[structopt(long, parse(from_os_str), value_name = "FILE")]
     pub(crate) ray: Option<PathBuf>,

@@ -11,6 +11,7 @@ mod bench;
 mod bench_failover;
 mod bench_life;
 mod bench_load;
+mod bench_python;
 mod bench_ray;
 mod bench_scale;
 mod bench_side;

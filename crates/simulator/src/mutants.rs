@@ -60,6 +60,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("cluster_time_from_wall_clock", "cluster time is the leader's wall clock, not the highest so far"),
     mutant("renewal_without_quorum", "a heartbeat is answered without a read index"),
     mutant("expiry_after_start", "an attempt that was started meanwhile is expired for want of a start"),
+    mutant("no_generations", "a late first heartbeat of a dead process takes the living one's place"),
     mutant("gang_in_part", "of an assignment what can be placed is placed, also of a gang"),
     mutant("dependents_not_told", "of the tasks that wait for one that ends, only the first is told"),
     mutant("tick_again", "a tick that was dealt with is dealt with again"),

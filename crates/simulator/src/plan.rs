@@ -80,7 +80,7 @@ pub struct Plan {
     pub worker_pause: Every,
     /// A worker leaves in good order, and comes back.
     pub worker_leave: Every,
-    /// Reports of workers that take seconds, half of them of a worker that dies meanwhile, of a thousand.
+    /// Reports and first heartbeats of workers that take seconds, half of them of a worker that dies meanwhile, of a thousand.
     pub late_reports: u64,
     /// Most that a clock gains or loses, parts in a million.
     pub drift_ppm: i64,

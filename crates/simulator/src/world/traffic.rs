@@ -20,7 +20,7 @@ use crate::rng::hash_bytes;
 const PIECE_BYTES: usize = 8 << 10;
 /// Mean time that a snapshot takes, in microseconds.
 const SNAPSHOT_US: u64 = 200_000;
-/// Mean time that a late report takes, in microseconds.
+/// Mean time that a late report or first heartbeat takes, in microseconds.
 const LATE_REPORT_US: u64 = 4_000_000;
 /// How long a caller waits to hear that nobody listens, in microseconds.
 pub(super) const REFUSED_US: u64 = 2_000;
@@ -140,19 +140,19 @@ impl World {
             let over = self.leases_that_are_over(beat);
             self.over_when_asked.insert((caller, number), over);
         }
-        let late = self.reports_late(caller, &request);
+        let late = self.comes_late(caller, &request);
         for at in self.network.arrivals(self.now_us, OUTSIDE, node) {
             self.order(at + late, Event::Call { node, caller, number, request: request.clone() });
         }
     }
 
-    /// How much longer than others a report takes; its worker may be gone by then.
-    fn reports_late(&mut self, caller: Caller, request: &Request) -> u64 {
+    /// How much longer than others a report or a first heartbeat takes; its worker may be gone by then.
+    fn comes_late(&mut self, caller: Caller, request: &Request) -> u64 {
         let Caller::Worker(number) = caller else { return 0 };
-        if self.healing || !is_report(request) || !self.rng.chance(self.plan.late_reports) {
+        if self.healing || !may_be_late(request) || !self.rng.chance(self.plan.late_reports) {
             return 0;
         }
-        self.count("late report");
+        self.count(if matches!(request, Request::Beat(_)) { "late hello" } else { "late report" });
         if self.rng.chance(500) {
             let away = 10_000 + self.rng.around(500_000);
             self.after(1, Event::Gone { worker: number, until_us: self.now_us + away });
@@ -253,8 +253,12 @@ fn renewed(answer: &HeartbeatResponse, lease: &Lease) -> Option<String> {
     (answer.acknowledged && !refused).then(|| format!("1: the lease {epoch} of {task} was renewed after it was over"))
 }
 
-fn is_report(request: &Request) -> bool {
-    matches!(request, Request::Command(command) if command.has_report_result())
+fn may_be_late(request: &Request) -> bool {
+    match request {
+        Request::Command(command) => command.has_report_result(),
+        Request::Beat(beat) => beat.incarnation == 0,
+        Request::Read(_) | Request::Poll(_) => false,
+    }
 }
 
 /// Whether the node is known by this store, as the doorkeeper of the peer port asks.
