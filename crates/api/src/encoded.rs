@@ -30,12 +30,12 @@ mod tests {
         let read = ListTasksResponse::parse_from_bytes(&page.write_to_bytes().expect("it encodes"));
         let wanted =
             ListTasksResponse { read_position: 9, tasks: vec![task("a"), task("b")].into(), ..Default::default() };
-        assert_eq!(read, Ok(wanted));
+        assert_eq!(read.expect("it decodes"), wanted);
         let mut seen = WatchTaskResponse { position: 5, ..WatchTaskResponse::default() };
         push(&mut seen, WATCH_TASK_RESPONSE_TASK, bytes("a"));
         let read = WatchTaskResponse::parse_from_bytes(&seen.write_to_bytes().expect("it encodes"));
         let mut wanted = WatchTaskResponse { position: 5, ..WatchTaskResponse::default() };
         wanted.set_task(task("a"));
-        assert_eq!(read, Ok(wanted));
+        assert_eq!(read.expect("it decodes"), wanted);
     }
 }

@@ -87,7 +87,7 @@ mod tests {
         };
         row.set_task(task.clone());
         let found = EncodedTask::of_row(&row.write_to_bytes().expect("it encodes")).expect("it is a row");
-        assert_eq!(Task::parse_from_bytes(&found.bytes), Ok(task));
+        assert_eq!(Task::parse_from_bytes(&found.bytes).expect("it decodes"), task);
         assert_eq!((found.status, found.revision, &*found.queue), (TaskStatus::RUNNING, 1 << 40, "gpu"));
         let empty = EncodedTask::of_row(&[]).expect("an empty row");
         assert_eq!((empty.bytes, empty.revision), (Vec::new(), 0));
