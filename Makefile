@@ -76,6 +76,11 @@ test: check venv ## Everything that must hold: check, unit tests, Python tests, 
 	cargo bench $(LOCKED) -p raftgrid-benches -- --test
 	@printf '\n== all tests passed\n'
 
+.PHONY: test-torch
+test-torch: build ## torchrun with torch itself, through the death of a leader: make test-torch RAFTGRID_TORCH_PYTHON=FILE (pip install torch: 5 GB)
+	@test -n '$(RAFTGRID_TORCH_PYTHON)' || { echo 'RAFTGRID_TORCH_PYTHON must name an interpreter with torch and grpcio'; exit 2; }
+	RAFTGRID_TORCH_PYTHON='$(RAFTGRID_TORCH_PYTHON)' cargo test --release $(LOCKED) --workspace --test torchrun -- --ignored
+
 # Fixes what the harness does; give another one to do something else: make chaos SEED=7
 SEED ?= 1
 .PHONY: chaos

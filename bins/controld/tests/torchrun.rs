@@ -63,7 +63,7 @@ fn the_state_of_a_rendezvous_outlives_two_leaders_and_loses_no_change() {
     assert_eq!(found.len(), names.len() * ENTRIES);
 }
 
-/// With torch itself: `RAFTGRID_TORCH_PYTHON=FILE cargo test … -- --ignored`.
+/// With torch itself: `make test-torch RAFTGRID_TORCH_PYTHON=FILE`.
 #[test]
 #[ignore = "needs an interpreter with torch, named by RAFTGRID_TORCH_PYTHON"]
 fn torchrun_meets_and_computes_while_the_leader_dies() {
