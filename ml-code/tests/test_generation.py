@@ -15,7 +15,7 @@ def test_it_rises_whatever_the_clock_and_the_file_say(tmp_path: Path) -> None:
     assert next_generation(path, 9_000) == 9_000
 
 
-@pytest.mark.parametrize("damaged", [b"", b"many\n", b"\xff\xfe"])
+@pytest.mark.parametrize("damaged", [b"", b"many\n", b"\xff\xfe", b"-3", b"18446744073709551616"])
 def test_a_damaged_file_counts_as_nothing(tmp_path: Path, damaged: bytes) -> None:
     path = tmp_path / "generation"
     path.write_bytes(damaged)

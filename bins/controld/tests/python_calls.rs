@@ -33,6 +33,10 @@ def stubborn(data):
         time.sleep(0.01)
     return "went on"
 
+def greedy(data):
+    import re
+    re.match("(a*)*b", "a" * 60)
+
 def odd(data):
     return float("nan")
 "#;
@@ -55,7 +59,10 @@ impl Calls {
             .args(["-m", "raftgrid.serve", "--node-id", name, "--endpoints", &cluster.endpoints().join(",")])
             .args(["--slots", &slots.to_string(), "--stop-grace", "0.5", "--dir"])
             .arg(dir.join(name))
-            .args(["double", "note", "polite", "stubborn", "odd"].map(|it| format!("--function={it}=calls:{it}")))
+            .args(
+                ["double", "note", "polite", "stubborn", "odd", "greedy"]
+                    .map(|it| format!("--function={it}=calls:{it}")),
+            )
             .current_dir(dir)
             .env("NOTES", dir.join("notes"))
             .env("PYTHONPATH", checkout().join("ml-code/src"));
@@ -94,7 +101,12 @@ fn functions_answer_fail_and_are_asked_to_stop() {
     for (id, task_type, data, why) in [
         ("raises", "double", r#"{"other": 1}"#, "KeyError: 'value'"),
         ("nan", "odd", "", "the result is not JSON"),
-        ("nobody", "triple", "", "no function 'triple' is served here, only double, note, odd, polite, stubborn"),
+        (
+            "nobody",
+            "triple",
+            "",
+            "no function 'triple' is served here, only double, greedy, note, odd, polite, stubborn",
+        ),
     ] {
         calls.submit(id, task_type, data);
         let failed = calls.over(id);
@@ -151,7 +163,7 @@ fn a_killed_leader_and_a_killed_server_cost_no_call_its_end() {
 }
 
 #[test]
-fn a_server_without_a_control_plane_ends_before_its_call_is_given_away() {
+fn a_server_without_a_control_plane_ends_by_itself_and_its_call_runs_again() {
     let mut calls = Calls::start(1);
     let mut server = calls.server("py", 1);
     calls.submit("s", "stubborn", r#"{"name": "s"}"#);
@@ -166,4 +178,54 @@ fn a_server_without_a_control_plane_ends_before_its_call_is_given_away() {
     fs::write(calls.cluster.dir.path().join("notes.go"), "").expect("writable");
     let done = calls.over("s");
     assert_eq!((done.status, done.attempt), (TaskStatus::COMPLETED, 2), "{done:?}");
+}
+
+#[test]
+fn calls_that_waited_in_a_process_that_stood_still_run_elsewhere_only() {
+    let calls = Calls::start(1);
+    let mut first = calls.server("py-1", 4);
+    calls.submit("s", "stubborn", r#"{"name": "s"}"#);
+    calls.task("s", |task| task.status == TaskStatus::RUNNING);
+    // They are handed out and wait behind it.
+    for id in ["w1", "w2", "w3"] {
+        calls.submit(id, "note", &format!(r#"{{"name": "{id}"}}"#));
+        calls.task(id, |task| task.status == TaskStatus::ASSIGNED && task.assigned_node_id == "py-1");
+    }
+    first.signal("STOP");
+    let _second = calls.server("py-2", 4);
+    wait_for("the second attempt", || (calls.notes().iter().filter(|note| *note == "s").count() == 2).then_some(()));
+    fs::write(calls.cluster.dir.path().join("notes.go"), "").expect("writable");
+    for id in ["s", "w1", "w2", "w3"] {
+        assert_eq!(calls.over(id).status, TaskStatus::COMPLETED, "{id}");
+    }
+    // The stubborn call may see that it may go on, but what waited behind it has gone.
+    first.signal("CONT");
+    wait_for("the end of the first", || first.exited());
+    let waited: Vec<String> = calls.notes().into_iter().filter(|note| note != "s").collect();
+    assert_eq!(waited.len(), 3, "{waited:?}");
+}
+
+#[test]
+fn a_function_that_holds_the_interpreter_does_not_outlive_its_lease() {
+    let calls = Calls::start(1);
+    let mut server = calls.server("py", 1);
+    calls.submit("g", "greedy", r#"{"name": "g"}"#);
+    let status = wait_for("the end of the server", || server.exited());
+    assert_eq!(status.code(), Some(1), "{status}");
+}
+
+#[test]
+fn a_call_that_takes_too_long_is_told_by_name_when_nothing_of_it_runs_any_more() {
+    let calls = Calls::start(1);
+    let mut server = calls.server("py", 2);
+    let mut request = SubmitTaskRequest::new();
+    request.set_task_id("late".to_owned());
+    request.set_task_type("stubborn".to_owned());
+    request.set_task_data(br#"{"name": "late"}"#.to_vec());
+    request.mut_spec().run_timeout_ms = 300;
+    calls.cluster.client().submit_task(request).expect("it is accepted");
+    let status = wait_for("the end of the server", || server.exited());
+    assert_eq!(status.code(), Some(75), "{status}");
+    let late = calls.task("late", |task| task.failure_reason.contains("ran longer than run_timeout_ms = 300"));
+    assert_eq!(late.attempt, 1, "{late:?}");
 }

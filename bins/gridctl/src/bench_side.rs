@@ -18,7 +18,7 @@ use crate::context::Interrupt;
 use crate::dev_state::{Kind, Node};
 use crate::failure::{Failure, Result};
 use crate::launch::{self, Plan};
-use crate::limits::{KILL_TIMEOUT, PROBE_PAUSE, READY_TIMEOUT};
+use crate::limits::{BENCH_CALL_TIMEOUT, KILL_TIMEOUT, PROBE_PAUSE, READY_TIMEOUT};
 use crate::ports;
 use crate::process::{self, Process};
 
@@ -57,8 +57,12 @@ impl Side {
         let client = launch::probe(side.nodes.iter().filter_map(Node::client_address))?;
         while side.leader.is_empty() {
             interrupt.check()?;
+            if begin.elapsed() > BENCH_CALL_TIMEOUT {
+                return Err(Failure::new("the replicas elect no leader", "the same command again"));
+            }
             for address in side.addresses() {
-                let state = client.cluster_state(&address)?;
+                // A replica that is still busy with its first election is asked again.
+                let Ok(state) = client.cluster_state(&address) else { continue };
                 if state.get_role() == "leader" {
                     side.version = format!("controld {}", state.get_version());
                     side.leader = address;

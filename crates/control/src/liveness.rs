@@ -287,6 +287,8 @@ impl Contact {
         let status = match node.status {
             NodeStatus::HEALTHY | NodeStatus::UNKNOWN if gone => NodeStatus::UNHEALTHY,
             NodeStatus::HEALTHY if silent => NodeStatus::UNKNOWN,
+            // Whatever it said of itself, it says nothing any more.
+            NodeStatus::UNHEALTHY if gone && !node.problem.is_empty() => NodeStatus::UNHEALTHY,
             _ if !self.heard || silent => return None,
             _ if !self.problem.is_empty() => return self.troubled(moment, node),
             NodeStatus::UNKNOWN | NodeStatus::UNHEALTHY => NodeStatus::HEALTHY,

@@ -91,6 +91,8 @@ pub const REQUESTS_FORGOTTEN_PER_COMMAND: usize = 4;
 
 /// Rows in one page of a listing.
 pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Rows of tasks that a listing reads over for one that it wants, before it looks each up by itself.
+pub const SCANNED_PER_WANTED: u64 = 4;
 /// Nodes that an explanation names.
 pub const EXPLAINED_NODES_MAX: usize = 100;
 

@@ -585,3 +585,18 @@ fn response_of(answer: BeatAnswer) -> HeartbeatResponse {
     response.set_not_renewed(leases(answer.not_renewed));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_beat_of_a_known_worker_without_leases_waits_for_others() {
+        let mut request = HeartbeatRequest::new();
+        assert_eq!(patience_ms(&request), 0, "a first beat");
+        request.set_incarnation(7);
+        assert_eq!(patience_ms(&request), SHARED_READ_MS);
+        request.mut_held().push(Lease::new());
+        assert_eq!(patience_ms(&request), 0, "its leases run");
+    }
+}

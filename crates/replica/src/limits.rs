@@ -8,6 +8,8 @@ pub const RING_CHANGES_MAX: usize = 1_000_000;
 pub const POLL_WAIT_MS_MAX: u32 = 30_000;
 /// Tasks that one poll hands out.
 pub const POLL_TASKS_MAX: usize = 1_024;
+/// Bytes of tasks in one answer, beyond the first; a message holds 4 MiB.
+pub const POLL_BYTES_MAX: usize = 2 << 20;
 /// A task that was handed out is handed out again if the worker has not started it by then, in milliseconds.
 pub const HAND_OUT_AGAIN_MS: u64 = 2_000;
 /// Inputs that may wait for the leader's loops.

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use protobuf::Message;
 use raftgrid_driver::{RaftHandle, Role};
 use raftgrid_manifest::watched::Watched;
 use raftgrid_manifest::{keys, views, Rows, RowsError, Table};
@@ -15,7 +16,7 @@ use raftgrid_proto::v1::{
 
 use crate::clock::Clock;
 use crate::handed_out::HandedOut;
-use crate::limits::{HAND_OUT_AGAIN_MS, POLL_TASKS_MAX, POLL_WAIT_MS_MAX};
+use crate::limits::{HAND_OUT_AGAIN_MS, POLL_BYTES_MAX, POLL_TASKS_MAX, POLL_WAIT_MS_MAX};
 use crate::models::job_of;
 use crate::ports::{CallError, Callback, Commands, ModelQuery};
 use crate::proposals::Proposals;
@@ -89,11 +90,16 @@ impl Polls {
         let found = views::tasks_of_node(rows, &request.node_id).map_err(rows_failed)?;
         let mut handed_out = self.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
         handed_out.forget_until(now);
-        let mut tasks = Vec::new();
+        let (mut tasks, mut bytes) = (Vec::new(), 0);
         for row in found {
             let task = row.get_task();
             if task.status != TaskStatus::ASSIGNED || row.open_epoch == 0 || tasks.len() == most {
                 continue;
+            }
+            // They must go into one message; the rest comes with the next poll.
+            let size = task.compute_size() as usize;
+            if !tasks.is_empty() && bytes + size > POLL_BYTES_MAX {
+                break;
             }
             // An agent without leases asks once and means it: it gets its task again as long as it is assigned.
             let key = (task.task_id.clone(), row.open_epoch);
@@ -101,6 +107,7 @@ impl Polls {
                 continue;
             }
             handed_out.insert(key, now);
+            bytes += size;
             tasks.push(task.clone());
         }
         Ok(tasks)

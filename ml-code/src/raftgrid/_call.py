@@ -20,10 +20,10 @@ START_TOLD_AFTER_S = 0.02
 class Call(Held):
     """Waits, runs, and is over. Asked to end by any thread, run by one."""
 
-    def __init__(self, server: Any, task: Any) -> None:
+    def __init__(self, server: Any, task: Any, asked_at: float) -> None:
         self.task = task
         self.id = (task.task_id, task.lease_epoch)
-        self.renewed_at = server.now()
+        self.renewed_at = asked_at
         self.stopping = threading.Event()
         self._server = server
         self._lock = threading.Lock()
@@ -85,26 +85,31 @@ class Call(Held):
         with self._lock:
             if self._state != "waiting":
                 return
-            self._state, self._began = "running", self._server.now()
+            now = self._server.now()
+            # This process stood still, and the fence has not looked yet.
+            late = now >= self.renewed_at + self._server.fence_after_s
+            self._state, self._began = ("over" if late else "running"), now
+        if late:
+            self._server.forget(self)
+            return
         report = self._outcome(function)
         with self._lock:
             if self._state != "running":
                 return
             self._state = "over"
-            if self._why is not None:
+            if self._why in ("cancelled", "timed out"):
                 report = self._stopped()
         self._server.report(self, report)
 
     def _outcome(self, function: Callable[[Any], Any]) -> Any:
         try:
             data = json.loads(self.task.task_data) if self.task.task_data else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return self._failed(EXIT_DATA, f"task_data is not JSON: {error}")
         try:
             result = function(data)
         except BaseException as error:  # whatever it is, it ends the call and not the server
-            self._server.log_failure(self)
-            return self._failed(EXIT_FUNCTION, f"{type(error).__name__}: {error}")
+            return self._failed(EXIT_FUNCTION, self._server.failure(self, error))
         try:
             text = json.dumps(result, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:

@@ -16,6 +16,8 @@ def next_generation(path: Path, now_unix_ms: int) -> int:
         before = int(path.read_text())
     except (FileNotFoundError, ValueError):
         before = 0
+    if not 0 <= before < 2**64 - 1:
+        before = 0
     number = max(now_unix_ms, before + 1)
     new = path.with_suffix(".new")
     with open(new, "w") as file:

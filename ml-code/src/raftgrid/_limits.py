@@ -52,6 +52,16 @@ LOG_KEPT_BYTES = (256 * 1024, 768 * 1024)
 """Of the beginning and of the end of a log, in its artifact."""
 REASON_BYTES_MAX = 1000
 """Longest reason of a failure."""
+SESSION_CALLS_MAX = 512
+"""Calls in one batch of a session."""
+SESSION_BYTES_MAX = 1024 * 1024
+"""Bytes of one batch, beyond its first call."""
+SESSION_FLUSH_S = 0.005
+"""How long a report waits for others at most, while calls are short."""
+SESSION_ANSWER_S = 3.0
+"""An answer that did not come by then, beyond the wait of a poll, does not come on this stream."""
+ENDED_KEPT_S = 10.0
+"""How long an attempt is remembered that was acknowledged: a poll's answer that was on its way may name it again."""
 TASK_RESULT_BYTES_MAX = 64 * 1024
 """Longest `result_data` of a task."""
 RESULT_TAIL_BYTES_MAX = 8 * 1024

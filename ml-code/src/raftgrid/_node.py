@@ -53,6 +53,8 @@ class Held:
     """Task id and lease epoch."""
     renewed_at: float
     """When the beat was sent that renewed it last; by the node's clock."""
+    confirmed: bool = False
+    """Whether a beat has renewed it. Before that nobody knows how old the assignment is."""
 
     def stop(self, why: str, grace_s: float) -> None:
         """Asks it to end, and kills it after the grace."""
@@ -140,9 +142,10 @@ class Node:
                 threads["_beat"].join(BEAT_TIMEOUT_S + 0.5)
                 self._deregister()
                 self._ended.set()
+        if self._failure:
+            print(f"{self.PROGRAM}: node {self.node_id}: {self._failure}", file=sys.stderr, flush=True)
         self._kill_all()
         if self._failure:
-            print(f"{self.PROGRAM}: node {self.node_id}: {self._failure}", file=sys.stderr)
             return 1
         _log.info("node drained")
         return 0
@@ -171,6 +174,11 @@ class Node:
         with self._lock:
             return list(self._held.values())
 
+    @property
+    def fence_after_s(self) -> float:
+        """How long an attempt goes on after the beat that renewed it last."""
+        return self._ttl_s * 2 / 3
+
     def _kill_all(self) -> None:
         for attempt in self._attempts():
             attempt.kill("revoked")
@@ -178,7 +186,7 @@ class Node:
     def _watch(self) -> None:
         """The fence. It makes no call and takes no lock for long, so nothing can hold it up."""
         while not self._ended.is_set():
-            now, fence_after_s = self.now(), self._ttl_s * 2 / 3
+            now, fence_after_s = self.now(), self.fence_after_s
             for attempt in self._attempts():
                 attempt.advance(now, fence_after_s)
             self._look(now)
@@ -207,6 +215,7 @@ class Node:
                 continue
             failures = 0
             self._take_answer(answer, held, sent_at)
+            self._answered()
             self._wake_beat.wait(self._interval_s)
             self._wake_beat.clear()
 
@@ -269,8 +278,12 @@ class Node:
                 attempt.kill("revoked")
             elif attempt.id not in not_renewed:
                 attempt.renewed_at = max(attempt.renewed_at, sent_at)
+                attempt.confirmed = True
             if attempt.id in stopping:
                 attempt.stop("cancelled", self.stop_grace_s)
+
+    def _answered(self) -> None:
+        """A beat was answered."""
 
     def _fail(self, why: str) -> None:
         self._failure = why

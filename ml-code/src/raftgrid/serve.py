@@ -7,15 +7,17 @@ only here: submit them with the constraint `function.double=python`. Or from a p
 
     raftgrid.serve.run({"double": lambda data: 2 * data}, endpoints="...", node_id="calls-0", directory="calls-0")
 
-One call runs at a time; with `--slots N` up to N are held, so that the next is here when one ends. Tasks, starts and reports go over one
+A call begins when a heartbeat has shown that its lease is this node's, and not if the lease may be over by then. One call runs at a time; with `--slots N` up to N are held, so that the next is here when one ends. Tasks, starts and reports go over one
 stream in batches. A function that raises fails its task; a function cannot be killed, so when its task has to end at once (its lease is
-lost, the grace after a cancel or its time is over) the *process* ends, with status 75: have it started again. `should_stop` tells a long
-function that it is asked to end.
+lost, the grace after a cancel or its time is over) the *process* ends, with status 75 (1 if the function let no other thread run): have it
+started again. `should_stop` tells a long function that it is asked to end. Of a task's spec `run_timeout_ms` counts; limits, environment,
+bundle and `on_disconnect = continue` are for processes.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import importlib
 import logging
 import os
@@ -28,18 +30,16 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, Mapping, Optional
 
 import grpc
 
+from . import _last_word
+from ._attempt import EXIT_TRY_AGAIN
 from ._call import Call
-from ._node import LOOK_S, NODES, Node, add_options, check_options, run_until_drained
+from ._limits import ENDED_KEPT_S, SESSION_ANSWER_S, SESSION_BYTES_MAX, SESSION_CALLS_MAX, SESSION_FLUSH_S
+from ._node import LOOK_S, Node, add_options, check_options, run_until_drained
 from ._proto import task_pb2, task_pb2_grpc
 
 TASKS = task_pb2_grpc.TaskServiceStub
-REPORTS_MAX = 512
-"""Reports in one batch."""
-FLUSH_S = 0.005
-"""How long a report waits for others at most, while calls are short."""
-STREAM_ANSWER_S = 3.0
-"""An answer that did not come by then, beyond the wait of a poll, does not come on this stream."""
-EXIT_TRY_AGAIN = 75
+_TRY_AGAIN = {4, 8, 10, 13, 14}
+"""Statuses of gRPC after which the same call may succeed: deadline, exhausted, aborted, internal, unavailable."""
 
 _log = logging.getLogger("raftgrid.serve")
 _running: Optional[Call] = None
@@ -62,8 +62,11 @@ class Server(Node):
         self._waiting: Deque[Call] = deque()
         self._work_there = threading.Event()
         self._outgoing: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
-        # Reports that are not acknowledged, by attempt; those of `_unsent` were not sent on this stream yet.
+        # Reports and starts that are not acknowledged, by attempt; those of `_unsent` were not sent on this stream yet.
         self._reports: Dict[Tuple[str, int], Any] = {}
+        self._starts: Dict[Tuple[str, int], Any] = {}
+        # Acknowledged ones, oldest first, and when.
+        self._over: Dict[Tuple[str, int], float] = {}
         self._unsent: List[Any] = []
         # Batches that are not answered: when each was sent, and its calls.
         self._sent: Dict[int, Tuple[float, List[Any]]] = {}
@@ -89,27 +92,27 @@ class Server(Node):
 
     def tell_started(self, call: Call) -> None:
         """It takes longer: it has started."""
+        start = task_pb2.StartTaskRequest(task_id=call.id[0], lease_epoch=call.id[1])
         with self._lock:
-            start = task_pb2.StartTaskRequest(task_id=call.id[0], lease_epoch=call.id[1])
+            self._starts[call.id] = start
             self._unsent.append(task_pb2.SessionCall(start=start))
-        self._flush()
 
-    def log_failure(self, call: Call) -> None:
-        """Tells where a function failed; called while its exception is handled."""
-        _log.exception("call failed task_id=%s epoch=%d", *call.id)
+    def failure(self, call: Call, error: BaseException) -> str:
+        """Tells where a function failed, while its exception is handled; gives what it says, whatever that does."""
+        try:
+            _log.exception("call failed task_id=%s epoch=%d", *call.id)
+            return f"{type(error).__name__}: {error}"
+        except Exception:
+            return type(error).__name__
 
     def end(self, call: Call, why: str, report: Optional[Any]) -> None:
-        """Ends the process, whose call cannot be ended otherwise. What it held besides is given back."""
+        """Ends the process, whose call cannot be ended otherwise. What there is to report, another program says in its place."""
         _log.error("the process ends task_id=%s epoch=%d why=%s", *call.id, why)
-        if report is not None:
-            try:
-                self.plane.call(NODES, "ReportTaskResult", report, timeout_s=2.0)
-                self._leaving.set()
-                self._deregister()
-            except Exception as error:  # the leases run out
-                _log.warning("not reported: %s", error)
         logging.shutdown()
-        os._exit(0 if why == "drained" else EXIT_TRY_AGAIN)
+        if report is not None:
+            status = 0 if why == "drained" else EXIT_TRY_AGAIN
+            _last_word.become(self.endpoints, report, self.node_id, self._incarnation, status)
+        os._exit(1 if self._failure else EXIT_TRY_AGAIN)
 
     # Calls.
 
@@ -117,25 +120,33 @@ class Server(Node):
         global _running
         flushed = time.monotonic()
         while not self._ended.is_set():
-            try:
-                call = self._waiting.popleft()
-            except IndexError:
+            if not self._waiting or not self._waiting[0].confirmed:
                 self._flush()
                 self._work_there.wait(LOOK_S)
                 self._work_there.clear()
                 continue
+            call = self._waiting.popleft()
             _running = call
             call.run(self._functions[call.task.task_type])
             _running = None
-            if len(self._unsent) >= REPORTS_MAX or time.monotonic() - flushed > FLUSH_S:
+            if len(self._unsent) >= SESSION_CALLS_MAX or time.monotonic() - flushed > SESSION_FLUSH_S:
                 self._flush()
                 flushed = time.monotonic()
 
     def _flush(self) -> None:
         with self._lock:
-            while self._unsent:
-                calls, self._unsent = self._unsent[:REPORTS_MAX], self._unsent[REPORTS_MAX:]
+            calls: List[Any] = []
+            size = 0
+            for call in self._unsent:
+                more = call.ByteSize()
+                if calls and (len(calls) == SESSION_CALLS_MAX or size + more > SESSION_BYTES_MAX):
+                    self._send(calls)
+                    calls, size = [], 0
+                calls.append(call)
+                size += more
+            if calls:
                 self._send(calls)
+            self._unsent = []
 
     def _send(self, calls: List[Any]) -> None:
         """Under the lock."""
@@ -146,10 +157,18 @@ class Server(Node):
     # The stream.
 
     def _look(self, now: float) -> None:
-        """A replica that stands still answers nothing and breaks nothing off."""
+        """What waits to be sent while a call takes long; a call that lets no other thread run; a replica that stands still, which answers
+        nothing and breaks nothing off."""
+        call = _running
+        if call is None:
+            faulthandler.cancel_dump_traceback_later()
+        else:
+            left = call.renewed_at + self.fence_after_s - now
+            faulthandler.dump_traceback_later(max(left, LOOK_S) + LOOK_S, exit=True)
+        self._flush()
         with self._lock:
             oldest = next(iter(self._sent.values()), (now, []))[0]
-            if self._stream is not None and now > oldest + self._options.poll_wait + STREAM_ANSWER_S:
+            if self._stream is not None and now > oldest + self._options.poll_wait + SESSION_ANSWER_S:
                 self._sent = {}
                 self._polls.move_on(self._endpoint, "")
                 self._stream.cancel()
@@ -173,7 +192,8 @@ class Server(Node):
         with self._lock:
             self._outgoing, self._sent, self._polling = outgoing, {}, False
             # Whatever the stream before it took with it: all of it is safe to send twice.
-            self._unsent = [task_pb2.SessionCall(report=report) for report in self._reports.values()]
+            self._unsent = [task_pb2.SessionCall(start=start) for start in self._starts.values()]
+            self._unsent += [task_pb2.SessionCall(report=report) for report in self._reports.values()]
         stream = self._polls.stub(TASKS, endpoint).Session(iter(outgoing.get, None))
         self._stream, self._endpoint = stream, endpoint
         try:
@@ -181,8 +201,8 @@ class Server(Node):
             self._ask()
             for answers in stream:
                 with self._lock:
-                    _, calls = self._sent.pop(answers.batch_id, (0.0, []))
-                refused = self._take_answers(calls, answers.answers)
+                    sent_at, calls = self._sent.pop(answers.batch_id, (0.0, []))
+                refused = self._take_answers(calls, answers.answers, sent_at)
                 if refused is not None:
                     self._polls.move_on(endpoint, refused)
                     return
@@ -206,34 +226,51 @@ class Server(Node):
             )
             self._send([task_pb2.SessionCall(poll=request)])
 
-    def _take_answers(self, calls: Iterable[Any], answers: Iterable[Any]) -> Optional[str]:
+    def _take_answers(self, calls: Iterable[Any], answers: Iterable[Any], sent_at: float) -> Optional[str]:
         """What the replica says of what it was sent. Gives why it cannot be asked, if it cannot."""
         refused = None
         for call, answer in zip(calls, answers):
             kind = call.WhichOneof("call")
-            again = answer.status in (4, 8, 10, 13, 14)  # deadline, exhausted, aborted, internal, unavailable
+            again = answer.status in _TRY_AGAIN
             if kind == "poll":
                 self._polling = False
-                self._take_tasks(answer.poll.tasks)
+                self._take_tasks(answer.poll.tasks, sent_at)
             elif kind == "report" and not again:
                 self._acknowledged((call.report.task_id, call.report.lease_epoch), answer)
+            elif kind == "start" and not again:
+                self._started((call.start.task_id, call.start.lease_epoch), answer)
             if again:
                 refused = answer.message
         return refused
+
+    def _started(self, attempt: Tuple[str, int], answer: Any) -> None:
+        with self._lock:
+            self._starts.pop(attempt, None)
+            held = self._held.get(attempt)
+        if answer.status and held is not None:
+            _log.warning("start refused task_id=%s epoch=%d reason=%s", *attempt, answer.message)
+            held.kill("revoked")
 
     def _acknowledged(self, attempt: Tuple[str, int], answer: Any) -> None:
         if answer.status:
             _log.warning("report refused task_id=%s epoch=%d reason=%s", *attempt, answer.message)
         with self._lock:
             self._reports.pop(attempt, None)
+            self._starts.pop(attempt, None)
             self._held.pop(attempt, None)
+            now = self._over[attempt] = self.now()
+            while self._over and now - next(iter(self._over.values())) > ENDED_KEPT_S:
+                self._over.pop(next(iter(self._over)))
 
-    def _take_tasks(self, tasks: Iterable[Any]) -> None:
+    def _answered(self) -> None:
+        self._work_there.set()
+
+    def _take_tasks(self, tasks: Iterable[Any], asked_at: float) -> None:
         taken = []
         with self._lock:
             for task in tasks:
-                call = Call(self, task)
-                if call.id not in self._held and call.id not in self._reports:
+                call = Call(self, task, asked_at)
+                if call.id not in self._held and call.id not in self._reports and call.id not in self._over:
                     self._held[call.id] = call
                     taken.append(call)
         for call in taken:

@@ -202,6 +202,14 @@ fn a_node_that_says_what_is_wrong_with_it_is_unhealthy_until_it_says_nothing_mor
     world.put(Table::Node, b"node-0".to_vec(), &row(NodeStatus::UNHEALTHY, "a GPU is gone"));
     world.step(vec![accepted(tags(&actions)[0], 2)]);
 
+    // It falls silent: whatever it said counts no longer, and another process may take its name.
+    world.now += 60_000;
+    let actions = world.step(vec![]);
+    assert_eq!(changes(&actions), unhealthy(""));
+    world.put(Table::Node, b"node-0".to_vec(), &row(NodeStatus::UNHEALTHY, ""));
+    world.step(vec![accepted(tags(&actions)[0], 3)]);
+    assert_eq!(changes(&world.step(vec![])), vec![], "said once");
+
     let (_, inputs) = world.beat_input(troubled(""));
     assert_eq!(changes(&world.step(inputs)), vec![(NodeStatus::HEALTHY, String::new())]);
 }

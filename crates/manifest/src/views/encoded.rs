@@ -14,7 +14,7 @@ const STATUS: u32 = 3;
 /// `Task.revision`.
 const REVISION: u32 = 25;
 /// `Task.queue`.
-const QUEUE: u32 = 26;
+const QUEUE: u32 = 27;
 
 /// An encoded `Task`, and what readers choose by.
 #[derive(Clone, Debug, PartialEq, Eq)]

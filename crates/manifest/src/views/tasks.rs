@@ -3,12 +3,10 @@
 use raftgrid_proto::v1::{Task, TaskRow, TaskStatus};
 
 use crate::keys;
+use crate::limits::SCANNED_PER_WANTED;
 use crate::read;
 use crate::rows::{Rows, RowsError, Table};
 use crate::views::{page_rows, page_start, EncodedTask, ListError};
-
-/// Rows of tasks that a listing reads over for one that it wants, before it looks each up by itself.
-const SCANNED_PER_WANTED: u64 = 4;
 
 /// What a listing is narrowed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
