@@ -33,6 +33,11 @@ class Call(Held):
         self._why: Optional[str] = None
         self._kill_at: Optional[float] = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was given back, lost, or has ended."""
+        return self._state == "over"
+
     # What others ask of it.
 
     def stop(self, why: str, grace_s: float) -> None:

@@ -72,6 +72,7 @@ class Server(Node):
         self._sent: Dict[int, Tuple[float, List[Any]]] = {}
         self._stream: Any = None
         self._endpoint = ""
+        self._armed = False
         self._batch = 0
         self._polling = False
 
@@ -120,12 +121,17 @@ class Server(Node):
         global _running
         flushed = time.monotonic()
         while not self._ended.is_set():
+            while self._waiting and self._waiting[0].is_over:
+                self._waiting.popleft()
             if not self._waiting or not self._waiting[0].confirmed:
                 self._flush()
                 self._work_there.wait(LOOK_S)
                 self._work_there.clear()
                 continue
             call = self._waiting.popleft()
+            if not self._armed:
+                # The thread that looks after it may not run any more once the function does.
+                self._arm(call.renewed_at, self.now())
             _running = call
             call.run(self._functions[call.task.task_type])
             _running = None
@@ -154,17 +160,23 @@ class Server(Node):
         self._sent[self._batch] = (self.now(), calls)
         self._outgoing.put(task_pb2.SessionBatch(batch_id=self._batch, calls=calls))
 
+    def _arm(self, renewed_at: float, now: float) -> None:
+        """The fence for a function that lets no other thread run: a thread of C, which needs no interpreter, ends the process."""
+        self._armed = True
+        left = renewed_at + self.fence_after_s - now
+        faulthandler.dump_traceback_later(max(left, LOOK_S) + LOOK_S, exit=True)
+
     # The stream.
 
     def _look(self, now: float) -> None:
         """What waits to be sent while a call takes long; a call that lets no other thread run; a replica that stands still, which answers
         nothing and breaks nothing off."""
-        call = _running
-        if call is None:
+        renewed = [attempt.renewed_at for attempt in self._attempts() if attempt.confirmed]
+        if renewed:
+            self._arm(min(renewed), now)
+        elif self._armed:
+            self._armed = False
             faulthandler.cancel_dump_traceback_later()
-        else:
-            left = call.renewed_at + self.fence_after_s - now
-            faulthandler.dump_traceback_later(max(left, LOOK_S) + LOOK_S, exit=True)
         self._flush()
         with self._lock:
             oldest = next(iter(self._sent.values()), (now, []))[0]
