@@ -70,3 +70,13 @@ def test_batches_are_bounded_in_number_and_in_bytes(server):
     batches = [server._outgoing.get_nowait() for _ in range(server._outgoing.qsize())]
     assert sum(len(batch.calls) for batch in batches) == 1_300
     assert all(len(batch.calls) <= SESSION_CALLS_MAX and batch.ByteSize() < 2 * SESSION_BYTES_MAX for batch in batches)
+
+
+def test_a_call_from_a_poll_that_waited_long_is_kept_until_a_beat_has_confirmed_it(server):
+    call = Call(server, types_pb2.Task(task_id="t", lease_epoch=7, task_type="double", task_data=b"1"), 0.0)
+    server._held[call.id] = call
+    call.advance(1_000.0, server.fence_after_s)
+    assert not call.is_over
+    call.confirmed = True
+    call.advance(1_000.0, server.fence_after_s)
+    assert call.is_over and server._held == {}

@@ -76,7 +76,8 @@ class Call(Held):
             if timeout_s and ran_s > timeout_s and self._why is None:
                 self._why, self._kill_at = "timed out", now + self._server.stop_grace_s
                 self.stopping.set()
-        if now >= self.renewed_at + fence_after_s:
+        # One that no beat has confirmed does not run, and a poll may have waited for long.
+        if self.confirmed and now >= self.renewed_at + fence_after_s:
             self.kill("fenced")
         elif self._kill_at is not None and now >= self._kill_at:
             self.kill(self._why or "stopped")
