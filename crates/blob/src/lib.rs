@@ -4,6 +4,7 @@
 //! of an artifact is the whole artifact. Coding comes later under its own `code_id`, in the same files.
 //! Never here: which artifact exists (the manifest decides), who fetches from whom (the replica), names given by users (never paths).
 
+pub mod coding;
 pub mod footer;
 pub mod limits;
 pub mod placement;
