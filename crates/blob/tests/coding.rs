@@ -8,7 +8,7 @@ use raftgrid_blob::coding::{
 };
 use raftgrid_blob::placement::failures_survived;
 use reed_solomon_simd::engine::{DefaultEngine, Engine, Naive, NoSimd};
-use reed_solomon_simd::rate::{HighRateEncoder, RateEncoder};
+use reed_solomon_simd::rate::{HighRateDecoder, HighRateEncoder, RateDecoder, RateEncoder};
 use sha2::{Digest, Sha256};
 
 /// The same on every machine and in every version of any library: xorshift.
@@ -227,6 +227,37 @@ fn every_engine_of_the_library_gives_the_same_parity() {
         assert!(parity(DefaultEngine::new(), &shards, coding.m()) == expected);
         assert!(parity(NoSimd::new(), &shards, coding.m()) == expected);
         assert!(parity(Naive::new(), &shards, coding.m()) == expected);
+    }
+}
+
+/// The library's decoder takes another way (it evaluates the polynomial of the erasures); both must end at the same bytes.
+#[test]
+fn lost_shards_are_those_of_the_librarys_own_decoder() {
+    for coding in codings().filter(|coding| !coding.is_copies()) {
+        let (k, m) = (coding.k(), coding.m());
+        // No codeword: shards out of nowhere, so that nothing but the code says what the lost ones are.
+        let shards: Vec<Vec<u8>> = (0..k + m).map(|fragment| bytes(640, 100 + fragment as u64)).collect();
+        for present in subsets(k + m, k) {
+            let mut oracle = HighRateDecoder::new(k, m, 640, DefaultEngine::new(), None).unwrap();
+            for fragment in &present {
+                match fragment.checked_sub(k) {
+                    None => oracle.add_original_shard(*fragment, &shards[*fragment]).unwrap(),
+                    Some(index) => oracle.add_recovery_shard(index, &shards[*fragment]).unwrap(),
+                }
+            }
+            let expected = oracle.decode().unwrap();
+            let layout = Layout::new(coding, 640 * k as u64);
+            let mut decoder = Decoder::new(layout, &present).unwrap();
+            let given: Vec<&[u8]> = decoder.sources().iter().map(|source| &shards[*source][..]).collect();
+            let found = decoder.stripe(0, &given).unwrap();
+            for (fragment, found) in found.into_iter().enumerate() {
+                assert_eq!(
+                    found,
+                    expected.restored_original(fragment).unwrap_or(&shards[fragment]),
+                    "{coding:?} from {present:?}"
+                );
+            }
+        }
     }
 }
 

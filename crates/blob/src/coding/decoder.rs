@@ -59,8 +59,7 @@ impl std::fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// From the fragments whose numbers are `present`, k at least. If a data fragment is missing, this takes half a millisecond: keep it for
-    /// all stripes.
+    /// From the fragments whose numbers are `present`, k at least.
     pub fn new(layout: Layout, present: &[usize]) -> Result<Self, CodingError> {
         let coding = layout.coding();
         let sources = sources(coding, present)?;
@@ -127,7 +126,7 @@ impl std::fmt::Debug for Rebuild {
 }
 
 impl Rebuild {
-    /// Fragment `lost` from those whose numbers are `present`, k at least besides it. Takes half a millisecond: keep it for all stripes.
+    /// Fragment `lost` from those whose numbers are `present`, k at least besides it.
     pub fn new(layout: Layout, present: &[usize], lost: usize) -> Result<Self, CodingError> {
         let coding = layout.coding();
         coding.check_fragment(lost)?;
