@@ -26,11 +26,14 @@ fn bytes(length: usize, seed: u64) -> Vec<u8> {
 fn encoded(coding: Coding, pieces: &[&[u8]]) -> Vec<Vec<u8>> {
     let mut fragments = vec![Vec::new(); coding.fragments()];
     let mut encoder = Encoder::new(coding).unwrap();
+    let total_bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
     for piece in pieces {
         let mut rest = *piece;
         while let Some(stripe) = encoder.next_stripe(&mut rest) {
             for (fragment, shard) in fragments.iter_mut().zip(stripe.shards()) {
                 fragment.extend_from_slice(shard);
+                // A stripe that is given again and again must not fill the memory.
+                assert!(fragment.len() as u64 <= coding.fragment_bytes(total_bytes), "too many stripes");
             }
         }
         assert!(rest.is_empty());
@@ -40,7 +43,7 @@ fn encoded(coding: Coding, pieces: &[&[u8]]) -> Vec<Vec<u8>> {
             fragment.extend_from_slice(shard);
         }
     }
-    assert_eq!(encoder.total_bytes(), pieces.iter().map(|piece| piece.len() as u64).sum::<u64>());
+    assert_eq!(encoder.total_bytes(), total_bytes);
     fragments
 }
 
