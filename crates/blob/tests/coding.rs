@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 use raftgrid_blob::coding::{
-    Coding, CodingError, Decoder, Encoder, Layout, Rebuild, CODED_BYTES_MIN, CODE_PLAIN_COPIES, SHARD_ALIGN_BYTES,
-    UNIT_BYTES,
+    Coding, CodingError, Decoder, Encoder, Layout, Rebuild, CODED_BYTES_MIN, CODE_PLAIN_COPIES, DATA_FRAGMENTS_MAX,
+    PARITY_FRAGMENTS_MAX, SHARD_ALIGN_BYTES, UNIT_BYTES,
 };
 use raftgrid_blob::placement::failures_survived;
 use reed_solomon_simd::engine::{DefaultEngine, Engine, Naive, NoSimd};
@@ -184,6 +184,22 @@ fn every_k_of_the_fragments_are_enough() {
             for present in subsets(coding.fragments(), coding.k()) {
                 assert!(decoded(layout, &fragments, &present) == artifact, "{coding:?} from {present:?}, {size} bytes");
             }
+        }
+    }
+}
+
+#[test]
+fn the_widest_code_is_read_from_its_parity_alone_and_from_a_mixture() {
+    let coding = Coding::new(DATA_FRAGMENTS_MAX, PARITY_FRAGMENTS_MAX).unwrap();
+    let artifact = bytes(coding.stripe_bytes() + 12_345, 9);
+    let fragments = encoded(coding, &[&artifact]);
+    let layout = Layout::new(coding, artifact.len() as u64);
+    let parity: Vec<usize> = (coding.k()..coding.fragments()).collect();
+    let odd: Vec<usize> = (1..coding.fragments()).step_by(2).collect();
+    for present in [parity, odd] {
+        assert!(decoded(layout, &fragments, &present) == artifact, "from {present:?}");
+        for lost in (0..coding.fragments()).filter(|fragment| !present.contains(fragment)) {
+            assert!(rebuilt(layout, &fragments, &present, lost) == fragments[lost], "{lost} from {present:?}");
         }
     }
 }

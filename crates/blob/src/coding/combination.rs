@@ -15,7 +15,7 @@ type Group = [u8; SHARD_ALIGN_BYTES];
 const HIGH_BYTE: usize = SHARD_ALIGN_BYTES / 2;
 /// Groups that are worked on at a time, so that they stay in the core's first cache.
 const GROUPS_AT_ONCE: usize = 64;
-/// A group of `ONE` in its first element.
+/// A group whose first element is 1; the others are 0.
 const UNIT_VECTOR: Group = {
     let mut group = [0; SHARD_ALIGN_BYTES];
     group[0] = 1;
