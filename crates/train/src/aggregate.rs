@@ -6,7 +6,7 @@ use crate::frame::{Frame, FrameError};
 use crate::guard::{check_contribution, check_model, GuardError, GuardLimits};
 use crate::mean::{Accumulator, MeanError, Precision};
 use crate::norm::l2_norm;
-use crate::optimizer::{OptimizerError, Sgd};
+use crate::optimizer::{OptimizerError, ServerOptimizer};
 
 /// Why there is no next model. The same inputs fail always; a retry never helps.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ pub struct Aggregated {
 pub struct Aggregator<'a> {
     model: Frame<'a>,
     state: Option<Frame<'a>>,
-    sgd: Sgd,
+    optimizer: ServerOptimizer,
     accumulator: Accumulator,
 }
 
@@ -70,11 +70,11 @@ impl<'a> Aggregator<'a> {
         shards: &[u32],
         optimizer: &Optimizer,
     ) -> Result<Self, TrainError> {
-        let sgd = Sgd::from_proto(optimizer)?;
+        let optimizer = ServerOptimizer::from_proto(optimizer)?;
         let model = check_model(model, &GuardLimits::default()).map_err(TrainError::Model)?;
         let state = state.map(Frame::parse).transpose().map_err(TrainError::State)?;
         let accumulator = Accumulator::new(model.layout(), shards, Precision::Tensor)?;
-        Ok(Self { model, state, sgd, accumulator })
+        Ok(Self { model, state, optimizer, accumulator })
     }
 
     /// The shard that [`Aggregator::add`] takes next; None when all are there.
@@ -94,7 +94,7 @@ impl<'a> Aggregator<'a> {
     pub fn finish(self) -> Result<Aggregated, TrainError> {
         let mean = self.accumulator.finish()?;
         let gradient_norm = l2_norm(self.model.layout().split(&mean.data));
-        let stepped = self.sgd.step(&self.model, &mean.data, self.state.as_ref())?;
+        let stepped = self.optimizer.step(&self.model, &mean.data, self.state.as_ref())?;
         check_next("model", &stepped.model)?;
         check_next("state", &stepped.state)?;
         Ok(Aggregated { model: stepped.model, state: stepped.state, weight_sum: mean.weight_sum, gradient_norm })

@@ -9,6 +9,7 @@
 //! does the same arithmetic in NumPy, and `ml-code/tests/golden` holds the two together bit for bit.
 
 pub mod aggregate;
+mod element;
 pub mod frame;
 pub mod guard;
 pub mod limits;
@@ -23,7 +24,7 @@ pub use frame::{Dtype, Frame, FrameError, Layout, TensorSpec};
 pub use guard::{check_contribution, check_model, effective_weight, GuardError, GuardLimits};
 pub use mean::{Accumulator, MeanError, Precision};
 pub use metrics::mean_metrics;
-pub use optimizer::{OptimizerError, Sgd};
+pub use optimizer::{OptimizerError, ServerOptimizer, Sgd};
 pub use seed::shard_seed;
 
 /// Names the arithmetic: mean and optimiser. Equal to `raftgrid_manifest::ALGORITHM_ID`, which enters every inputs hash (a test holds

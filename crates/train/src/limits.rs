@@ -14,6 +14,8 @@ pub const DIMENSIONS_MAX: usize = 64;
 pub const NORM_BLOCK_ELEMENTS: usize = 4096;
 /// Lanes of a block of the fixed summation tree; a power of two.
 pub const NORM_LANES: usize = 16;
+/// Elements that are turned from bytes into numbers at a time: a few such blocks stay in the first cache.
+pub const BLOCK_ELEMENTS: usize = 512;
 /// Most metrics that are averaged per round.
 pub const METRICS_MAX: usize = 256;
 /// Longest JSON of one contribution's metrics, in bytes; longer ones are left out of the mean.
