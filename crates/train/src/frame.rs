@@ -250,23 +250,15 @@ impl<'a> Frame<'a> {
     /// Reads a file. The header is bounded before it is decoded, and shapes are checked against the bytes there are before anything is
     /// allocated for them.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
-        check_bounds(bytes)?;
-        let file = SafeTensors::deserialize(bytes).map_err(FrameError::Malformed)?;
-        if file.len() > TENSORS_MAX {
-            return Err(FrameError::TooManyTensors(file.len()));
-        }
-        // The library lists tensors in the order of a hash map: sorted by name first, so that the error named does not vary.
-        let mut views = file.tensors();
-        views.sort_by(|left, right| left.0.cmp(&right.0));
-        let mut tensors = Vec::with_capacity(views.len());
-        for (name, view) in views {
-            check_spec(&name, view.shape(), NAME_BYTES_MAX + PREFIX_BYTES_MAX)?;
-            let dtype = match view.dtype() {
+        let file = file_tensors(bytes)?;
+        let mut tensors = Vec::with_capacity(file.len());
+        for FileTensor { name, dtype, shape, data } in file {
+            let dtype = match dtype {
                 safetensors::Dtype::F64 => Dtype::F64,
                 safetensors::Dtype::F32 => Dtype::F32,
                 other => return Err(FrameError::Dtype { tensor: name, dtype: other.to_string() }),
             };
-            tensors.push((TensorSpec { name, dtype, shape: view.shape().to_vec() }, view.data()));
+            tensors.push((TensorSpec { name, dtype, shape }, data));
         }
         tensors.sort_by(|left, right| left.0.canonical_order(&right.0));
         let (tensors, data) = tensors.into_iter().unzip();
@@ -287,6 +279,36 @@ impl<'a> Frame<'a> {
     pub fn to_bytes(&self) -> Result<Vec<u8>, FrameError> {
         self.layout.write(&self.data)
     }
+}
+
+/// A tensor as it stands in a file, of whatever dtype.
+pub(crate) struct FileTensor<'a> {
+    /// Of 1 byte to the limit.
+    pub name: String,
+    /// Any that safetensors knows.
+    pub dtype: safetensors::Dtype,
+    /// Within the limit of dimensions; the data has as many bytes as shape and dtype say.
+    pub shape: Vec<usize>,
+    /// Little-endian, row-major.
+    pub data: &'a [u8],
+}
+
+/// The tensors of a file, sorted by name, within the limits.
+pub(crate) fn file_tensors(bytes: &[u8]) -> Result<Vec<FileTensor<'_>>, FrameError> {
+    check_bounds(bytes)?;
+    let file = SafeTensors::deserialize(bytes).map_err(FrameError::Malformed)?;
+    if file.len() > TENSORS_MAX {
+        return Err(FrameError::TooManyTensors(file.len()));
+    }
+    // The library lists tensors in the order of a hash map: sorted by name first, so that the error named does not vary.
+    let mut views = file.tensors();
+    views.sort_by(|left, right| left.0.cmp(&right.0));
+    let mut tensors = Vec::with_capacity(views.len());
+    for (name, view) in views {
+        check_spec(&name, view.shape(), NAME_BYTES_MAX + PREFIX_BYTES_MAX)?;
+        tensors.push(FileTensor { name, dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data() });
+    }
+    Ok(tensors)
 }
 
 /// Elements of F32 data.

@@ -9,7 +9,10 @@
 //! does the same arithmetic in NumPy, and `ml-code/tests/golden` holds the two together bit for bit.
 
 pub mod aggregate;
+pub mod combine;
+pub mod contribution;
 mod element;
+pub mod encoding;
 pub mod frame;
 pub mod guard;
 pub mod limits;
@@ -17,14 +20,23 @@ pub mod mean;
 pub mod metrics;
 pub mod norm;
 pub mod optimizer;
+pub mod order_statistics;
+pub mod rule;
+pub mod schedule;
 pub mod seed;
+mod sorting_network;
 
-pub use aggregate::{aggregate, Aggregated, Aggregator, TrainError};
+pub use aggregate::{aggregate, next_model, Aggregated, Aggregator, TrainError};
+pub use combine::{Combine, CombineError, Combiner, Strategy};
+pub use contribution::Contribution;
 pub use frame::{Dtype, Frame, FrameError, Layout, TensorSpec};
 pub use guard::{check_contribution, check_model, effective_weight, GuardError, GuardLimits};
 pub use mean::{Accumulator, MeanError, Precision};
 pub use metrics::mean_metrics;
 pub use optimizer::{OptimizerError, ServerOptimizer, Sgd};
+pub use order_statistics::{OrderStatistic, OrderStatistics};
+pub use rule::RoundRule;
+pub use schedule::{Schedule, ScheduleError};
 pub use seed::shard_seed;
 
 /// Names the arithmetic: mean and optimiser. Equal to `raftgrid_manifest::ALGORITHM_ID`, which enters every inputs hash (a test holds
