@@ -1,15 +1,20 @@
 """Optimisers and strategies: against the vectors that Rust is held to as well, and against references in float64 that were written apart."""
 
+import hashlib
 import json
+import math
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from raftgrid import _aggregate, _frame
+from raftgrid import _aggregate, _contribution, _frame, _round
+from raftgrid._combine import Combine, combine
+from raftgrid._cos import cos
 from raftgrid._server_step import power, server_step
 from raftgrid.optimizer import SGD, Adam, AdamW, DiLoCo, FedAdam, FedAvg, FedAvgM
+from raftgrid.schedule import Constant, Cosine, StepDecay
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "strategies.json").read_text(encoding="utf-8"))
 
@@ -133,3 +138,123 @@ def test_files_of_the_state_are_canonical():
     for case in GOLDEN["optimizers"]:
         data = bytes.fromhex(case["rounds"][-1]["state_next"])
         assert _frame.to_bytes(_frame.from_bytes(data)) == data
+
+
+def combine_of(message):
+    return Combine(message["strategy"], from_bits(message["trim_fraction"]), from_bits(message["clip_norm"]))
+
+
+def schedule_of(message):
+    warmup = int(message["warmup_rounds"])
+    return {
+        "constant": lambda: Constant(warmup),
+        "cosine": lambda: Cosine(int(message["decay_rounds"]), from_bits(message["final_factor"]), warmup),
+        "step": lambda: StepDecay(int(message["step_rounds"]), from_bits(message["step_factor"]), warmup),
+    }[message["kind"]]()
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=c["name"]) for c in GOLDEN["combines"]])
+def test_combinations_give_the_golden_bytes(case):
+    contributions = [(from_bits(c["weight"]), _frame.from_bytes(bytes.fromhex(c["file"]))) for c in case["contributions"]]
+    assert _frame.to_bytes(combine(combine_of(case["combine"]), contributions)).hex() == case["combined"]
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=c["name"]) for c in GOLDEN["combines"]])
+def test_combinations_are_those_of_a_reference(case):
+    rule = combine_of(case["combine"])
+    contributions = [(from_bits(c["weight"]), _frame.from_bytes(bytes.fromhex(c["file"]))) for c in case["contributions"]]
+    factors = []
+    for (_, frame), norm in zip(contributions, case["norms"]):
+        exact = math.sqrt(math.fsum(float(x) ** 2 for array in frame.values() for x in array.ravel()))
+        assert from_bits(norm) == pytest.approx(exact, rel=1e-12)
+        factors.append(min(1.0, rule.clip_norm / exact) if rule.clip_norm else 1.0)
+    for name, found in _frame.from_bytes(bytes.fromhex(case["combined"])).items():
+        rows = np.stack([frame[name].astype(np.float64) * factor for (_, frame), factor in zip(contributions, factors)])
+        if rule.strategy == "mean":
+            expected = np.average(rows, axis=0, weights=[weight for weight, _ in contributions])
+        elif rule.strategy == "median":
+            expected = np.median(rows, axis=0)
+        else:
+            trim = int(rule.trim_fraction * len(rows))
+            expected = np.sort(rows, axis=0)[trim : len(rows) - trim].mean(axis=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-6 if found.dtype == np.float32 else 1e-12, atol=1e-7)
+
+
+def test_one_outlier_moves_neither_median_nor_trimmed_mean_far():
+    rng = np.random.default_rng(8)
+    honest = [{"x": rng.standard_normal(50).astype(np.float32)} for _ in range(6)]
+    low, high = (f(np.stack([c["x"] for c in honest]), axis=0) for f in (np.min, np.max))
+    for rule in (Combine("median"), Combine("trimmed_mean", 0.2)):
+        for wrong in (1e30, -1e30):
+            all_of_them = [(1.0, c) for c in honest] + [(1e9, {"x": np.full(50, wrong, dtype=np.float32)})]
+            found = combine(rule, all_of_them)["x"]
+            assert ((low <= found) & (found <= high)).all()
+
+
+def test_schedules_give_the_golden_factors_and_those_of_the_formula():
+    *cases, every = GOLDEN["schedules"]
+    for case in cases:
+        schedule = schedule_of(case["schedule"])
+        for line in case["factors"]:
+            round, found = int(line["round"]), from_bits(line["factor"])
+            assert struct.pack(">d", schedule.factor(round)).hex() == line["factor"]
+            after = round - schedule.warmup_rounds
+            if after < 0:
+                expected = (round + 1) / schedule.warmup_rounds
+            elif isinstance(schedule, Cosine):
+                f, t = schedule.final_factor, min(after / schedule.decay_rounds, 1.0)
+                expected = f + (1 - f) * (1 + math.cos(math.pi * t)) / 2
+            else:
+                expected = schedule.step_factor ** (after // schedule.step_rounds) if isinstance(schedule, StepDecay) else 1.0
+            assert found == pytest.approx(expected, rel=1e-9, abs=1e-15)
+    factors = b"".join(struct.pack(">d", Cosine(1000).factor(number)) for number in range(1000))
+    assert hashlib.sha256(factors).hexdigest() == every["cosine_1000_sha256"]
+
+
+def test_the_cosine_is_within_one_unit_in_the_last_place():
+    for i in range(20001):
+        x = math.pi * (i / 20000)
+        assert abs(cos(x) - math.cos(x)) <= max(math.ulp(math.cos(x)), 5e-324) if hasattr(math, "ulp") else 1e-15
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=c["name"]) for c in GOLDEN["rounds"]])
+def test_whole_rounds_give_the_golden_bytes(case):
+    optimizer, schedule = optimizer_of(case["optimizer"]), schedule_of(case["schedule"])
+    for step in case["rounds"]:
+        contributions = [(from_bits(c["weight"]), bytes.fromhex(c["file"])) for c in step["contributions"]]
+        model, state = bytes.fromhex(step["model"]), None if step["state"] is None else bytes.fromhex(step["state"])
+        decoded = [_contribution.decode(_frame.from_bytes(model), data) for _, data in contributions]
+        assert [_frame.to_bytes(frame).hex() for frame in decoded] == step["decoded"]
+        rule, number = combine_of(case["combine"]), int(step["round"])
+        found = _round.next_model(model, state, contributions, optimizer, schedule, rule, number)
+        assert [data.hex() for data in found] == [step["model_next"], step["state_next"]]
+
+
+@pytest.mark.parametrize("dtype, per_row, bound", [("F16", False, 2**-11), ("BF16", False, 2**-8), ("I8", False, 1 / 254), ("I8", True, 1 / 254)])
+def test_encoding_and_back_is_near(dtype, per_row, bound):
+    rng = np.random.default_rng(9)
+    params = {"w": rng.standard_normal((6, 9)).astype(np.float32), "s": np.asarray(0.5, dtype=np.float32), "d": rng.standard_normal(3)}
+    params["w"][3] *= 1e-3
+    params["w"][4] = 0.0
+    found = _contribution.decode(params, _contribution.encode(params, dtype, per_row))
+    assert (found["d"] == params["d"]).all() and (found["w"][4] == 0.0).all()
+    for row, expected in zip(found["w"], params["w"]):
+        largest = np.abs(expected if per_row or dtype != "I8" else params["w"]).max()
+        assert np.abs(row - expected).max() <= bound * 1.0001 * largest
+
+
+def test_schedules_and_combinations_are_checked():
+    for make, word in [
+        (lambda: Cosine(0), "decay_rounds"),
+        (lambda: Cosine(1, 1.5), "final_factor"),
+        (lambda: StepDecay(0), "step_rounds"),
+        (lambda: StepDecay(1, 0.0), "step_factor"),
+        (lambda: Constant(-1), "warmup_rounds"),
+        (lambda: Combine("mode"), "strategy"),
+        (lambda: Combine("trimmed_mean", 0.5), "trim_fraction"),
+        (lambda: Combine("mean", 0.1), "trim_fraction"),
+        (lambda: Combine(clip_norm=float("inf")), "clip_norm"),
+        (lambda: _round.scheduled(FedAvg(), Constant(), 0), "schedule"),
+    ]:
+        with pytest.raises(ValueError, match=word):
+            make()

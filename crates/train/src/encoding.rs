@@ -81,13 +81,16 @@ impl Values<'_> {
     }
 }
 
-/// Exact; infinities stay, and a NaN stays one.
+/// Exact; infinities stay, and a NaN stays one. Both cases are computed and one is taken: no branch, so a loop of it becomes vector code.
 pub fn f16_to_f32(half: u16) -> f32 {
-    let magnitude = u32::from(half & 0x7fff) << 13;
-    // With the exponent's bias of f16 read as one of f32 the value is too small by 2^112; the product is exact, and makes subnormals normal.
-    let scaled = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
-    let not_finite = u32::from(half & 0x7c00 == 0x7c00) * 0x7f80_0000;
-    f32::from_bits(scaled | not_finite | (u32::from(half & 0x8000) << 16))
+    let magnitude = u32::from(half & 0x7fff);
+    // Normal: the exponent's bias becomes 127 instead of 15. Infinity and NaN: an exponent of all ones.
+    let not_finite = u32::from(magnitude >= 0x7c00) * 0x7f80_0000;
+    let normal = ((magnitude << 13) + ((127 - 15) << 23)) | not_finite;
+    // Subnormal: a multiple of 2^-24, exact as any integer below 2^24 and as its product with a power of two.
+    let subnormal = (magnitude as f32 * f32::from_bits((127 - 24) << 23)).to_bits();
+    let bits = if magnitude < 0x0400 { subnormal } else { normal };
+    f32::from_bits(bits | (u32::from(half & 0x8000) << 16))
 }
 
 /// Exact.

@@ -31,7 +31,7 @@ pub use combine::{Combine, CombineError, Combiner, Strategy};
 pub use contribution::Contribution;
 pub use frame::{Dtype, Frame, FrameError, Layout, TensorSpec};
 pub use guard::{check_contribution, check_model, effective_weight, GuardError, GuardLimits};
-pub use mean::{Accumulator, MeanError, Precision};
+pub use mean::{Accumulator, Mean, MeanError, Precision};
 pub use metrics::mean_metrics;
 pub use optimizer::{OptimizerError, ServerOptimizer, Sgd};
 pub use order_statistics::{OrderStatistic, OrderStatistics};

@@ -5,3 +5,4 @@ mod golden;
 mod guards;
 mod properties;
 mod strategies;
+mod strategy_properties;
