@@ -258,3 +258,30 @@ def test_schedules_and_combinations_are_checked():
     ]:
         with pytest.raises(ValueError, match=word):
             make()
+
+
+def test_bfloat16_is_rounded_to_nearest_and_ties_to_even():
+    cases = [(1.0 + 2**-8, 1.0), (1.0 + 3 * 2**-8, 1.0 + 2**-6), (1.0 + 2**-8 + 2**-20, 1.0 + 2**-7), (-1.0 - 2**-8, -1.0)]
+    given = np.array([value for value, _ in cases], dtype=np.float32)
+    found = _contribution.decode({"x": given}, _contribution.encode({"x": given}, "BF16"))["x"]
+    assert found.tolist() == [value for _, value in cases]
+    with pytest.raises(_frame.FrameError, match="bfloat16"):
+        _contribution.encode({"x": np.array([3.4e38], dtype=np.float32)}, "BF16")
+    with pytest.raises(_frame.FrameError, match="float16"):
+        _contribution.encode({"x": np.array([65520.0], dtype=np.float32)}, "F16")
+
+
+@pytest.mark.parametrize(
+    "optimizer", [Adam(0.25, 0.5, 0.75, 1e-3, 0.5), AdamW(), FedAvg(), FedAvgM(), FedAdam(), DiLoCo()], ids=lambda o: type(o).__name__
+)
+def test_the_message_has_the_settings(optimizer):
+    from raftgrid._proto import ml_pb2
+
+    if "beta1" not in ml_pb2.Optimizer.DESCRIPTOR.fields_by_name:
+        pytest.skip("the committed stubs are older than the fields: ml-code/generate.sh")
+    message = optimizer.to_proto()
+    assert message.algorithm == type(optimizer).__name__.lower()
+    assert message.learning_rate == getattr(optimizer, "lr", 1.0)
+    assert message.epsilon == getattr(optimizer, "eps", getattr(optimizer, "tau", 0.0))
+    for name in ("beta1", "beta2", "momentum", "weight_decay"):
+        assert getattr(message, name) == getattr(optimizer, name, 0.0)

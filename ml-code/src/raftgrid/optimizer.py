@@ -1,7 +1,7 @@
 """Optimisers. They run where contributions are combined, not in the worker; here are their settings.
 
 Sign: an optimiser subtracts, so what is pushed points uphill. A gradient does. FedAvg, FedAvgM, FedAdam and DiLoCo take *deltas* of local steps:
-``delta = model of the round - own model after the local steps`` (`step.push_delta(before, after)`).
+``delta = model of the round - own model after the local steps``, pushed with `step.push`.
 
 The settings have the ranges that the control plane checks; ValueError names one that is out of its range.
 """
