@@ -45,16 +45,8 @@ impl Values<'_> {
         match self {
             Self::F64(_) => unreachable!("an F64 tensor is read as f64"),
             Self::F32(data) => f32::read(&data[elements.start * 4..elements.end * 4], out),
-            Self::F16(data) => {
-                for (value, bytes) in out.iter_mut().zip(data[elements.start * 2..elements.end * 2].chunks_exact(2)) {
-                    *value = f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]));
-                }
-            }
-            Self::Bf16(data) => {
-                for (value, bytes) in out.iter_mut().zip(data[elements.start * 2..elements.end * 2].chunks_exact(2)) {
-                    *value = bf16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]));
-                }
-            }
+            Self::F16(data) => widen(&data[elements.start * 2..elements.end * 2], out, f16_to_f32),
+            Self::Bf16(data) => widen(&data[elements.start * 2..elements.end * 2], out, bf16_to_f32),
             Self::I8 { data, scales, elements_per_scale } => {
                 let (mut start, mut rest) = (elements.start, out);
                 while start < elements.end {
@@ -78,6 +70,13 @@ impl Values<'_> {
                 unreachable!("only an F64 tensor is read as f64")
             }
         }
+    }
+}
+
+/// Little-endian values of 16 bits.
+fn widen(bytes: &[u8], out: &mut [f32], convert: impl Fn(u16) -> f32) {
+    for (value, bytes) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+        *value = convert(u16::from_le_bytes(bytes.try_into().expect("chunks of two bytes")));
     }
 }
 

@@ -212,6 +212,17 @@ impl Layout {
         safetensors::serialize(views, None).map_err(FrameError::Malformed)
     }
 
+    /// The canonical file with zeros for data, and where the data begins: for who computes the data in place, so that it is in memory once. The
+    /// data of all tensors stand there in canonical order, one after the other.
+    pub(crate) fn blank(&self) -> Result<(Vec<u8>, usize), FrameError> {
+        // The library sizes the file by each view's length and copies what the view gives: nothing, so what comes back is the header.
+        let views = self.tensors.iter().map(|spec| (spec.name.as_str(), Hollow { spec }));
+        let mut file = safetensors::serialize(views, None).map_err(FrameError::Malformed)?;
+        let start = file.len();
+        file.resize(start + self.data_bytes(), 0);
+        Ok((file, start))
+    }
+
     /// The canonical file from the concatenated data of all tensors in canonical order.
     pub fn write_concatenated(&self, data: &[u8]) -> Result<Vec<u8>, FrameError> {
         let parts: Vec<&[u8]> = self.split(data).map(|(_, part)| part).collect();
@@ -236,6 +247,26 @@ impl View for Part<'_> {
     }
     fn data_len(&self) -> usize {
         self.data.len()
+    }
+}
+
+/// A tensor whose data comes later.
+struct Hollow<'a> {
+    spec: &'a TensorSpec,
+}
+
+impl View for Hollow<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        self.spec.dtype.library()
+    }
+    fn shape(&self) -> &[usize] {
+        &self.spec.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&[])
+    }
+    fn data_len(&self) -> usize {
+        self.spec.bytes()
     }
 }
 

@@ -66,30 +66,40 @@ pub(crate) fn step<const N: usize>(
     let before: BTreeMap<&str, &[u8]> =
         state.iter().flat_map(|state| state.tensors()).map(|(spec, data)| (spec.name.as_str(), data)).collect();
     let step = 1 + if algorithm.counts_steps() { steps_done(&before)? } else { 0 };
-    let mut parameters = vec![0; model.layout().data_bytes()];
-    let mut after: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let mut rest = parameters.as_mut_slice();
-    for ((spec, data), (_, gradient)) in model.tensors().zip(model.layout().split(combined)) {
-        let (parameters, tail) = rest.split_at_mut(data.len());
-        rest = tail;
-        let names = algorithm.slots().map(|slot| format!("{}{}", slot.prefix, spec.name));
-        let slots = names.each_ref().map(|name| before.get(name.as_str()).copied());
-        let mut slots_out: [Vec<u8>; N] = std::array::from_fn(|_| vec![0; data.len()]);
-        match spec.dtype {
-            Dtype::F32 => {
-                step_tensor::<f32, N>(algorithm, step, data, gradient, slots, parameters, &mut slots_out);
-            }
-            Dtype::F64 => {
-                step_tensor::<f64, N>(algorithm, step, data, gradient, slots, parameters, &mut slots_out);
+    let (mut model_file, model_start) = model.layout().blank()?;
+    let (mut state_file, state_start) = state_layout.blank()?;
+    {
+        let mut after = places(&state_layout, &mut state_file[state_start..]);
+        let mut rest = &mut model_file[model_start..];
+        for ((spec, data), (_, gradient)) in model.tensors().zip(model.layout().split(combined)) {
+            let (parameters, tail) = rest.split_at_mut(data.len());
+            rest = tail;
+            let names = algorithm.slots().map(|slot| format!("{}{}", slot.prefix, spec.name));
+            let slots = names.each_ref().map(|name| before.get(name.as_str()).copied());
+            let slots_out = names.map(|name| after.remove(&name).expect("the layout has every slot"));
+            match spec.dtype {
+                Dtype::F32 => step_tensor::<f32, N>(algorithm, step, data, gradient, slots, parameters, slots_out),
+                Dtype::F64 => step_tensor::<f64, N>(algorithm, step, data, gradient, slots, parameters, slots_out),
             }
         }
-        after.extend(names.into_iter().zip(slots_out));
+        if let Some(place) = after.remove(STEP_NAME) {
+            place.copy_from_slice(&(step as f64).to_le_bytes());
+        }
+        assert!(after.is_empty(), "every tensor of the state was written");
     }
-    if algorithm.counts_steps() {
-        after.insert(STEP_NAME.to_owned(), (step as f64).to_le_bytes().to_vec());
+    Ok(Stepped { model: model_file, state: state_file })
+}
+
+/// Where each tensor's data is to be written.
+fn places<'a>(layout: &Layout, data: &'a mut [u8]) -> BTreeMap<String, &'a mut [u8]> {
+    let mut rest = data;
+    let mut places = BTreeMap::new();
+    for spec in layout.tensors() {
+        let (place, tail) = std::mem::take(&mut rest).split_at_mut(spec.bytes());
+        rest = tail;
+        places.insert(spec.name.clone(), place);
     }
-    let parts: Vec<&[u8]> = state_layout.tensors().iter().map(|spec| after[&spec.name].as_slice()).collect();
-    Ok(Stepped { model: model.layout().write_concatenated(&parameters)?, state: state_layout.write(&parts)? })
+    places
 }
 
 fn steps_done(before: &BTreeMap<&str, &[u8]>) -> Result<u64, OptimizerError> {
@@ -108,7 +118,7 @@ fn step_tensor<E: Element, const N: usize>(
     gradient: &[u8],
     slots: [Option<&[u8]>; N],
     data_out: &mut [u8],
-    slots_out: &mut [Vec<u8>; N],
+    mut slots_out: [&mut [u8]; N],
 ) {
     let rule = algorithm.rule::<E>(step);
     let starts = algorithm.slots().map(|slot| E::from_f64(slot.start));
