@@ -1,12 +1,16 @@
 //! Model r, state r and the sealed contributions in shard order become model r + 1 and state r + 1.
 
-use raftgrid_proto::v1::Optimizer;
+use raftgrid_proto::v1::{Combine as CombineMessage, Optimizer};
 
+use crate::combine::{CombineError, Combiner};
+use crate::contribution::Contribution;
 use crate::frame::{Frame, FrameError};
-use crate::guard::{check_contribution, check_model, GuardError, GuardLimits};
-use crate::mean::{Accumulator, MeanError, Precision};
+use crate::guard::{check_model, GuardError, GuardLimits};
+use crate::mean::{Mean, MeanError};
 use crate::norm::l2_norm;
-use crate::optimizer::{OptimizerError, Sgd};
+use crate::optimizer::{OptimizerError, ServerOptimizer};
+use crate::rule::RoundRule;
+use crate::schedule::ScheduleError;
 
 /// Why there is no next model. The same inputs fail always; a retry never helps.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +35,18 @@ pub enum TrainError {
     /// The optimiser.
     #[error(transparent)]
     Optimizer(#[from] OptimizerError),
+    /// How contributions are combined.
+    #[error(transparent)]
+    Combine(#[from] CombineError),
+    /// The learning rate's schedule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A schedule for an algorithm whose learning rate is fixed.
+    #[error("failed to aggregate: {0} does not take a schedule")]
+    ScheduleUnused(&'static str),
+    /// A schedule where no round is known.
+    #[error("failed to aggregate: the optimiser has a schedule, which needs the number of the round")]
+    RoundNeeded,
     /// The result has NaN or infinity in it: training diverged.
     #[error("failed to aggregate: the next {what}: {cause}; a smaller learning rate may help")]
     NotFinite {
@@ -50,55 +66,82 @@ pub struct Aggregated {
     pub state: Vec<u8>,
     /// Σw.
     pub weight_sum: f64,
-    /// Euclidean norm of the mean gradient over all elements.
+    /// Euclidean norm of the combined contribution over all elements.
     pub gradient_norm: f64,
 }
 
-/// A round's aggregation, contribution by contribution: one accumulator in memory, whatever the number of shards.
+/// A round's aggregation, contribution by contribution. Memory: for the mean one accumulator, whatever the number of shards; for trimmed mean
+/// and median every contribution, so that callers with large models use a [`Combiner`] over one window after another, and [`next_model`].
 pub struct Aggregator<'a> {
     model: Frame<'a>,
     state: Option<Frame<'a>>,
-    sgd: Sgd,
-    accumulator: Accumulator,
+    rule: RoundRule,
+    combiner: Combiner,
 }
 
 impl<'a> Aggregator<'a> {
-    /// `state` of None: no step was done yet. `shards`: the sealed list, strictly rising.
+    /// The weighted mean, then the optimiser. `state` of None: no step was done yet. `shards`: the sealed list, strictly rising. Errors: also an
+    /// optimiser with a schedule, since its learning rate depends on the round: [`Aggregator::with_rule`].
     pub fn new(
         model: &'a [u8],
         state: Option<&'a [u8]>,
         shards: &[u32],
         optimizer: &Optimizer,
     ) -> Result<Self, TrainError> {
-        let sgd = Sgd::from_proto(optimizer)?;
+        if optimizer.has_schedule() {
+            return Err(TrainError::RoundNeeded);
+        }
+        let rule = RoundRule::from_proto(optimizer, &CombineMessage::default(), 0)?;
+        Self::with_rule(model, state, shards, rule)
+    }
+
+    /// The same by the rule of a round.
+    pub fn with_rule(
+        model: &'a [u8],
+        state: Option<&'a [u8]>,
+        shards: &[u32],
+        rule: RoundRule,
+    ) -> Result<Self, TrainError> {
         let model = check_model(model, &GuardLimits::default()).map_err(TrainError::Model)?;
         let state = state.map(Frame::parse).transpose().map_err(TrainError::State)?;
-        let accumulator = Accumulator::new(model.layout(), shards, Precision::Tensor)?;
-        Ok(Self { model, state, sgd, accumulator })
+        let layout = model.layout();
+        let combiner = Combiner::with_range(0..layout.elements(), layout, shards, rule.combine.strategy)?;
+        Ok(Self { model, state, rule, combiner })
     }
 
     /// The shard that [`Aggregator::add`] takes next; None when all are there.
     pub fn next_shard(&self) -> Option<u32> {
-        self.accumulator.next_shard()
+        self.combiner.next_shard()
     }
 
-    /// The next shard's contribution. Weight 0 counts as 1. On an error nothing has changed.
+    /// The next shard's contribution, encoded or not. Weight 0 counts as 1. On an error nothing has changed.
     pub fn add(&mut self, shard: u32, weight: f64, bytes: &[u8]) -> Result<(), TrainError> {
-        let frame = check_contribution(self.model.layout(), bytes, &GuardLimits::default())
+        let contribution = Contribution::parse(self.model.layout(), bytes, &GuardLimits::default())
             .map_err(|cause| TrainError::Contribution { shard, cause })?;
-        self.accumulator.add(shard, &frame, weight)?;
+        self.combiner.add(shard, &self.rule.combine.prepare(contribution), weight)?;
         Ok(())
     }
 
     /// The next model and state, when every sealed shard was added.
     pub fn finish(self) -> Result<Aggregated, TrainError> {
-        let mean = self.accumulator.finish()?;
-        let gradient_norm = l2_norm(self.model.layout().split(&mean.data));
-        let stepped = self.sgd.step(&self.model, &mean.data, self.state.as_ref())?;
-        check_next("model", &stepped.model)?;
-        check_next("state", &stepped.state)?;
-        Ok(Aggregated { model: stepped.model, state: stepped.state, weight_sum: mean.weight_sum, gradient_norm })
+        let combined = self.combiner.finish()?;
+        next_model(&self.model, self.state.as_ref(), &combined, &self.rule.optimizer)
     }
+}
+
+/// The optimiser's step with what the round's contributions were combined to: all elements of the model, from one [`Combiner`] or the windows of
+/// several put together. Errors: a state that belongs to another model; a result that is not finite.
+pub fn next_model(
+    model: &Frame<'_>,
+    state: Option<&Frame<'_>>,
+    combined: &Mean,
+    optimizer: &ServerOptimizer,
+) -> Result<Aggregated, TrainError> {
+    let gradient_norm = l2_norm(model.layout().split(&combined.data));
+    let stepped = optimizer.step(model, &combined.data, state)?;
+    check_next("model", &stepped.model)?;
+    check_next("state", &stepped.state)?;
+    Ok(Aggregated { model: stepped.model, state: stepped.state, weight_sum: combined.weight_sum, gradient_norm })
 }
 
 /// One call for a whole round: `contributions` in shard order, as the ledger lists them.

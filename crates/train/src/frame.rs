@@ -212,6 +212,17 @@ impl Layout {
         safetensors::serialize(views, None).map_err(FrameError::Malformed)
     }
 
+    /// The canonical file with zeros for data, and where the data begins: for who computes the data in place, so that it is in memory once. The
+    /// data of all tensors stand there in canonical order, one after the other.
+    pub(crate) fn blank(&self) -> Result<(Vec<u8>, usize), FrameError> {
+        // The library sizes the file by each view's length and copies what the view gives: nothing, so what comes back is the header.
+        let views = self.tensors.iter().map(|spec| (spec.name.as_str(), Hollow { spec }));
+        let mut file = safetensors::serialize(views, None).map_err(FrameError::Malformed)?;
+        let start = file.len();
+        file.resize(start + self.data_bytes(), 0);
+        Ok((file, start))
+    }
+
     /// The canonical file from the concatenated data of all tensors in canonical order.
     pub fn write_concatenated(&self, data: &[u8]) -> Result<Vec<u8>, FrameError> {
         let parts: Vec<&[u8]> = self.split(data).map(|(_, part)| part).collect();
@@ -239,6 +250,26 @@ impl View for Part<'_> {
     }
 }
 
+/// A tensor whose data comes later.
+struct Hollow<'a> {
+    spec: &'a TensorSpec,
+}
+
+impl View for Hollow<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        self.spec.dtype.library()
+    }
+    fn shape(&self) -> &[usize] {
+        &self.spec.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&[])
+    }
+    fn data_len(&self) -> usize {
+        self.spec.bytes()
+    }
+}
+
 /// A parsed file: a layout and, for each of its tensors, the data inside the file's bytes. Nothing is copied.
 #[derive(Debug, Clone)]
 pub struct Frame<'a> {
@@ -250,23 +281,15 @@ impl<'a> Frame<'a> {
     /// Reads a file. The header is bounded before it is decoded, and shapes are checked against the bytes there are before anything is
     /// allocated for them.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
-        check_bounds(bytes)?;
-        let file = SafeTensors::deserialize(bytes).map_err(FrameError::Malformed)?;
-        if file.len() > TENSORS_MAX {
-            return Err(FrameError::TooManyTensors(file.len()));
-        }
-        // The library lists tensors in the order of a hash map: sorted by name first, so that the error named does not vary.
-        let mut views = file.tensors();
-        views.sort_by(|left, right| left.0.cmp(&right.0));
-        let mut tensors = Vec::with_capacity(views.len());
-        for (name, view) in views {
-            check_spec(&name, view.shape(), NAME_BYTES_MAX + PREFIX_BYTES_MAX)?;
-            let dtype = match view.dtype() {
+        let file = file_tensors(bytes)?;
+        let mut tensors = Vec::with_capacity(file.len());
+        for FileTensor { name, dtype, shape, data } in file {
+            let dtype = match dtype {
                 safetensors::Dtype::F64 => Dtype::F64,
                 safetensors::Dtype::F32 => Dtype::F32,
                 other => return Err(FrameError::Dtype { tensor: name, dtype: other.to_string() }),
             };
-            tensors.push((TensorSpec { name, dtype, shape: view.shape().to_vec() }, view.data()));
+            tensors.push((TensorSpec { name, dtype, shape }, data));
         }
         tensors.sort_by(|left, right| left.0.canonical_order(&right.0));
         let (tensors, data) = tensors.into_iter().unzip();
@@ -287,6 +310,36 @@ impl<'a> Frame<'a> {
     pub fn to_bytes(&self) -> Result<Vec<u8>, FrameError> {
         self.layout.write(&self.data)
     }
+}
+
+/// A tensor as it stands in a file, of whatever dtype.
+pub(crate) struct FileTensor<'a> {
+    /// Of 1 byte to the limit.
+    pub name: String,
+    /// Any that safetensors knows.
+    pub dtype: safetensors::Dtype,
+    /// Within the limit of dimensions; the data has as many bytes as shape and dtype say.
+    pub shape: Vec<usize>,
+    /// Little-endian, row-major.
+    pub data: &'a [u8],
+}
+
+/// The tensors of a file, sorted by name, within the limits.
+pub(crate) fn file_tensors(bytes: &[u8]) -> Result<Vec<FileTensor<'_>>, FrameError> {
+    check_bounds(bytes)?;
+    let file = SafeTensors::deserialize(bytes).map_err(FrameError::Malformed)?;
+    if file.len() > TENSORS_MAX {
+        return Err(FrameError::TooManyTensors(file.len()));
+    }
+    // The library lists tensors in the order of a hash map: sorted by name first, so that the error named does not vary.
+    let mut views = file.tensors();
+    views.sort_by(|left, right| left.0.cmp(&right.0));
+    let mut tensors = Vec::with_capacity(views.len());
+    for (name, view) in views {
+        check_spec(&name, view.shape(), NAME_BYTES_MAX + PREFIX_BYTES_MAX)?;
+        tensors.push(FileTensor { name, dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data() });
+    }
+    Ok(tensors)
 }
 
 /// Elements of F32 data.

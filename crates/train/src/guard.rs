@@ -54,6 +54,24 @@ pub enum GuardError {
         /// In the model.
         expected: &'static str,
     },
+    /// A dtype that a contribution to such a tensor cannot have.
+    #[error("tensor `{tensor}` has dtype {found}, the model's has {expected}; for F32, F16, BF16 and I8 with a scale are taken too")]
+    Encoding {
+        /// Its name.
+        tensor: String,
+        /// In the contribution.
+        found: String,
+        /// In the model.
+        expected: &'static str,
+    },
+    /// The scale of an I8 tensor.
+    #[error("the scale of tensor `{tensor}` {cause}")]
+    Scale {
+        /// The tensor's name.
+        tensor: String,
+        /// What is wrong.
+        cause: &'static str,
+    },
     /// Another shape.
     #[error("tensor `{tensor}` has shape {found:?}, the model's has {expected:?}")]
     Shape {
@@ -121,7 +139,7 @@ pub fn check_model<'a>(bytes: &'a [u8], limits: &GuardLimits) -> Result<Frame<'a
     Ok(frame)
 }
 
-fn check_size(bytes: &[u8], limits: &GuardLimits) -> Result<(), GuardError> {
+pub(crate) fn check_size(bytes: &[u8], limits: &GuardLimits) -> Result<(), GuardError> {
     let length = bytes.len() as u64;
     if length > limits.bytes_max {
         return Err(GuardError::TooLarge { bytes: length, limit: limits.bytes_max });

@@ -14,6 +14,10 @@ pub const DIMENSIONS_MAX: usize = 64;
 pub const NORM_BLOCK_ELEMENTS: usize = 4096;
 /// Lanes of a block of the fixed summation tree; a power of two.
 pub const NORM_LANES: usize = 16;
+/// Elements that are turned from bytes into numbers at a time: a few such blocks stay in the first cache.
+pub const BLOCK_ELEMENTS: usize = 512;
+/// Elements that are sorted at a time: with 64 shards of f32 a block is 32 KiB.
+pub const SORT_BLOCK_ELEMENTS: usize = 128;
 /// Most metrics that are averaged per round.
 pub const METRICS_MAX: usize = 256;
 /// Longest JSON of one contribution's metrics, in bytes; longer ones are left out of the mean.
@@ -22,3 +26,5 @@ pub const METRICS_BYTES_MAX: usize = 64 * 1024;
 const _: () = assert!(NORM_LANES.is_power_of_two());
 const _: () = assert!(NORM_BLOCK_ELEMENTS.is_multiple_of(NORM_LANES));
 const _: () = assert!(HEADER_BYTES_MAX < FRAME_BYTES_MAX);
+// Blocks of elements never straddle a block of the tree, and begin at lane 0.
+const _: () = assert!(NORM_BLOCK_ELEMENTS.is_multiple_of(BLOCK_ELEMENTS) && BLOCK_ELEMENTS.is_multiple_of(NORM_LANES));

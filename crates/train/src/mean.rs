@@ -18,8 +18,11 @@
 
 use std::ops::Range;
 
-use crate::frame::{f32s, f64s, Dtype, Frame, Layout, TensorSpec};
+use crate::contribution::Contribution;
+use crate::element::{for_blocks, Element};
+use crate::frame::{Dtype, Frame, Layout, TensorSpec};
 use crate::guard::{check_layout, effective_weight, GuardError};
+use crate::limits::BLOCK_ELEMENTS;
 
 /// Width of the accumulator of F32 tensors. F64 tensors are always summed in f64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -117,24 +120,14 @@ impl Accumulator {
         shards: &[u32],
         precision: Precision,
     ) -> Result<Self, MeanError> {
-        if shards.is_empty() || shards.windows(2).any(|pair| pair[0] >= pair[1]) {
-            return Err(MeanError::Shards);
-        }
-        let elements = model.elements();
-        if range.start > range.end || range.end > elements {
-            return Err(MeanError::Range { start: range.start, end: range.end, elements });
-        }
-        let mut slices = Vec::new();
-        let mut first = 0;
-        for (tensor, spec) in model.tensors().iter().enumerate() {
-            let end = first + spec.elements();
-            let (from, to) = (range.start.max(first), range.end.min(end));
-            if from < to {
-                let sum = zeros(spec, to - from, precision);
-                slices.push(Slice { tensor, elements: from - first..to - first, sum });
-            }
-            first = end;
-        }
+        check_shards(shards)?;
+        check_range(&range, model)?;
+        let slices = slices_of(range, model)
+            .map(|(tensor, elements)| {
+                let sum = zeros(&model.tensors()[tensor], elements.len(), precision);
+                Slice { tensor, elements, sum }
+            })
+            .collect();
         Ok(Self { layout: model.clone(), shards: shards.to_vec(), next: 0, weight_sum: 0.0, slices })
     }
 
@@ -145,20 +138,35 @@ impl Accumulator {
 
     /// Adds the next shard's frame. Weight 0 counts as 1. On an error nothing has changed.
     pub fn add(&mut self, shard: u32, frame: &Frame<'_>, weight: f64) -> Result<(), MeanError> {
-        if self.next_shard() != Some(shard) {
-            return Err(MeanError::Order { given: shard, expected: self.next_shard() });
-        }
+        self.check_next(shard)?;
+        let contribution =
+            Contribution::of_frame(&self.layout, frame).map_err(|cause| MeanError::Contribution { shard, cause })?;
+        self.add_contribution(shard, &contribution, weight)
+    }
+
+    /// Adds the next shard's contribution: its values after decoding and clipping, as [`Accumulator::add`] would add a frame of them.
+    pub fn add_contribution(
+        &mut self,
+        shard: u32,
+        contribution: &Contribution<'_>,
+        weight: f64,
+    ) -> Result<(), MeanError> {
+        self.check_next(shard)?;
         let refused = |cause| MeanError::Contribution { shard, cause };
         let weight = effective_weight(weight).map_err(refused)?;
-        check_layout(&self.layout, frame.layout()).map_err(refused)?;
-        let data: Vec<&[u8]> = frame.tensors().map(|(_, data)| data).collect();
+        check_layout(&self.layout, contribution.layout()).map_err(refused)?;
         for slice in &mut self.slices {
-            let width = self.layout.tensors()[slice.tensor].dtype.bytes();
-            let part = &data[slice.tensor][slice.elements.start * width..slice.elements.end * width];
-            add_slice(&mut slice.sum, self.layout.tensors()[slice.tensor].dtype, part, weight);
+            add_slice(slice, self.layout.tensors()[slice.tensor].dtype, contribution, weight);
         }
         self.weight_sum += weight;
         self.next += 1;
+        Ok(())
+    }
+
+    fn check_next(&self, shard: u32) -> Result<(), MeanError> {
+        if self.next_shard() != Some(shard) {
+            return Err(MeanError::Order { given: shard, expected: self.next_shard() });
+        }
         Ok(())
     }
 
@@ -203,36 +211,84 @@ fn zeros(spec: &TensorSpec, elements: usize, precision: Precision) -> Sum {
     }
 }
 
-fn add_slice(sum: &mut Sum, dtype: Dtype, data: &[u8], weight: f64) {
-    match (sum, dtype) {
-        (Sum::F32(sum), Dtype::F32) => {
-            for (sum, value) in sum.iter_mut().zip(f32s(data)) {
-                *sum += (weight * f64::from(value)) as f32;
-            }
-        }
-        (Sum::F64(sum), Dtype::F32) => {
-            for (sum, value) in sum.iter_mut().zip(f32s(data)) {
-                *sum += weight * f64::from(value);
-            }
-        }
-        (Sum::F64(sum), Dtype::F64) => {
-            for (sum, value) in sum.iter_mut().zip(f64s(data)) {
-                *sum += weight * value;
-            }
-        }
-        (Sum::F32(_), Dtype::F64) => unreachable!("an F64 tensor is summed in f64"),
+/// The sealed list: at least one, strictly rising.
+pub(crate) fn check_shards(shards: &[u32]) -> Result<(), MeanError> {
+    if shards.is_empty() || shards.windows(2).any(|pair| pair[0] >= pair[1]) {
+        return Err(MeanError::Shards);
     }
+    Ok(())
+}
+
+/// A range within the model's elements.
+pub(crate) fn check_range(range: &Range<usize>, model: &Layout) -> Result<(), MeanError> {
+    let elements = model.elements();
+    if range.start > range.end || range.end > elements {
+        return Err(MeanError::Range { start: range.start, end: range.end, elements });
+    }
+    Ok(())
+}
+
+/// The tensors that have elements in the range, by number, each with which of its elements they are.
+pub(crate) fn slices_of(range: Range<usize>, model: &Layout) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
+    let mut first = 0;
+    model.tensors().iter().enumerate().filter_map(move |(tensor, spec)| {
+        let (start, end) = (first, first + spec.elements());
+        first = end;
+        let (from, to) = (range.start.max(start), range.end.min(end));
+        (from < to).then(|| (tensor, from - start..to - start))
+    })
+}
+
+fn add_slice(slice: &mut Slice, dtype: Dtype, contribution: &Contribution<'_>, weight: f64) {
+    let (tensor, first, count) = (slice.tensor, slice.elements.start, slice.elements.len());
+    let mut narrow = [0.0_f32; BLOCK_ELEMENTS];
+    let mut wide = [0.0_f64; BLOCK_ELEMENTS];
+    for_blocks(count, |block| {
+        let elements = first + block.start..first + block.end;
+        match (&mut slice.sum, dtype) {
+            (Sum::F32(sum), Dtype::F32) => {
+                let values = &mut narrow[..block.len()];
+                contribution.read_f32(tensor, elements, values);
+                for (sum, value) in sum[block].iter_mut().zip(values) {
+                    *sum += (weight * f64::from(*value)) as f32;
+                }
+            }
+            (Sum::F64(sum), Dtype::F32) => {
+                let values = &mut narrow[..block.len()];
+                contribution.read_f32(tensor, elements, values);
+                for (sum, value) in sum[block].iter_mut().zip(values) {
+                    *sum += weight * f64::from(*value);
+                }
+            }
+            (Sum::F64(sum), Dtype::F64) => {
+                let values = &mut wide[..block.len()];
+                contribution.read_f64(tensor, elements, values);
+                for (sum, value) in sum[block].iter_mut().zip(values) {
+                    *sum += weight * *value;
+                }
+            }
+            (Sum::F32(_), Dtype::F64) => unreachable!("an F64 tensor is summed in f64"),
+        }
+    });
 }
 
 fn divide_slice(sum: &Sum, dtype: Dtype, weight_sum: f64, data: &mut Vec<u8>) {
     match (sum, dtype) {
-        (Sum::F32(sum), Dtype::F32) => {
-            data.extend(sum.iter().flat_map(|sum| ((f64::from(*sum) / weight_sum) as f32).to_le_bytes()));
-        }
-        (Sum::F64(sum), Dtype::F32) => {
-            data.extend(sum.iter().flat_map(|sum| ((sum / weight_sum) as f32).to_le_bytes()));
-        }
-        (Sum::F64(sum), Dtype::F64) => data.extend(sum.iter().flat_map(|sum| (sum / weight_sum).to_le_bytes())),
+        (Sum::F32(sum), Dtype::F32) => divide(sum, weight_sum, data, |quotient| quotient as f32),
+        (Sum::F64(sum), Dtype::F32) => divide(sum, weight_sum, data, |quotient| quotient as f32),
+        (Sum::F64(sum), Dtype::F64) => divide(sum, weight_sum, data, |quotient| quotient),
         (Sum::F32(_), Dtype::F64) => unreachable!("an F64 tensor is summed in f64"),
+    }
+}
+
+fn divide<A: Element, T: Element>(sum: &[A], weight_sum: f64, data: &mut Vec<u8>, round: impl Fn(f64) -> T) {
+    let place = data.len();
+    data.resize(place + sum.len() * T::BYTES, 0);
+    let mut block = [T::ZERO; BLOCK_ELEMENTS];
+    for (sums, bytes) in sum.chunks(BLOCK_ELEMENTS).zip(data[place..].chunks_mut(BLOCK_ELEMENTS * T::BYTES)) {
+        for (value, sum) in block.iter_mut().zip(sums) {
+            *value = round(sum.to_f64() / weight_sum);
+        }
+        T::write(&block[..sums.len()], bytes);
     }
 }

@@ -3,27 +3,70 @@
 //! Each tensor is cut into blocks of 4,096 elements. In a block, element i is added to lane i mod 16, in rising i, in f64; the lanes are
 //! folded in halves (lane j += lane j + 8, then + 4, + 2, + 1); blocks are added in order, tensors in canonical order.
 
-use crate::frame::{f32s, f64s, Dtype, TensorSpec};
-use crate::limits::{NORM_BLOCK_ELEMENTS, NORM_LANES};
+use crate::element::{for_blocks, Element};
+use crate::frame::{Dtype, TensorSpec};
+use crate::limits::{BLOCK_ELEMENTS, NORM_BLOCK_ELEMENTS, NORM_LANES};
+
+/// The tree over the elements of one tensor, which come in order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TreeSum {
+    total: f64,
+    lanes: [f64; NORM_LANES],
+    in_block: usize,
+}
+
+impl Default for TreeSum {
+    fn default() -> Self {
+        Self { total: 0.0, lanes: [0.0; NORM_LANES], in_block: 0 }
+    }
+}
+
+impl TreeSum {
+    /// One element.
+    fn add(&mut self, value: f64) {
+        self.lanes[self.in_block % NORM_LANES] += value;
+        self.in_block += 1;
+        self.end_block();
+    }
+
+    /// The squares, taken in f64, of the next elements: at most [`BLOCK_ELEMENTS`], and as many unless they are the tensor's last.
+    pub(crate) fn add_squares<E: Element>(&mut self, values: &[E]) {
+        let whole = values.chunks_exact(NORM_LANES);
+        let rest = whole.remainder();
+        for chunk in whole {
+            for (lane, value) in self.lanes.iter_mut().zip(chunk) {
+                *lane += value.to_f64() * value.to_f64();
+            }
+        }
+        for (lane, value) in self.lanes.iter_mut().zip(rest) {
+            *lane += value.to_f64() * value.to_f64();
+        }
+        self.in_block += values.len();
+        self.end_block();
+    }
+
+    fn end_block(&mut self) {
+        if self.in_block == NORM_BLOCK_ELEMENTS {
+            self.total += fold(self.lanes);
+            self.lanes = [0.0; NORM_LANES];
+            self.in_block = 0;
+        }
+    }
+
+    /// The sum.
+    pub(crate) fn total(mut self) -> f64 {
+        if self.in_block > 0 {
+            self.total += fold(self.lanes);
+        }
+        self.total
+    }
+}
 
 /// Sum of the values, in the fixed tree of one tensor.
 pub fn tree_sum(values: impl Iterator<Item = f64>) -> f64 {
-    let mut total = 0.0_f64;
-    let mut lanes = [0.0_f64; NORM_LANES];
-    let mut in_block = 0_usize;
-    for value in values {
-        lanes[in_block % NORM_LANES] += value;
-        in_block += 1;
-        if in_block == NORM_BLOCK_ELEMENTS {
-            total += fold(lanes);
-            lanes = [0.0; NORM_LANES];
-            in_block = 0;
-        }
-    }
-    if in_block > 0 {
-        total += fold(lanes);
-    }
-    total
+    let mut sum = TreeSum::default();
+    values.for_each(|value| sum.add(value));
+    sum.total()
 }
 
 fn fold(mut lanes: [f64; NORM_LANES]) -> f64 {
@@ -42,9 +85,20 @@ pub fn l2_norm<'a>(tensors: impl Iterator<Item = (&'a TensorSpec, &'a [u8])>) ->
     let mut total = 0.0_f64;
     for (spec, data) in tensors {
         total += match spec.dtype {
-            Dtype::F32 => tree_sum(f32s(data).map(|value| f64::from(value) * f64::from(value))),
-            Dtype::F64 => tree_sum(f64s(data).map(|value| value * value)),
+            Dtype::F32 => sum_of_squares::<f32>(data),
+            Dtype::F64 => sum_of_squares::<f64>(data),
         };
     }
     total.sqrt()
+}
+
+fn sum_of_squares<E: Element>(data: &[u8]) -> f64 {
+    let mut sum = TreeSum::default();
+    let mut block = [E::ZERO; BLOCK_ELEMENTS];
+    for_blocks(data.len() / E::BYTES, |elements| {
+        let block = &mut block[..elements.len()];
+        E::read(&data[elements.start * E::BYTES..elements.end * E::BYTES], block);
+        sum.add_squares(block);
+    });
+    sum.total()
 }

@@ -5,8 +5,7 @@ The rule is that of the crate `train` (modules `mean` and `optimizer`). Mean, pe
     sum = +0;  for each shard:  sum = A(sum + A(f64(w * g)));  mean = T(f64(sum / W)),  W = ((0 + w0) + w1) + … in float64
 
 T is the tensor's dtype and so is A. The product is taken in float64 and rounded to A, the addition is A's, the quotient is taken in float64 and
-rounded to T. No operation is fused with another: each ufunc rounds its own result. SGD's settings are rounded once to the tensor's dtype, and
-every operation is done in that dtype. Used for runs without a cluster and as the reference in the tests.
+rounded to T. No operation is fused with another: each ufunc rounds its own result. The optimisers are in `_server_step`. Used for runs without a cluster and as the reference in the tests.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from . import _frame
 from ._frame import Params
 from ._limits import METRICS_BYTES_MAX, METRICS_MAX
 from .errors import RaftgridError
-from .optimizer import SGD
+from ._server_step import MOMENTUM_PREFIX, server_step, sgd_step
+from .optimizer import Optimizer
 
 ALGORITHM_ID = "raftgrid/weighted-mean-f32-shard-order/1"
-MOMENTUM_PREFIX = "momentum/"
+__all__ = ["ALGORITHM_ID", "MOMENTUM_PREFIX", "aggregate", "effective_weight", "mean_metrics", "sgd_step", "weighted_mean"]
 
 
 def weighted_mean(contributions: Iterable[Tuple[float, Params]]) -> Params:
@@ -50,29 +50,8 @@ def effective_weight(weight: float) -> float:
     return float(weight) or 1.0
 
 
-def sgd_step(sgd: SGD, params: Params, mean: Params, state: Params) -> Tuple[Params, Params]:
-    """Parameters and state after one step. `state`: velocities under `momentum/<name>`; empty before the first step."""
-    params_next: Params = {}
-    state_next: Params = {}
-    with np.errstate(all="ignore"):
-        for name, p in params.items():
-            scalar = p.dtype.type
-            lr, momentum, decay = scalar(sgd.lr), scalar(sgd.momentum), scalar(sgd.weight_decay)
-            d = mean[name]
-            if sgd.weight_decay != 0.0:
-                d = d + decay * p
-            update = d
-            if sgd.momentum != 0.0:
-                before = state.get(MOMENTUM_PREFIX + name)
-                velocity = momentum * (np.zeros_like(p) if before is None else before) + d
-                state_next[MOMENTUM_PREFIX + name] = np.asarray(velocity, dtype=p.dtype)
-                update = d + momentum * velocity if sgd.nesterov else velocity
-            params_next[name] = np.asarray(p - lr * update, dtype=p.dtype)
-    return params_next, state_next
-
-
 def aggregate(
-    model: bytes, state: Optional[bytes], contributions: Sequence[Tuple[float, bytes]], sgd: SGD
+    model: bytes, state: Optional[bytes], contributions: Sequence[Tuple[float, bytes]], optimizer: Optimizer
 ) -> Tuple[bytes, bytes]:
     """Model r and state r (None before the first step), as files, with (weight, file) in shard order: the files of r + 1.
 
@@ -80,7 +59,7 @@ def aggregate(
     """
     params = _frame.from_bytes(model)
     mean = weighted_mean((weight, _frame.from_bytes(data)) for weight, data in contributions)
-    params_next, state_next = sgd_step(sgd, params, mean, {} if state is None else _frame.from_bytes(state))
+    params_next, state_next = server_step(optimizer, params, mean, {} if state is None else _frame.from_bytes(state))
     for what, frame in (("model", params_next), ("state", state_next)):
         wrong = _frame.not_finite(frame)
         if wrong is not None:

@@ -38,3 +38,21 @@ pub(crate) fn sgd(learning_rate: f64, momentum: f64, nesterov: bool, weight_deca
     message.set_weight_decay(weight_decay);
     message
 }
+
+/// A file of `ml-code/tests/golden`.
+pub(crate) fn golden_file(name: &str) -> serde_json::Value {
+    let here = std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    let path = std::path::Path::new(&here).join("../../ml-code/tests/golden").join(name);
+    serde_json::from_str(&std::fs::read_to_string(path).expect("the golden file is in the checkout")).expect("JSON")
+}
+
+/// Bytes that are written in hexadecimal.
+pub(crate) fn hex(value: &serde_json::Value) -> Vec<u8> {
+    let text = value.as_str().expect("hexadecimal text");
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal")).collect()
+}
+
+/// A float that is written as its bits.
+pub(crate) fn bits(value: &serde_json::Value) -> f64 {
+    f64::from_be_bytes(hex(value).try_into().expect("eight bytes"))
+}

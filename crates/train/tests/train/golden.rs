@@ -4,19 +4,10 @@ use raftgrid_proto::v1::Optimizer;
 use raftgrid_train::{aggregate, mean_metrics, shard_seed, Accumulator, Frame, Precision, ALGORITHM_ID};
 use serde_json::Value;
 
+use crate::common::{bits, golden_file, hex};
+
 fn golden() -> Value {
-    let here = std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
-    let path = std::path::Path::new(&here).join("../../ml-code/tests/golden/aggregate.json");
-    serde_json::from_str(&std::fs::read_to_string(path).expect("the golden file is in the checkout")).expect("JSON")
-}
-
-fn hex(value: &Value) -> Vec<u8> {
-    let text = value.as_str().expect("hexadecimal text");
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal")).collect()
-}
-
-fn bits(value: &Value) -> f64 {
-    f64::from_be_bytes(hex(value).try_into().expect("eight bytes"))
+    golden_file("aggregate.json")
 }
 
 fn optimizer(value: &Value) -> Optimizer {

@@ -4,3 +4,5 @@ mod common;
 mod golden;
 mod guards;
 mod properties;
+mod strategies;
+mod strategy_properties;
