@@ -80,3 +80,15 @@ def test_a_call_from_a_poll_that_waited_long_is_kept_until_a_beat_has_confirmed_
     call.confirmed = True
     call.advance(1_000.0, server.fence_after_s)
     assert call.is_over and server._held == {}
+
+
+def test_only_what_may_run_is_fenced(server):
+    call = Call(server, types_pb2.Task(task_id="t", lease_epoch=7, task_type="double", task_data=b"1"), 100.0)
+    call.confirmed = True
+    server._held[call.id] = call
+    server._look(100.0)
+    assert server._armed
+    call.run(server._functions["double"])
+    # Its report is not acknowledged, and its lease gets old meanwhile.
+    server._look(1_000.0)
+    assert not server._armed and list(server._held) == [call.id]

@@ -1,7 +1,6 @@
 //! Workers of `gridctl bench life --serve`: Python processes that stay (`raftgrid.serve`), each of which tells how many of its calls are durably
 //! over.
 
-use std::cmp::Ordering;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -69,19 +68,17 @@ impl PythonWorkers {
         }
         Ok(workers)
     }
-}
 
-impl PythonWorkers {
     /// Waits until so many more calls have ended.
     pub(crate) fn settle(&mut self, open: u64) -> Result<()> {
         let (mut ended, until) = (0, Instant::now() + BENCH_CALL_TIMEOUT);
         while ended < open && Instant::now() < until {
             ended += block_on(self.ended.next()).ok_or_else(|| failed("it ended"))?;
         }
-        match ended.cmp(&open) {
-            Ordering::Equal => Ok(()),
-            other => Err(failed(&format!("{ended} calls ended of {open} that were open: {other:?}"))),
+        if ended != open {
+            return Err(failed(&format!("{ended} calls ended of {open} that were open")));
         }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raftgrid_manifest::predicates::overtaken;
+use raftgrid_manifest::predicates::{fell_silent, overtaken};
 use raftgrid_proto::v1::{
     Command_oneof_kind, LoadReport, Node, NodeLoad, NodeRow, NodeStatus, NodeStatusChange, RegisterNode,
 };
@@ -13,7 +13,7 @@ use raftgrid_proto::v1::{
 use crate::leases::Leases;
 use crate::limits::{
     IDLE_BEAT_MS_MAX, LOADS_PER_REPORT_MAX, LOAD_REPORT_EVERY_MS, LOAD_REPORT_IDLE_MS, LOAD_STEP, PENDING_BEATS_MAX,
-    SMALL_FLEET,
+    RETRY_PAUSE_MS, SMALL_FLEET,
 };
 use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject};
@@ -23,6 +23,8 @@ use crate::view::View;
 
 /// The machine version from which on the row of a node says what is wrong with it.
 const PROBLEMS_SINCE: u64 = 3;
+/// The machine version from which on it says which of the node's processes it is.
+const GENERATIONS_SINCE: u64 = 4;
 
 /// What this leader knows of a node at first hand.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ struct Contact {
     memory_usage: f64,
     /// What the node's own checks found, as of its last beat.
     problem: String,
+    /// (nonce, generation) of the process that beat last.
+    process: (u64, u64),
     heard_unix_s: i64,
     /// (when, cpu, memory) of the last load report.
     reported: Option<(Millis, f64, f64)>,
@@ -55,6 +59,8 @@ enum Registration {
     Stale,
     /// A first beat of a process that was started before the one that is registered.
     Overtaken,
+    /// A first beat beside a row that does not say when its process was started, before that process was heard: wait for it, or its silence.
+    Undecided,
     Needed,
 }
 
@@ -94,6 +100,7 @@ impl Liveness {
             cpu_usage: 0.0,
             memory_usage: 0.0,
             problem: String::new(),
+            process: (0, 0),
             heard_unix_s: 0,
             reported: None,
         });
@@ -134,7 +141,7 @@ impl Liveness {
         if self.pending.len() >= PENDING_BEATS_MAX {
             return false;
         }
-        if matches!(registration(moment.view, &beat), Registration::Known) {
+        if matches!(self.registration(moment.view, &beat), Registration::Known) {
             self.hear(moment, moment.now, &beat);
         }
         self.pending.insert(ticket, Pending { beat, arrived: moment.now });
@@ -153,6 +160,7 @@ impl Liveness {
         contact.cpu_usage = sane(beat.cpu_usage);
         contact.memory_usage = sane(beat.memory_usage);
         contact.problem.clone_from(&beat.problem);
+        contact.process = (beat.boot_nonce, beat.generation);
         contact.heard_unix_s = (moment.cluster_ms() / 1_000) as i64;
         self.doubtful.insert(beat.node_id.clone());
     }
@@ -172,11 +180,16 @@ impl Liveness {
     ) {
         for (ticket, pending) in std::mem::take(&mut self.pending) {
             let confirmed = ticket <= self.confirmed;
-            let answer = match registration(moment.view, &pending.beat) {
-                Registration::Known if confirmed => Some(self.answer(moment, leases, outbox, &pending)),
+            let answer = match self.registration(moment.view, &pending.beat) {
+                Registration::Known if confirmed => {
+                    if lacks_generation(moment.view, &pending.beat) {
+                        register(moment.view, outbox, &pending.beat);
+                    }
+                    Some(self.answer(moment, leases, outbox, &pending))
+                }
                 Registration::Stale if confirmed => Some(refuse(moment, &pending.beat)),
                 Registration::Overtaken if confirmed => Some(BeatAnswer { overtaken: true, ..BeatAnswer::default() }),
-                Registration::Known | Registration::Stale | Registration::Overtaken => None,
+                Registration::Known | Registration::Stale | Registration::Overtaken | Registration::Undecided => None,
                 Registration::Needed => {
                     register(moment.view, outbox, &pending.beat);
                     None
@@ -187,6 +200,31 @@ impl Liveness {
             } else {
                 self.pending.insert(ticket, pending);
             }
+        }
+    }
+
+    fn registration(&self, view: &View, beat: &Beat) -> Registration {
+        let Some(row) = view.nodes.get(&beat.node_id) else { return Registration::Needed };
+        if beat.boot_nonce == 0 || beat.boot_nonce == row.boot_nonce {
+            return Registration::Known;
+        }
+        // It had an incarnation under its nonce, and the node has another nonce now: it was overtaken.
+        if beat.incarnation != 0 {
+            return Registration::Stale;
+        }
+        if overtaken(row, beat.boot_nonce, beat.generation) {
+            return Registration::Overtaken;
+        }
+        if beat.generation == 0 || row.generation != 0 || fell_silent(row) {
+            return Registration::Needed;
+        }
+        // Registered under a machine version whose rows know no order: what the process says itself decides.
+        match self.contacts.get(&beat.node_id).filter(|contact| contact.heard).map(|contact| contact.process) {
+            Some((nonce, generation)) if nonce == row.boot_nonce && generation > beat.generation => {
+                Registration::Overtaken
+            }
+            Some((nonce, _)) if nonce == row.boot_nonce => Registration::Needed,
+            _ => Registration::Undecided,
         }
     }
 
@@ -221,9 +259,9 @@ impl Liveness {
             let subject = Subject::Node(node_id.clone());
             if outbox.free(&subject) {
                 outbox.put(subject, Command_oneof_kind::node_status_change(status_change(row, status, problem)));
-            } else {
-                self.doubtful.insert(node_id);
             }
+            // Until the row shows it: the proposal may be refused (a full disk) or lost.
+            self.silences.set(node_id, moment.now + RETRY_PAUSE_MS);
         }
         self.report_loads(moment, outbox);
     }
@@ -325,19 +363,10 @@ impl Contact {
     }
 }
 
-fn registration(view: &View, beat: &Beat) -> Registration {
-    let Some(row) = view.nodes.get(&beat.node_id) else { return Registration::Needed };
-    if beat.boot_nonce == 0 || beat.boot_nonce == row.boot_nonce {
-        return Registration::Known;
-    }
-    // It had an incarnation under its nonce, and the node has another nonce now: it was overtaken.
-    if beat.incarnation != 0 {
-        return Registration::Stale;
-    }
-    if overtaken(row, beat.boot_nonce, beat.generation) {
-        return Registration::Overtaken;
-    }
-    Registration::Needed
+/// Whether the row does not know yet which process of the node this is: it was registered under an older machine version.
+fn lacks_generation(view: &View, beat: &Beat) -> bool {
+    let row = view.nodes.get(&beat.node_id).filter(|row| row.boot_nonce == beat.boot_nonce && row.generation == 0);
+    beat.generation != 0 && view.machine_version >= GENERATIONS_SINCE && row.is_some()
 }
 
 /// A beat without a description keeps the one that is known.

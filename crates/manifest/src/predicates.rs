@@ -59,9 +59,13 @@ impl fmt::Display for Unfit {
 /// Whether a process that says this of itself was started before the one that is registered, and may not take its place. Beside a node that
 /// fell silent any process may: its machine may have been exchanged for one whose clock is behind. Generation 0 knows no order.
 pub fn overtaken(row: &NodeRow, boot_nonce: u64, generation: u64) -> bool {
-    let silent = row.get_node().status == NodeStatus::UNHEALTHY && row.get_node().problem.is_empty();
     let older = generation != 0 && generation < row.generation && boot_nonce != row.boot_nonce;
-    older && !silent && !mutant::on("no_generations")
+    older && !fell_silent(row) && !mutant::on("no_generations")
+}
+
+/// Whether nothing was heard of the node for longer than its leases live.
+pub fn fell_silent(row: &NodeRow) -> bool {
+    row.get_node().status == NodeStatus::UNHEALTHY && row.get_node().problem.is_empty()
 }
 
 /// Whether the node may take the task at all, free room aside: status, eligibility, hard constraints, in this order. As the newest machine

@@ -58,6 +58,7 @@ pub struct Habits {
     scattered: u64,
     elements_max: u32,
     workers: u64,
+    raise_us: u64,
 }
 
 impl Habits {
@@ -71,6 +72,7 @@ impl Habits {
             scattered: plan.scattered_reads,
             elements_max: plan.elements_max,
             workers: u64::from(plan.workers),
+            raise_us: plan.raise_ms * 1_000,
         }
     }
 }
@@ -85,6 +87,7 @@ pub struct Client {
     next_call: u64,
     next_op_us: u64,
     made: u64,
+    raised: bool,
     orders: Orders,
     finishing: bool,
 }
@@ -113,6 +116,7 @@ impl Client {
             next_call: 1,
             next_op_us: 0,
             made: 0,
+            raised: false,
             orders: Orders::of(number),
             finishing: false,
         }
@@ -210,9 +214,9 @@ impl Client {
             let kind = work::schedule(self.number, &mut self.rng);
             return What::Work(self.command(around.now_us, kind));
         }
-        if self.number == 0 && self.made == 0 {
+        if self.number == 0 && !self.raised && around.now_us >= self.habits.raise_us {
             // Before it, what came with a newer version is refused.
-            self.made += 1;
+            (self.made, self.raised) = (self.made + 1, true);
             let newest = SetMachineVersion { version: MACHINE_VERSION, ..SetMachineVersion::default() };
             return What::Work(Box::new(command(Kind::set_machine_version(newest))));
         }

@@ -82,6 +82,8 @@ pub struct Plan {
     pub worker_leave: Every,
     /// Reports and first heartbeats of workers that take seconds, half of them of a worker that dies meanwhile, of a thousand.
     pub late_reports: u64,
+    /// When the machine version is raised to the newest, in milliseconds.
+    pub raise_ms: u64,
     /// Most that a clock gains or loses, parts in a million.
     pub drift_ppm: i64,
     /// Clients.
@@ -236,6 +238,7 @@ impl Plan {
             worker_pause: 0,
             worker_leave: 0,
             late_reports: 0,
+            raise_ms: 0,
             drift_ppm: 0,
             clients: u32::try_from(rng.between(1, 4)).unwrap_or(1),
             think_us: rng.between(20_000, 600_000),
@@ -338,6 +341,7 @@ impl Plan {
                 self.worker_pause = rng.between(2_000, 8_000);
                 self.worker_death = rng.between(2_000, 8_000);
                 self.think_us = rng.between(50_000, 200_000);
+                self.raise_ms = rng.below(15_000);
             }
             Focus::Tasks => {
                 self.crash = rng.between(8_000, 20_000);

@@ -55,6 +55,8 @@ class Held:
     """When the beat was sent that renewed it last; by the node's clock."""
     confirmed: bool = False
     """Whether a beat has renewed it. Before that nobody knows how old the assignment is."""
+    is_over: bool = False
+    """Whether nothing of it runs, or will: what is left is its report."""
 
     def stop(self, why: str, grace_s: float) -> None:
         """Asks it to end, and kills it after the grace."""

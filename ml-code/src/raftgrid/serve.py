@@ -7,8 +7,8 @@ only here: submit them with the constraint `function.double=python`. Or from a p
 
     raftgrid.serve.run({"double": lambda data: 2 * data}, endpoints="...", node_id="calls-0", directory="calls-0")
 
-A call begins when a heartbeat has shown that its lease is this node's, and not if the lease may be over by then. One call runs at a time; with `--slots N` up to N are held, so that the next is here when one ends. Tasks, starts and reports go over one
-stream in batches. A function that raises fails its task; a function cannot be killed, so when its task has to end at once (its lease is
+A call begins when a heartbeat has shown that its lease is this node's, and not if the lease may be over by then. One call runs at a time; with
+`--slots N` up to N are held, so that the next is here when one ends. Tasks, starts and reports go over one stream in batches. A function that raises fails its task; a function cannot be killed, so when its task has to end at once (its lease is
 lost, the grace after a cancel or its time is over) the *process* ends, with status 75 (1 if the function let no other thread run): have it
 started again. `should_stop` tells a long function that it is asked to end. Of a task's spec `run_timeout_ms` counts; limits, environment,
 bundle and `on_disconnect = continue` are for processes.
@@ -171,7 +171,7 @@ class Server(Node):
     def _look(self, now: float) -> None:
         """What waits to be sent while a call takes long; a call that lets no other thread run; a replica that stands still, which answers
         nothing and breaks nothing off."""
-        renewed = [attempt.renewed_at for attempt in self._attempts() if attempt.confirmed]
+        renewed = [attempt.renewed_at for attempt in self._attempts() if attempt.confirmed and not attempt.is_over]
         if renewed:
             self._arm(min(renewed), now)
         elif self._armed:

@@ -2,7 +2,7 @@
 
 use raftgrid_control::{Action, Beat, Config, Input};
 use raftgrid_manifest::{Change, Table};
-use raftgrid_proto::v1::{Command_oneof_kind as Kind, MetaRow, Node, NodeStatus};
+use raftgrid_proto::v1::{CommandReply, Command_oneof_kind as Kind, MetaRow, Node, NodeStatus, Outcome};
 
 use crate::world::*;
 
@@ -47,6 +47,38 @@ fn a_first_beat_of_a_process_that_was_overtaken_is_refused_and_registers_nothing
     let answer = answer(&actions, ticket).expect("it is answered").expect("a quorum stands behind it");
     assert!(answer.overtaken && answer.incarnation == 0);
     assert!(commands(&actions).is_empty(), "{actions:?}");
+}
+
+/// A row of before machine version 4 does not say which of the node's processes it is; seed 1372 with one founder.
+#[test]
+fn beside_a_row_without_a_generation_the_process_itself_is_asked() {
+    let mut world = World::settled();
+    let meta = MetaRow { machine_version: 4, ..MetaRow::default() };
+    world.put(Table::Meta, vec![0], &meta);
+    world.node("node-0");
+    let first_beat = |world: &mut World, generation: u64| {
+        let late = Beat { boot_nonce: 6, generation, incarnation: 0, ..beat("node-0") };
+        let (ticket, mut inputs) = world.beat_input(late);
+        inputs.push(Input::QuorumConfirmed { ticket });
+        (ticket, world.step(inputs))
+    };
+    let (ticket, actions) = first_beat(&mut world, 19);
+    assert!(answer(&actions, ticket).is_none() && decisions(&actions).is_empty(), "nobody was heard yet: {actions:?}");
+
+    let (_, mut inputs) = world.beat_input(Beat { generation: 20, ..beat("node-0") });
+    inputs.extend((1..=2).map(|ticket| Input::QuorumConfirmed { ticket }));
+    let actions = world.step(inputs);
+    let refused = answer(&actions, ticket).expect("it is answered now").expect("a quorum stands behind it");
+    assert!(refused.overtaken);
+    let kinds = decisions(&actions);
+    let [Kind::register_node(known)] = &kinds[..] else { panic!("the row learns which process it is: {kinds:?}") };
+    assert_eq!((known.boot_nonce, known.generation), (7, 20));
+
+    let mut world = World::settled();
+    world.put(Table::Node, b"node-0".to_vec(), &node_row("node-0", NodeStatus::UNHEALTHY));
+    let (_, actions) = first_beat(&mut world, 19);
+    let kinds = decisions(&actions);
+    assert!(matches!(&kinds[..], [Kind::register_node(late)] if late.boot_nonce == 6), "it fell silent: {kinds:?}");
 }
 
 #[test]
@@ -97,6 +129,20 @@ fn silence_makes_a_node_unknown_then_unhealthy_and_a_beat_makes_it_healthy() {
     world.now += 10;
     let (_, inputs) = world.beat_input(beat("node-0"));
     assert_eq!(statuses(&commands(&world.step(inputs))), vec![("node-0".to_owned(), NodeStatus::HEALTHY)]);
+}
+
+/// Seed 2962: a disk that was full refused it, and the node stayed as it was for ever.
+#[test]
+fn a_status_that_was_refused_is_proposed_again() {
+    let mut world = World::settled();
+    world.live_node("node-0");
+    let heard = world.now;
+    let actions = world.at(heard + 1_000);
+    assert_eq!(statuses(&commands(&actions)), vec![("node-0".to_owned(), NodeStatus::UNKNOWN)]);
+    let refused = CommandReply { outcome: Outcome::EXHAUSTED, ..CommandReply::default() };
+    world.step(vec![Input::Proposed { tag: tags(&actions)[0], replies: Some(vec![refused]) }]);
+    let again: Vec<_> = (1..=3).flat_map(|n| statuses(&commands(&world.at(heard + 1_000 + n * 100)))).collect();
+    assert_eq!(again, vec![("node-0".to_owned(), NodeStatus::UNKNOWN)]);
 }
 
 #[test]
