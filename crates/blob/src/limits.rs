@@ -4,3 +4,5 @@
 pub const BLOCK_BYTES: usize = 64 * 1024;
 /// Largest fragment, in bytes: its checksum table stays below 1 MiB.
 pub const FRAGMENT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// Bytes of decoded artifacts that a replica keeps beside its fragments; one that is larger is kept alone.
+pub const CACHE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! The files: `<root>/<artifact id>/<fragment number>`, and `<root>/incoming/` for what has no id yet.
+//! The files: `<root>/<artifact id>/<fragment number>`, `<root>/incoming/` for what has no id yet, and `<root>/cache/` (see `cache`).
 //!
 //! Invariant: a file under an artifact's folder is whole, fsynced, and its folder entries are fsynced.
 
@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::cache::Cache;
 use crate::footer::{footer_bytes, Footer, FIXED_BYTES};
 use crate::limits::{BLOCK_BYTES, FRAGMENT_BYTES_MAX};
 
@@ -49,7 +50,7 @@ pub enum BlobError {
     Refused(String),
 }
 
-fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BlobError {
+pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BlobError {
     let path = path.to_owned();
     move |cause| BlobError::Io { action, path, cause }
 }
@@ -64,6 +65,7 @@ pub struct FragmentStore {
     root: PathBuf,
     incoming: PathBuf,
     next_incoming: Arc<AtomicU64>,
+    cache: Cache,
 }
 
 impl FragmentStore {
@@ -74,15 +76,25 @@ impl FragmentStore {
             fs::remove_dir_all(&incoming).map_err(io("clear", &incoming))?;
         }
         fs::create_dir_all(&incoming).map_err(io("create", &incoming))?;
+        let cache = Cache::open(&root.join("cache"))?;
         sync_directory(root)?;
         if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_directory(parent)?;
         }
-        Ok(Self { root: root.to_owned(), incoming, next_incoming: Arc::new(AtomicU64::new(0)) })
+        Ok(Self { root: root.to_owned(), incoming, next_incoming: Arc::new(AtomicU64::new(0)), cache })
     }
 
     /// A fragment to be written; it has no name until `FragmentWriter::finish` and `FragmentStore::keep`.
     pub fn create(&self) -> Result<FragmentWriter, BlobError> {
+        self.writer(true)
+    }
+
+    /// The same for bytes that are somewhere else, too, and never counted: they are not fsynced.
+    pub fn create_volatile(&self) -> Result<FragmentWriter, BlobError> {
+        self.writer(false)
+    }
+
+    fn writer(&self, durable: bool) -> Result<FragmentWriter, BlobError> {
         let path = self.incoming.join(self.next_incoming.fetch_add(1, Ordering::Relaxed).to_string());
         let file =
             OpenOptions::new().create_new(true).read(true).write(true).open(&path).map_err(io("create", &path))?;
@@ -94,12 +106,17 @@ impl FragmentStore {
             blocks: Vec::new(),
             block_crc: 0,
             block_bytes: 0,
+            durable,
+            footer: None,
             kept: false,
         })
     }
 
     /// Gives a finished fragment its place; durable when it returns. Storing the same fragment again replaces it.
     pub fn keep(&self, mut written: FragmentWriter, artifact_id: u64, fragment: u32) -> Result<(), BlobError> {
+        if !written.durable {
+            return Err(BlobError::Refused("what is kept must be durable".to_owned()));
+        }
         let folder = self.folder(artifact_id);
         fs::create_dir_all(&folder).map_err(io("create", &folder))?;
         // Always: a folder that is there may be another thread's, or a killed process's, that was not synced yet.
@@ -112,30 +129,7 @@ impl FragmentStore {
 
     /// Opens a fragment; its footer is verified now, each block when it is read.
     pub fn open_fragment(&self, artifact_id: u64, fragment: u32) -> Result<FragmentReader, BlobError> {
-        let path = self.folder(artifact_id).join(fragment.to_string());
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(BlobError::NotFound { artifact_id, fragment });
-            }
-            Err(error) => return Err(io("open", &path)(error)),
-        };
-        let length = file.metadata().map_err(io("read", &path))?.len();
-        let rotten = || BlobError::Rotten { artifact_id, fragment };
-        if length < FIXED_BYTES as u64 {
-            return Err(rotten());
-        }
-        let mut tail = [0u8; FIXED_BYTES];
-        file.read_exact_at(&mut tail, length - FIXED_BYTES as u64).map_err(io("read", &path))?;
-        let total_bytes = Footer::total_bytes_of(&tail).map_err(|_| rotten())?;
-        if total_bytes > FRAGMENT_BYTES_MAX || total_bytes + footer_bytes(total_bytes) != length {
-            return Err(rotten());
-        }
-        let footer_length = usize::try_from(footer_bytes(total_bytes)).map_err(|_| rotten())?;
-        let mut footer = vec![0; footer_length];
-        file.read_exact_at(&mut footer, total_bytes).map_err(io("read", &path))?;
-        let footer = Footer::decode(&footer).map_err(|_| rotten())?;
-        Ok(FragmentReader { path, file, artifact_id, fragment, footer })
+        open_file(self.folder(artifact_id).join(fragment.to_string()), artifact_id, fragment)
     }
 
     /// Whether the fragment is here, whole by its footer.
@@ -145,11 +139,45 @@ impl FragmentStore {
 
     /// Deletes every fragment of an artifact. Nothing there is no error.
     pub fn remove(&self, artifact_id: u64) -> Result<(), BlobError> {
+        self.cache.forget(artifact_id);
         let folder = self.folder(artifact_id);
         match fs::remove_dir_all(&folder) {
             Ok(()) => sync_directory(&self.root),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(io("remove", &folder)(error)),
+        }
+    }
+
+    /// Decoded artifacts that are kept for a while.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Numbers of the fragments of an artifact that are here, whole or not, rising.
+    pub fn fragments(&self, artifact_id: u64) -> Result<Vec<u32>, BlobError> {
+        let folder = self.folder(artifact_id);
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io("list", &folder)(error)),
+        };
+        let mut numbers = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(io("list", &folder))?;
+            numbers.extend(entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Deletes one fragment. Nothing there is no error.
+    pub fn remove_fragment(&self, artifact_id: u64, fragment: u32) -> Result<(), BlobError> {
+        let folder = self.folder(artifact_id);
+        let path = folder.join(fragment.to_string());
+        match fs::remove_file(&path) {
+            Ok(()) => sync_directory(&folder),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io("remove", &path)(error)),
         }
     }
 
@@ -171,6 +199,33 @@ impl FragmentStore {
     }
 }
 
+/// Opens a file as a fragment; see `FragmentStore::open_fragment`.
+pub(crate) fn open_file(path: PathBuf, artifact_id: u64, fragment: u32) -> Result<FragmentReader, BlobError> {
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(BlobError::NotFound { artifact_id, fragment });
+        }
+        Err(error) => return Err(io("open", &path)(error)),
+    };
+    let length = file.metadata().map_err(io("read", &path))?.len();
+    let rotten = || BlobError::Rotten { artifact_id, fragment };
+    if length < FIXED_BYTES as u64 {
+        return Err(rotten());
+    }
+    let mut tail = [0u8; FIXED_BYTES];
+    file.read_exact_at(&mut tail, length - FIXED_BYTES as u64).map_err(io("read", &path))?;
+    let total_bytes = Footer::total_bytes_of(&tail).map_err(|_| rotten())?;
+    if total_bytes > FRAGMENT_BYTES_MAX || total_bytes + footer_bytes(total_bytes) != length {
+        return Err(rotten());
+    }
+    let footer_length = usize::try_from(footer_bytes(total_bytes)).map_err(|_| rotten())?;
+    let mut footer = vec![0; footer_length];
+    file.read_exact_at(&mut footer, total_bytes).map_err(io("read", &path))?;
+    let footer = Footer::decode(&footer).map_err(|_| rotten())?;
+    Ok(FragmentReader { path, file, artifact_id, fragment, footer })
+}
+
 /// A fragment on its way in. Dropped before `keep`, its file is deleted.
 #[derive(Debug)]
 pub struct FragmentWriter {
@@ -181,6 +236,9 @@ pub struct FragmentWriter {
     blocks: Vec<u32>,
     block_crc: u32,
     block_bytes: usize,
+    durable: bool,
+    /// Once it is finished.
+    footer: Option<Footer>,
     kept: bool,
 }
 
@@ -225,8 +283,26 @@ impl FragmentWriter {
         }
         let footer = Footer { total_bytes: self.total_bytes, digest: found, blocks: std::mem::take(&mut self.blocks) };
         self.file.write_all(&footer.encode()).map_err(io("write", &self.path))?;
-        self.file.sync_all().map_err(io("sync", &self.path))?;
+        if self.durable {
+            self.file.sync_all().map_err(io("sync", &self.path))?;
+        }
+        self.footer = Some(footer);
         Ok(found)
+    }
+
+    /// Reads what was finished; also after the writer is gone, and its file with it.
+    pub fn reader(&self) -> Result<FragmentReader, BlobError> {
+        let footer = self.footer.clone();
+        let footer = footer.ok_or_else(|| BlobError::Refused("it is not finished".to_owned()))?;
+        let file = self.file.try_clone().map_err(io("read", &self.path))?;
+        Ok(FragmentReader { path: self.path.clone(), file, artifact_id: 0, fragment: 0, footer })
+    }
+
+    /// Moves the file to a place of its own, where it stays.
+    pub(crate) fn move_to(mut self, path: &Path) -> Result<(), BlobError> {
+        fs::rename(&self.path, path).map_err(io("rename to", path))?;
+        self.kept = true;
+        Ok(())
     }
 
     /// All data written so far, for checks before it is kept.
@@ -296,6 +372,13 @@ impl FragmentReader {
             done += take;
         }
         Ok(wanted)
+    }
+
+    /// Reads every block and verifies it.
+    pub fn verify(&self) -> Result<(), BlobError> {
+        let mut block = vec![0; BLOCK_BYTES];
+        (0..self.footer.total_bytes.div_ceil(BLOCK_BYTES as u64))
+            .try_for_each(|number| self.block(number, &mut block).map(drop))
     }
 
     /// The whole data, verified.

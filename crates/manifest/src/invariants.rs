@@ -1,6 +1,7 @@
 //! The invariants of semantics.md that rows can tell, checked over all of them: for tests, the simulator and tools. Numbers are those of
 //! the page. (3, 4 and 15 speak of two states and are asserted where rows are written; 6's hash and 5 too.)
 
+mod artifacts;
 mod placement;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ pub fn check_invariants(rows: &dyn Rows) -> Result<Vec<String>, RowsError> {
     read_jobs(rows)?.iter().try_for_each(|job| check_job(rows, job, &tasks, &mut broken))?;
     check_requests(rows, &mut broken)?;
     check_kv(rows, &mut broken)?;
+    artifacts::check_fragments(rows, &mut broken)?;
     if views::digest(rows)? != full_digest(rows)? {
         broken.push("10: the kept digest is not that of the rows".to_owned());
     }

@@ -9,6 +9,7 @@
 mod apply;
 mod attempts;
 mod attributes;
+mod coding;
 mod commands;
 mod digest;
 mod error;
@@ -39,6 +40,7 @@ pub mod views;
 pub mod watched;
 
 pub use apply::{apply, Applied};
+pub use coding::Code;
 pub use commands::{minimum_version, report_digest, MACHINE_VERSION};
 pub use error::ApplyError;
 pub use facade::{Manifest, ManifestError};

@@ -79,6 +79,14 @@ pub const RELEASED_ROUNDS_PER_COMMIT: u64 = 4;
 pub const PLACEMENT_MAX: usize = 16;
 /// Receipts in one command.
 pub const RECEIPTS_MAX: usize = 32;
+/// Most data fragments of a code, and most parity fragments.
+pub const CODE_FRAGMENTS_MAX: u8 = 16;
+/// Bytes that a full stripe puts in each fragment of a coded artifact.
+pub const CODE_UNIT_BYTES: u64 = 64 * 1024;
+/// The length of a coded fragment is a multiple of this.
+pub const CODE_SHARD_ALIGN_BYTES: u64 = 64;
+/// Generations of an artifact's fragments; a file's number has 24 bits for it and 8 for the fragment.
+pub const GENERATION_MAX: u32 = (1 << 24) - 1;
 
 /// Answers kept for request ids.
 pub const REQUESTS_MAX: u64 = 1_000_000;

@@ -10,6 +10,7 @@ use raftgrid_proto::v1::{
 };
 
 use crate::apply::with_digest;
+use crate::coding::CODE_PLAIN_COPIES;
 use crate::keys;
 use crate::make::{command, encode_batch};
 use crate::overlay::Layer;
@@ -48,8 +49,8 @@ pub fn close_members(nodes: &[u64]) -> Vec<u8> {
     encode_batch(0, nodes.iter().map(close).collect())
 }
 
-/// Changes that give the state to other replicas: their rows in place of the old members', and artifacts where they are now. `holders` names
-/// the replicas that have a committed artifact's bytes; an artifact that was not committed has none, and goes.
+/// Changes that give the state to other replicas: their rows in place of the old members', and artifacts as plain copies where they are now. `holders`
+/// names the replicas that have all of a committed artifact's bytes; an artifact that was not committed has none, and goes.
 pub fn settle(
     rows: &dyn Rows,
     members: &[MemberRow],
@@ -72,6 +73,9 @@ pub fn settle(
         match row.state {
             ArtifactState::ARTIFACT_COMMITTED => {
                 row.placement = holders(&row);
+                // They are given whole, under the number that plain copies have from the start.
+                row.code_id = CODE_PLAIN_COPIES;
+                row.generation = 0;
                 row.receipts = receipts(&row);
                 layer.set(Table::Artifact, key, Some(encode(&row)));
             }

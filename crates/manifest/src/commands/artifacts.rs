@@ -2,10 +2,11 @@
 
 use protobuf::RepeatedField;
 use raftgrid_proto::v1::{
-    AddReceipts, ArtifactRow, ArtifactState, BeginArtifact, CommandReply, CommitArtifact, DeleteArtifact, Outcome,
-    Receipt,
+    AddReceipts, ArtifactRow, ArtifactState, BeginArtifact, CommandReply, CommitArtifact, DeleteArtifact, MemberRow,
+    Outcome, Receipt,
 };
 
+use crate::coding::{self, Code, CODE_PLAIN_COPIES};
 use crate::commands::job_end;
 use crate::error::{Fault, Handled};
 use crate::keys;
@@ -16,7 +17,8 @@ use crate::reply::{invalid, not_found, precondition, refuse};
 use crate::rows::{RowsError, Table};
 use crate::text::{check_bytes, check_digest, check_name};
 
-const CODE_PLAIN_COPIES: u32 = 0;
+/// The machine version from which on artifacts may be coded.
+const CODED_SINCE: u64 = 5;
 
 pub(crate) fn begin(machine: &mut Machine<'_>, command: &BeginArtifact) -> Handled {
     if !command.name.is_empty() {
@@ -27,10 +29,14 @@ pub(crate) fn begin(machine: &mut Machine<'_>, command: &BeginArtifact) -> Handl
     }
     check_bytes("kind", command.kind.len(), ID_BYTES_MAX)?;
     check_digest("digest", &command.digest)?;
-    if command.code_id != CODE_PLAIN_COPIES {
+    let coded = command.code_id != CODE_PLAIN_COPIES;
+    if coded && machine.meta.machine_version < CODED_SINCE {
         return Err(invalid("code_id", format!("this version knows plain copies (0) only, is {}", command.code_id)));
     }
     check_placement(&command.placement)?;
+    if coded {
+        coding::check(command.code_id, command.placement.len())?;
+    }
     if !command.job_id.is_empty() && read::job_by_id(&machine.rows, &command.job_id)?.is_none() {
         return Err(not_found("job", &command.job_id));
     }
@@ -128,13 +134,10 @@ pub(crate) fn commit_by_receipts(
         ArtifactState::ARTIFACT_DELETING => return Err(precondition(format!("artifact {id} is being deleted"))),
         ArtifactState::ARTIFACT_BEGUN => {}
     }
-    let mut holders: Vec<u64> = Vec::new();
-    count_holders(&row, receipts, &mut holders)?;
     let members = read::members_ever(&machine.rows)?;
-    holders.retain(|node| !members.iter().any(|member| member.node_id == *node && (member.leaving || member.removed)));
-    let needed = receipts_needed(members.iter().filter(|member| !member.removed).count(), &row);
-    if holders.len() < needed {
-        return Err(precondition(format!("artifact {id} has {} receipts, needs {needed}", holders.len())));
+    let (counted, needed) = counted(&members, &row, receipts)?;
+    if counted.len() < needed {
+        return Err(precondition(format!("artifact {id} has {} receipts, needs {needed}", counted.len())));
     }
     if let Some(other) = named(machine, &row.name)? {
         if other.artifact_id != id {
@@ -143,13 +146,51 @@ pub(crate) fn commit_by_receipts(
     } else if !row.name.is_empty() {
         machine.put_bytes(Table::ArtifactByName, row.name.clone().into_bytes(), keys::number(id));
     }
-    holders.sort_unstable();
-    let counted = receipts.iter().filter(|receipt| holders.contains(&receipt.node_id));
-    row.receipts = RepeatedField::from_vec(counted.cloned().collect());
+    hold(&mut row, counted);
     row.state = ArtifactState::ARTIFACT_COMMITTED;
-    row.placement = holders;
     put(machine, &row);
     Ok(row)
+}
+
+/// The receipts that count for `row`, and how many holders it needs. One that leaves or left does not count.
+pub(crate) fn counted(
+    members: &[MemberRow],
+    row: &ArtifactRow,
+    receipts: &[Receipt],
+) -> Result<(Counted, usize), Fault> {
+    let stays = |node| !members.iter().any(|member| member.node_id == node && (member.leaving || member.removed));
+    if let Some(code) = Code::of(row.code_id) {
+        let receipts = coding::count(row, code, receipts, &stays)?;
+        // Each of them is another fragment on another replica, so any `failures` of the replicas may be lost.
+        let holders = receipts.iter().map(|receipt| receipt.node_id).collect();
+        return Ok((Counted { holders, receipts }, code.fragments()));
+    }
+    let mut holders: Vec<u64> = Vec::new();
+    count_holders(row, receipts, &mut holders)?;
+    holders.retain(|node| stays(*node));
+    let needed = receipts_needed(members.iter().filter(|member| !member.removed).count(), row);
+    let receipts = receipts.iter().filter(|receipt| holders.contains(&receipt.node_id)).cloned().collect();
+    Ok((Counted { holders, receipts }, needed))
+}
+
+/// Receipts that count, and whose they are, each once.
+pub(crate) struct Counted {
+    holders: Vec<u64>,
+    receipts: Vec<Receipt>,
+}
+
+impl Counted {
+    /// Replicas.
+    pub(crate) fn len(&self) -> usize {
+        self.holders.len()
+    }
+}
+
+/// From here on the bytes of `row` are where `counted` says.
+pub(crate) fn hold(row: &mut ArtifactRow, mut counted: Counted) {
+    counted.holders.sort_unstable();
+    row.receipts = RepeatedField::from_vec(counted.receipts);
+    row.placement = counted.holders;
 }
 
 /// Further copies of a committed artifact. One that is counted already is not counted twice.
@@ -157,6 +198,9 @@ pub(crate) fn add_receipts(machine: &mut Machine<'_>, command: &AddReceipts) -> 
     let mut row = get(machine, command.artifact_id)?;
     if row.state != ArtifactState::ARTIFACT_COMMITTED {
         return Err(precondition(format!("artifact {} is not committed", row.artifact_id)));
+    }
+    if let Some(code) = Code::of(row.code_id) {
+        return add_fragments(machine, row, code, command.get_receipts());
     }
     let mut holders: Vec<u64> = row.receipts.iter().map(|receipt| receipt.node_id).collect();
     let before = holders.len();
@@ -173,6 +217,49 @@ pub(crate) fn add_receipts(machine: &mut Machine<'_>, command: &AddReceipts) -> 
     }
     holders.sort_unstable();
     row.placement = holders;
+    put(machine, &row);
+    Ok(machine.ok())
+}
+
+/// Fragments of a coded artifact on further replicas. A replica holds one fragment; receipts of replicas that are gone go.
+fn add_fragments(machine: &mut Machine<'_>, mut row: ArtifactRow, code: Code, receipts: &[Receipt]) -> Handled {
+    if receipts.len() > RECEIPTS_MAX {
+        return Err(invalid("receipts", format!("at most {RECEIPTS_MAX}, is {}", receipts.len())));
+    }
+    let mut kept = row.take_receipts().into_vec();
+    let mut added = 0;
+    for receipt in receipts {
+        coding::check_receipt(&row, code, receipt)?;
+        if kept.iter().any(|known| known.fragment == receipt.fragment && known.digest != receipt.digest) {
+            return Err(coding::other_bytes(&row, receipt));
+        }
+        match kept.iter().find(|known| known.node_id == receipt.node_id) {
+            Some(known) if known.fragment == receipt.fragment => {}
+            Some(known) => {
+                let (node, fragment) = (known.node_id, known.fragment);
+                return Err(precondition(format!("replica {node} holds fragment {fragment} already")));
+            }
+            None if receipt.node_id == 0 => return Err(invalid("receipts.node_id", "must not be 0")),
+            None => {
+                kept.push(receipt.clone());
+                added += 1;
+            }
+        }
+    }
+    if added == 0 {
+        return Ok(machine.existing(row.artifact_id));
+    }
+    let members = read::members_ever(&machine.rows)?;
+    let gone = |node: u64| members.iter().any(|member| member.node_id == node && member.removed);
+    // The last receipt of a fragment stays even so: it says what the fragment must hold when it is made anew.
+    let alive: Vec<u32> = kept.iter().filter(|it| !gone(it.node_id)).map(|it| it.fragment).collect();
+    kept.retain(|it| !gone(it.node_id) || !alive.contains(&it.fragment));
+    if kept.len() > RECEIPTS_MAX {
+        return Err(precondition(format!("artifact {} has {} receipts", row.artifact_id, kept.len() - added)));
+    }
+    row.placement = kept.iter().map(|receipt| receipt.node_id).collect();
+    row.placement.sort_unstable();
+    row.receipts = RepeatedField::from_vec(kept);
     put(machine, &row);
     Ok(machine.ok())
 }

@@ -20,6 +20,7 @@ mod nodes;
 mod placement_spec;
 mod preemption;
 mod queues;
+mod recode;
 mod retention;
 mod rounds;
 mod schedules;
@@ -45,7 +46,8 @@ pub use task_results::report_digest;
 /// | 2 | the state says since when it is at its version: below that position an older program can still follow it |
 /// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority; a task's row remembers its attempts; replicated keys; limits and requirements of tasks, logs as artifacts, problems of nodes; dependencies, jobs of type dag, eval and torchrun, arrays, sweeps, matmul by blocks, schedules; PutQueue, DeleteQueue, PreemptTask, SetMaintenance; queues, gangs, operators and attributes of constraints, preferences, affinities |
 /// | 4 | a node's row remembers its process's generation: an older process does not take its place |
-pub const MACHINE_VERSION: u64 = 4;
+/// | 5 | coded artifacts: BeginArtifact with a code, receipts of fragments; RecodeArtifact |
+pub const MACHINE_VERSION: u64 = 5;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.
 pub fn minimum_version(kind: &Kind) -> u64 {
@@ -93,6 +95,7 @@ pub fn minimum_version(kind: &Kind) -> u64 {
         | Kind::materialize_elements(_)
         | Kind::resolve_dependents(_)
         | Kind::retry_elements(_) => 3,
+        Kind::recode_artifact(_) => 5,
     }
 }
 
@@ -149,6 +152,7 @@ fn handle(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
         Kind::commit_artifact(command) => artifacts::commit(machine, command),
         Kind::delete_artifact(command) => artifacts::delete(machine, command),
         Kind::add_receipts(command) => artifacts::add_receipts(machine, command),
+        Kind::recode_artifact(command) => recode::recode(machine, command),
         Kind::set_machine_version(command) => cluster::set_version(machine, command),
         Kind::put_member(command) => members::put(machine, command),
         Kind::put_queue(command) => queues::put(machine, command),
