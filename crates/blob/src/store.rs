@@ -86,15 +86,6 @@ impl FragmentStore {
 
     /// A fragment to be written; it has no name until `FragmentWriter::finish` and `FragmentStore::keep`.
     pub fn create(&self) -> Result<FragmentWriter, BlobError> {
-        self.writer(true)
-    }
-
-    /// The same for bytes that are somewhere else, too, and never counted: they are not fsynced.
-    pub fn create_volatile(&self) -> Result<FragmentWriter, BlobError> {
-        self.writer(false)
-    }
-
-    fn writer(&self, durable: bool) -> Result<FragmentWriter, BlobError> {
         let path = self.incoming.join(self.next_incoming.fetch_add(1, Ordering::Relaxed).to_string());
         let file =
             OpenOptions::new().create_new(true).read(true).write(true).open(&path).map_err(io("create", &path))?;
@@ -106,7 +97,6 @@ impl FragmentStore {
             blocks: Vec::new(),
             block_crc: 0,
             block_bytes: 0,
-            durable,
             footer: None,
             kept: false,
         })
@@ -114,9 +104,8 @@ impl FragmentStore {
 
     /// Gives a finished fragment its place; durable when it returns. Storing the same fragment again replaces it.
     pub fn keep(&self, mut written: FragmentWriter, artifact_id: u64, fragment: u32) -> Result<(), BlobError> {
-        if !written.durable {
-            return Err(BlobError::Refused("what is kept must be durable".to_owned()));
-        }
+        // Here and not before: bytes that are only coded, or only read from, need not be durable under this form.
+        written.file.sync_all().map_err(io("sync", &written.path))?;
         let folder = self.folder(artifact_id);
         fs::create_dir_all(&folder).map_err(io("create", &folder))?;
         // Always: a folder that is there may be another thread's, or a killed process's, that was not synced yet.
@@ -236,7 +225,6 @@ pub struct FragmentWriter {
     blocks: Vec<u32>,
     block_crc: u32,
     block_bytes: usize,
-    durable: bool,
     /// Once it is finished.
     footer: Option<Footer>,
     kept: bool,
@@ -269,7 +257,7 @@ impl FragmentWriter {
         Ok(())
     }
 
-    /// Verifies against what was announced, writes the footer, fsyncs the file. Gives the SHA-256 of the data.
+    /// Verifies against what was announced, writes the footer. Gives the SHA-256 of the data. `FragmentStore::keep` makes it durable.
     pub fn finish(&mut self, total_bytes: Option<u64>, digest: Option<&[u8]>) -> Result<[u8; 32], BlobError> {
         if let Some(expected) = total_bytes.filter(|expected| *expected != self.total_bytes) {
             return Err(BlobError::Refused(format!("{} bytes instead of {expected}", self.total_bytes)));
@@ -283,9 +271,6 @@ impl FragmentWriter {
         }
         let footer = Footer { total_bytes: self.total_bytes, digest: found, blocks: std::mem::take(&mut self.blocks) };
         self.file.write_all(&footer.encode()).map_err(io("write", &self.path))?;
-        if self.durable {
-            self.file.sync_all().map_err(io("sync", &self.path))?;
-        }
         self.footer = Some(footer);
         Ok(found)
     }

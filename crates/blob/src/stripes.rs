@@ -1,5 +1,7 @@
 //! A whole artifact's file to its fragments and back, a stripe at a time: memory is that of a few stripes, whatever the artifact's size.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 use crate::coding::{CodingError, Decoder, Encoder, Layout, Rebuild, Stripe};
@@ -28,7 +30,7 @@ pub enum StripesError {
 /// One fragment of an artifact whose bytes are all here, as it is read.
 #[derive(Debug)]
 pub struct FragmentOf {
-    whole: FragmentReader,
+    whole: Arc<FragmentReader>,
     layout: Layout,
     fragment: usize,
     encoder: Option<Encoder>,
@@ -41,7 +43,7 @@ pub struct FragmentOf {
 
 impl FragmentOf {
     /// Fragment `fragment` of `whole` by `layout`.
-    pub fn new(whole: FragmentReader, layout: Layout, fragment: usize) -> Self {
+    pub fn new(whole: Arc<FragmentReader>, layout: Layout, fragment: usize) -> Self {
         Self { whole, layout, fragment, encoder: None, stripe: Vec::new(), shard: Vec::new(), at: None }
     }
 

@@ -1,5 +1,7 @@
 //! Whole artifacts in files, their fragments in files, and back.
 
+use std::sync::Arc;
+
 use raftgrid_blob::coding::{Coding, Layout, UNIT_BYTES};
 use raftgrid_blob::stripes::{decode, digests, rebuild, FragmentOf, StripesError};
 use raftgrid_blob::{FragmentReader, FragmentStore, FragmentWriter};
@@ -22,7 +24,7 @@ fn fragments(store: &FragmentStore, whole: &FragmentReader, layout: Layout) -> V
     kept.finish(Some(layout.fragment_bytes()), Some(&found[1])).unwrap();
     let mut all = Vec::new();
     for (number, digest) in found.iter().enumerate() {
-        let mut fragment = FragmentOf::new(store.open_fragment(1, 0).unwrap(), layout, number);
+        let mut fragment = FragmentOf::new(Arc::new(store.open_fragment(1, 0).unwrap()), layout, number);
         let mut writer = store.create().unwrap();
         // Pieces that meet no border.
         let (mut at, mut piece) = (0, vec![0; 70_001]);
@@ -59,7 +61,7 @@ fn an_artifact_comes_back_from_any_k_of_its_fragments_and_so_does_each_of_them()
         for first in 0..k + m {
             let lost: Vec<usize> = (0..m).map(|next| (first + next) % (k + m)).collect();
             let left = but(&all, &lost);
-            let mut target = store.create_volatile().unwrap();
+            let mut target = store.create().unwrap();
             decode(layout, &left, &mut target).unwrap();
             target.finish(Some(bytes as u64), Some(&whole.digest())).unwrap();
             assert!(target.reader().unwrap().read_all().unwrap() == original, "{k}+{m}, without {lost:?}");
@@ -88,6 +90,6 @@ fn a_damaged_source_is_named() {
     bytes[70_000] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     readers[1].1 = store.open_fragment(2, 0).unwrap();
-    let failed = decode(layout, &readers, &mut store.create_volatile().unwrap());
+    let failed = decode(layout, &readers, &mut store.create().unwrap());
     assert!(matches!(failed, Err(StripesError::Source { source_number: 1, .. })), "{failed:?}");
 }

@@ -1,25 +1,81 @@
-//! Where an artifact's bytes are: copies on this disk, or fetched from a replica that holds one. The plain-copy road.
+//! Where an artifact's bytes are: fragments or copies on this disk, or fetched from replicas that hold some. Here: which road it takes, and
+//! that of plain copies. `spread` writes coded ones, `gather` reads them.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use raftgrid_blob::coding::{Coding, Layout, CODE_PLAIN_COPIES};
 use raftgrid_blob::{placement, BlobError, FragmentReader, FragmentStore, FragmentWriter};
 use raftgrid_driver::RaftHandle;
-use raftgrid_manifest::views;
-use raftgrid_proto::v1::{ArtifactRow, ArtifactState, BeginArtifact, Command, Command_oneof_kind, Outcome, Receipt};
+use raftgrid_manifest::limits::PLACEMENT_MAX;
+use raftgrid_manifest::{views, Code};
+use raftgrid_proto::v1::{
+    ArtifactRow, ArtifactState, BeginArtifact, Command, Command_oneof_kind, DeleteArtifact, Outcome, Receipt,
+};
 use slog::{warn, Logger};
 
 use crate::clock::Clock;
-use crate::limits::{HEDGE_AFTER_MS, HEDGE_BYTES_PER_MS, SILENT_PEER_MS, UPLOAD_EXPIRES_MS};
+use crate::gather::Gates;
+use crate::limits::{HEDGE_AFTER_MS, HEDGE_BYTES_PER_MS, UPLOAD_EXPIRES_MS};
 use crate::mending::Mending;
 use crate::polls::rows_failed;
 use crate::ports::{Attempt, CallError, Download, Peers, Steps};
 use crate::proposals::Proposals;
+use crate::silent::SilentPeers;
+use crate::spread::Spread;
 use crate::views::Views;
 
-/// The only fragment of a plain copy.
+/// The only fragment of plain copies.
 pub(crate) const COPY: u32 = 0;
+
+/// The machine version from which on artifacts may be coded.
+pub(crate) const CODED_SINCE: u64 = 5;
+
+/// The files of an artifact, wherever they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Files {
+    /// Whose they are.
+    pub artifact_id: u64,
+    /// It rises when the artifact is coded anew, so that no file has another's name.
+    pub generation: u32,
+}
+
+impl Files {
+    /// Those that the row names.
+    pub(crate) fn of(row: &ArtifactRow) -> Self {
+        Self { artifact_id: row.artifact_id, generation: row.generation }
+    }
+
+    /// The number under which a fragment is kept and asked for.
+    pub(crate) fn number(self, fragment: u32) -> u32 {
+        self.generation << FRAGMENT_BITS | fragment
+    }
+
+    /// The generation of a file's number.
+    pub(crate) fn generation_of(number: u32) -> u32 {
+        number >> FRAGMENT_BITS
+    }
+}
+
+/// Bits of a file's number that are the fragment's.
+const FRAGMENT_BITS: u32 = 8;
+
+/// What BeginArtifact answered.
+enum Begun {
+    /// A new artifact, nothing of it is anywhere.
+    New(u64),
+    /// The name has this very content already.
+    Committed(u64),
+}
+
+impl Begun {
+    /// Of one that is committed: its commit needs no receipts any more.
+    fn placed(&self, digest: [u8; 32], total_bytes: u64) -> Placed {
+        let (Self::New(artifact_id) | Self::Committed(artifact_id)) = *self;
+        Placed { artifact_id, digest, total_bytes, receipts: Vec::new() }
+    }
+}
 
 /// Bytes of one replica.
 pub(crate) struct Artifacts {
@@ -39,34 +95,12 @@ pub(crate) struct Artifacts {
     pub clock: Arc<dyn Clock>,
     /// Peers that did not answer a moment ago.
     pub silent: SilentPeers,
+    /// One decodes, the others wait for it.
+    pub gates: Gates,
+    /// One at a time moves or codes anew what is committed.
+    pub settling: Mutex<()>,
     /// Log.
     pub logger: Logger,
-}
-
-/// Peers that did not take a copy a moment ago: they are asked last, so that a dead replica does not slow every upload down.
-#[derive(Debug, Default)]
-pub(crate) struct SilentPeers {
-    since_ms: Mutex<BTreeMap<u64, u64>>,
-}
-
-impl SilentPeers {
-    fn note(&self, node: u64, now_ms: u64) {
-        self.lock().insert(node, now_ms);
-    }
-
-    fn heard(&self, node: u64) {
-        self.lock().remove(&node);
-    }
-
-    /// Moves those that were silent within `SILENT_PEER_MS` behind the others.
-    fn last(&self, candidates: &mut [u64], now_ms: u64) {
-        let since = self.lock();
-        candidates.sort_by_key(|node| since.get(node).is_some_and(|at| now_ms.saturating_sub(*at) < SILENT_PEER_MS));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
-        self.since_ms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What an artifact is; see `BeginArtifact`.
@@ -108,8 +142,8 @@ pub(crate) fn blob_failed(error: BlobError) -> CallError {
 }
 
 impl Artifacts {
-    /// Begins an artifact and makes its copies durable: here and on enough others that the failures which the group survives leave one.
-    /// `written` is finished. Blocks.
+    /// Begins an artifact and makes it durable: coded over the voters that live, or in copies here and on enough others, so that the failures
+    /// which the group survives leave it readable. `written` is finished. Blocks.
     pub(crate) fn place(
         &self,
         description: &Description,
@@ -118,18 +152,59 @@ impl Artifacts {
     ) -> Result<Placed, CallError> {
         let total_bytes = written.total_bytes();
         let conf = self.handle.status().conf.clone();
-        let copies = placement::copies(conf.voters.len());
-        let salt = u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], 0, 0, 0, 0]);
-        let mut candidates = placement::candidates(self.node, &self.staying(&conf.voters)?, salt);
-        self.silent.last(&mut candidates, self.clock.monotonic_ms());
-        let artifact_id = self.begin(description, total_bytes, digest, &candidates, copies)?;
+        let failures = placement::failures_survived(conf.voters.len());
+        let (staying, version) = self.staying(&conf.voters)?;
+        let spread = placement::candidates(self.node, &staying, salt(&digest));
+        let mut broken = BTreeSet::new();
+        loop {
+            let mut away = self.silent.silent(self.clock.monotonic_ms());
+            away.append(&mut broken.clone());
+            let mut candidates = spread.clone();
+            candidates.sort_by_key(|node| away.contains(node));
+            let live = candidates.iter().filter(|node| !away.contains(node)).count().min(PLACEMENT_MAX);
+            let coding = Coding::choose(live, failures, total_bytes);
+            if coding.is_copies() || version < CODED_SINCE {
+                return self.place_copies(description, written, digest, &candidates, placement::copies(conf.voters.len()));
+            }
+            let layout = Layout::new(coding, total_bytes);
+            let placement = &candidates[..coding.fragments()];
+            let begun = self.begin(description, total_bytes, digest, placement, coding)?;
+            let Begun::New(artifact_id) = begun else { return Ok(begun.placed(digest, total_bytes)) };
+            let whole = Arc::new(written.reader().map_err(blob_failed)?);
+            match self.spread(&whole, layout, Files { artifact_id, generation: 0 }, &candidates[..live])? {
+                Spread::Whole(receipts) => {
+                    // It was just here: whoever reads it from this replica needs no fragment of others.
+                    self.files.cache().keep(written, artifact_id).map_err(blob_failed)?;
+                    return Ok(Placed { artifact_id, digest, total_bytes, receipts });
+                }
+                Spread::Broken(nodes) => {
+                    // One of these less: a narrower code, and copies in the end. What was begun goes, or expires.
+                    broken.extend(nodes);
+                    self.abandon(artifact_id);
+                }
+            }
+        }
+    }
+
+    fn place_copies(
+        &self,
+        description: &Description,
+        written: FragmentWriter,
+        digest: [u8; 32],
+        candidates: &[u64],
+        copies: usize,
+    ) -> Result<Placed, CallError> {
+        let total_bytes = written.total_bytes();
+        let placement = &candidates[..copies.min(candidates.len())];
+        let begun = self.begin(description, total_bytes, digest, placement, Coding::copies(copies - 1))?;
+        let Begun::New(artifact_id) = begun else { return Ok(begun.placed(digest, total_bytes)) };
         self.files.keep(written, artifact_id, COPY).map_err(blob_failed)?;
         let mut holders: Vec<u64> = candidates.iter().copied().filter(|node| *node == self.node).take(copies).collect();
-        let others: Vec<u64> = candidates.into_iter().filter(|node| *node != self.node).collect();
+        let others: Vec<u64> = candidates.iter().copied().filter(|node| *node != self.node).collect();
         let (files, peers) = (self.files.clone(), self.peers.clone());
         let attempt: Attempt = Arc::new(move |node, steps| {
             let copy = OnDisk(files.open_fragment(artifact_id, COPY).map_err(blob_failed)?);
-            peers.put_fragment(node, artifact_id, COPY, digest, &mut Watched { copy, steps })
+            peers.put_fragment(node, artifact_id, COPY, digest, &mut Watched { data: copy, steps })
         });
         let mut last_error = None;
         let wanted = copies.saturating_sub(holders.len());
@@ -150,21 +225,37 @@ impl Artifacts {
         Ok(Placed { artifact_id, digest, total_bytes, receipts })
     }
 
-    /// The voters without those that are about to leave: their copies would not count.
-    fn staying(&self, voters: &[u64]) -> Result<Vec<u64>, CallError> {
+    /// The voters without those that are about to leave, whose copies would not count; and the version that the state is at.
+    fn staying(&self, voters: &[u64]) -> Result<(Vec<u64>, u64), CallError> {
         let (rows, _) = self.views.view();
         let members = views::members(rows.as_ref()).map_err(rows_failed)?;
+        let version = views::meta(rows.as_ref()).map_err(rows_failed)?.machine_version;
         let leaves = |node: &u64| members.iter().any(|member| member.node_id == *node && member.leaving);
-        Ok(voters.iter().copied().filter(|node| !leaves(node)).collect())
+        Ok((voters.iter().copied().filter(|node| !leaves(node)).collect(), version))
+    }
+
+    /// The voters that stay.
+    pub(crate) fn voters_that_stay(&self) -> Result<Vec<u64>, CallError> {
+        Ok(self.staying(&self.handle.status().conf.voters)?.0)
+    }
+
+    /// What was begun is not needed: its fragments may go at once. If this is lost, it expires.
+    fn abandon(&self, artifact_id: u64) {
+        let mut delete = DeleteArtifact::new();
+        delete.set_artifact_id(artifact_id);
+        let mut command = Command::new();
+        command.kind = Some(Command_oneof_kind::delete_artifact(delete));
+        let _ = self.proposals.propose_one(command);
     }
 
     /// Makes the copy here durable on `node`, too.
-    pub(crate) fn copy_to(&self, node: u64, artifact_id: u64, digest: [u8; 32]) -> Result<(), CallError> {
+    pub(crate) fn copy_to(&self, node: u64, files: Files, digest: [u8; 32]) -> Result<(), CallError> {
         if node == self.node {
             return Ok(());
         }
-        let mut copy = OnDisk(self.files.open_fragment(artifact_id, COPY).map_err(blob_failed)?);
-        self.peers.put_fragment(node, artifact_id, COPY, digest, &mut copy)
+        let mut copy =
+            OnDisk(self.files.open_fragment(files.artifact_id, files.number(COPY)).map_err(blob_failed)?);
+        self.peers.put_fragment(node, files.artifact_id, files.number(COPY), digest, &mut copy)
     }
 
     fn begin(
@@ -172,16 +263,17 @@ impl Artifacts {
         description: &Description,
         total_bytes: u64,
         digest: [u8; 32],
-        candidates: &[u64],
-        copies: usize,
-    ) -> Result<u64, CallError> {
+        placement: &[u64],
+        coding: Coding,
+    ) -> Result<Begun, CallError> {
         let mut begin = BeginArtifact::new();
         begin.set_name(description.name.clone());
         begin.set_kind(description.kind.clone());
         begin.set_job_id(description.job_id.clone());
         begin.set_total_bytes(total_bytes);
         begin.set_digest(digest.to_vec());
-        begin.set_placement(candidates.iter().copied().take(copies).collect());
+        begin.set_placement(placement.to_vec());
+        begin.set_code_id(coding.code_id());
         let (rows, _) = self.views.view();
         let cluster_time = views::meta(rows.as_ref()).map_err(rows_failed)?.cluster_time_ms;
         begin.set_expires_ms(expires_ms(cluster_time, self.clock.wall_ms()));
@@ -190,35 +282,67 @@ impl Artifacts {
         command.kind = Some(Command_oneof_kind::begin_artifact(begin));
         let reply = self.proposals.propose_one(command)?;
         match reply.outcome {
-            Outcome::OK | Outcome::EXISTING if reply.number != 0 => Ok(reply.number),
+            Outcome::OK if reply.number != 0 => Ok(Begun::New(reply.number)),
+            Outcome::EXISTING if reply.number != 0 => Ok(Begun::Committed(reply.number)),
             _ => Err(CallError::Precondition(reply.message)),
         }
     }
 
-    /// Opens a committed artifact: from this disk, else fetched from a holder and kept. Blocks.
+    /// Opens a committed artifact, whole: from this disk, else fetched and kept. Blocks.
     pub(crate) fn open(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
+        self.newest(row, &|row| match code_of(row)? {
+            Some(coding) => self.decoded(row, coding),
+            None => self.open_copy(row),
+        })
+    }
+
+    /// Fetches a committed artifact anew and keeps it, in place of what may be here. Blocks.
+    pub(crate) fn fetch(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
+        self.newest(row, &|row| match code_of(row)? {
+            Some(coding) => {
+                self.files.cache().forget(row.artifact_id);
+                self.decoded(row, coding)
+            }
+            None => self.fetch_copy(row),
+        })
+    }
+
+    /// What was read by a row of a moment ago may have been coded anew since.
+    fn newest<T>(
+        &self,
+        row: &ArtifactRow,
+        read: &dyn Fn(&ArtifactRow) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        read(row).or_else(|error| match self.committed(row.artifact_id) {
+            Ok(newer) if newer.generation != row.generation => read(&newer),
+            _ => Err(error),
+        })
+    }
+
+    fn open_copy(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
         let digest = digest_of(row)?;
-        match self.files.open_fragment(row.artifact_id, COPY) {
+        match self.files.open_fragment(row.artifact_id, Files::of(row).number(COPY)) {
             Ok(reader) if reader.digest() == digest => return Ok(reader),
             Ok(_) | Err(BlobError::NotFound { .. }) => {}
             Err(error) => {
                 warn!(self.logger, "copy not readable, fetching another"; "artifact" => row.artifact_id, "cause" => %error);
             }
         }
-        self.fetch(row)
+        self.fetch_copy(row)
     }
 
-    /// Fetches a copy from a holder and keeps it, in place of the one that may be here. Blocks.
-    pub(crate) fn fetch(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
-        let digest = digest_of(row)?;
+    fn fetch_copy(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
         let mut holders: Vec<u64> =
             row.receipts.iter().map(|receipt| receipt.node_id).filter(|node| *node != self.node).collect();
         self.silent.last(&mut holders, self.clock.monotonic_ms());
         let mut last_error = CallError::NotFound(format!("artifact {} has no other copy", row.artifact_id));
-        let attempt = self.fetching(row.artifact_id, row.total_bytes, digest);
+        let attempt = self.fetching(Files::of(row), row.total_bytes, digest_of(row)?);
         for (node, outcome) in self.peers.first_of(&holders, 1, patience(row.total_bytes), attempt) {
             match self.heard_of(node, row.artifact_id, outcome) {
-                Ok(()) => return self.files.open_fragment(row.artifact_id, COPY).map_err(blob_failed),
+                Ok(()) => {
+                    let copy = self.files.open_fragment(row.artifact_id, Files::of(row).number(COPY));
+                    return copy.map_err(blob_failed);
+                }
                 Err(error) => last_error = error,
             }
         }
@@ -229,26 +353,27 @@ impl Artifacts {
     }
 
     /// Fetches a copy from one holder and keeps it here. Several at once do no harm: they keep the same bytes.
-    fn fetching(&self, artifact_id: u64, total_bytes: u64, digest: [u8; 32]) -> Attempt {
+    fn fetching(&self, from: Files, total_bytes: u64, digest: [u8; 32]) -> Attempt {
         let (files, peers) = (self.files.clone(), self.peers.clone());
+        let (artifact_id, number) = (from.artifact_id, from.number(COPY));
         Arc::new(move |holder, steps| {
             let mut writer = files.create().map_err(blob_failed)?;
-            peers.get_fragment(holder, artifact_id, COPY, &mut |data| {
+            peers.get_fragment(holder, artifact_id, number, &mut |data| {
                 steps.step()?;
                 writer.write(data).map_err(blob_failed)
             })?;
             writer.finish(Some(total_bytes), Some(&digest)).map_err(blob_failed)?;
-            files.keep(writer, artifact_id, COPY).map_err(blob_failed)
+            files.keep(writer, artifact_id, number).map_err(blob_failed)
         })
     }
 
     /// Remembers whether the peer was silent.
-    fn heard_of(&self, node: u64, artifact_id: u64, outcome: Result<(), CallError>) -> Result<(), CallError> {
+    pub(crate) fn heard_of(&self, node: u64, artifact_id: u64, outcome: Result<(), CallError>) -> Result<(), CallError> {
         match &outcome {
             Ok(()) => self.silent.heard(node),
             Err(error) => {
                 self.silent.note(node, self.clock.monotonic_ms());
-                warn!(self.logger, "copy not carried"; "peer" => node, "artifact" => artifact_id, "cause" => %error);
+                warn!(self.logger, "fragment not carried"; "peer" => node, "artifact" => artifact_id, "cause" => %error);
             }
         }
         outcome
@@ -286,11 +411,27 @@ impl Artifacts {
     }
 }
 
-fn digest_of(row: &ArtifactRow) -> Result<[u8; 32], CallError> {
+pub(crate) fn digest_of(row: &ArtifactRow) -> Result<[u8; 32], CallError> {
     let digest = row.digest.as_slice().try_into();
     digest.map_err(|_| CallError::Internal(format!("artifact {} has no SHA-256 in its row", row.artifact_id)))
 }
 
+/// The code of the row; None: plain copies.
+pub(crate) fn code_of(row: &ArtifactRow) -> Result<Option<Coding>, CallError> {
+    if row.code_id == CODE_PLAIN_COPIES {
+        return Ok(None);
+    }
+    let fragments = Code::of(row.code_id).map_or(0, Code::fragments);
+    let coding = Coding::from_code_id(row.code_id, fragments);
+    coding.map(Some).map_err(|error| CallError::Internal(format!("artifact {}: {error}", row.artifact_id)))
+}
+
+/// What spreads artifacts over the replicas.
+fn salt(digest: &[u8; 32]) -> u64 {
+    u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], 0, 0, 0, 0])
+}
+
+/// A plain copy's.
 pub(crate) fn receipt(node: u64, digest: [u8; 32]) -> Receipt {
     let mut receipt = Receipt::new();
     receipt.set_node_id(node);
@@ -306,32 +447,34 @@ fn expires_ms(cluster_time_ms: u64, wall_ms: u64) -> u64 {
 }
 
 /// How long a peer may be silent before the next one is tried beside it: the more bytes there are to sync, the longer.
-fn patience(total_bytes: u64) -> Duration {
+pub(crate) fn patience(total_bytes: u64) -> Duration {
     Duration::from_millis(HEDGE_AFTER_MS + total_bytes / HEDGE_BYTES_PER_MS)
 }
 
-/// A copy that notes each step of its reader.
-struct Watched<'a> {
-    copy: OnDisk,
-    steps: &'a Steps,
+/// A download that notes each step of its reader.
+pub(crate) struct Watched<'a, D> {
+    /// The bytes.
+    pub data: D,
+    /// Noted here.
+    pub steps: &'a Steps,
 }
 
-impl Download for Watched<'_> {
+impl<D: Download> Download for Watched<'_, D> {
     fn total_bytes(&self) -> u64 {
-        self.copy.total_bytes()
+        self.data.total_bytes()
     }
 
     fn digest(&self) -> [u8; 32] {
-        self.copy.digest()
+        self.data.digest()
     }
 
     fn artifact_id(&self) -> u64 {
-        self.copy.artifact_id()
+        self.data.artifact_id()
     }
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, CallError> {
         self.steps.step()?;
-        self.copy.read_at(offset, buffer)
+        self.data.read_at(offset, buffer)
     }
 }
 

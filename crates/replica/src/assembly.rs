@@ -10,7 +10,7 @@ use raftgrid_store::{Booted, Disk, RaftLog};
 use slog::Logger;
 
 use crate::aggregate::Aggregator;
-use crate::artifacts::{Artifacts, SilentPeers};
+use crate::artifacts::Artifacts;
 use crate::backoff::Backoff;
 use crate::backup;
 use crate::census::Census;
@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::cluster_time::ClusterTime;
 use crate::contact::Contact;
 use crate::evacuate::Evacuation;
+use crate::gather::Gates;
 use crate::janitor::{self, Janitor, Rounds};
 use crate::leader::{self, LeaderInbox, LeaderLoop, Shell};
 use crate::limits::{
@@ -26,6 +27,7 @@ use crate::limits::{
 };
 use crate::machine::{Machine, TableViews};
 use crate::membership::Membership;
+use crate::mender::Mender;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::node::{Replica, ReplicaConfig, StartError};
@@ -36,6 +38,7 @@ use crate::proposals::Proposals;
 use crate::reads::{Questions, Reads};
 use crate::ring::Ring;
 use crate::room::{Room, RoomWatch};
+use crate::silent::SilentPeers;
 use crate::timer::Timer;
 use crate::uploads::Uploads;
 use crate::versions::Versions;
@@ -62,6 +65,8 @@ pub(crate) struct Assembly<R> {
     pub leader: Shell,
     /// Deletes bytes.
     pub janitor: Rounds,
+    /// Makes lost fragments anew.
+    pub mender: Mender,
     /// Looks at the disk.
     pub room: RoomWatch,
 }
@@ -154,6 +159,8 @@ pub(crate) fn assemble<D: Disk, R>(
         proposals: proposals.clone(),
         clock: clock.clone(),
         silent: SilentPeers::default(),
+        gates: Gates::default(),
+        settling: Mutex::default(),
         logger: logger.clone(),
     });
     let models = Arc::new(Models { artifacts: artifacts.clone(), cache: Mutex::default() });
@@ -189,6 +196,7 @@ pub(crate) fn assemble<D: Disk, R>(
         queue,
     );
     leader.look();
+    let cache = files.cache().clone();
     let janitor = janitor::rounds(Janitor { files, ring: ring.clone(), views: views.clone(), logger: logger.clone() });
     let polls = Arc::new(Polls {
         views: views.clone(),
@@ -215,7 +223,8 @@ pub(crate) fn assemble<D: Disk, R>(
         pool: hands.pool("members", 1, MEMBER_CHANGES_WAITING_MAX),
         logger: logger.clone(),
     });
-    let room = RoomWatch { room, gauge: config.room, handle: handle.clone(), transfer_in: 0, logger };
+    let mender = Mender::new(Evacuation { artifacts: artifacts.clone(), logger: logger.clone() }, clock.clone());
+    let room = RoomWatch { room, gauge: config.room, handle: handle.clone(), cache, transfer_in: 0, logger };
     let reads = Arc::new(Reads {
         node,
         handle: Arc::new(handle.clone()),
@@ -252,5 +261,5 @@ pub(crate) fn assemble<D: Disk, R>(
         open_snapshot,
         running: Mutex::new(None),
     });
-    Ok(Assembly { replica, runner, leader: shell, janitor, room })
+    Ok(Assembly { replica, runner, leader: shell, janitor, mender, room })
 }

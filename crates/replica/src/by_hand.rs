@@ -92,7 +92,8 @@ impl ReplicaByHand {
     ) -> Result<Self, StartError> {
         let mut hands = Hands::Nobody(Vec::new());
         let outside = Outside { peers, clock, logger: logger.clone() };
-        let Assembly { replica, runner, leader, mut janitor, room } =
+        // Nobody mends by hand: what is run so carries no bytes.
+        let Assembly { replica, runner, leader, mut janitor, mender: _, room } =
             assemble(config, booted, outside, &mut hands, |config, log, machine, observer| {
                 ManualRunner::start(&config, log, machine, transport, observer, logger)
             })?;

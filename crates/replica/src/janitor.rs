@@ -11,6 +11,7 @@ use raftgrid_manifest::{views, Table};
 use raftgrid_proto::v1::{ArtifactRow, ArtifactState};
 use slog::{warn, Logger};
 
+use crate::artifacts::Files;
 use crate::limits::RING_EVENTS_MAX;
 use crate::ring::{Ring, Since};
 use crate::views::Views;
@@ -111,14 +112,28 @@ impl Rounds {
 impl Janitor {
     fn look(&self, key: &[u8], value: Option<&[u8]>) {
         let Some(artifact_id) = key.try_into().ok().map(u64::from_be_bytes) else { return };
-        let given_up = match value {
-            None => true,
-            Some(bytes) => {
-                ArtifactRow::parse_from_bytes(bytes).is_ok_and(|row| row.state == ArtifactState::ARTIFACT_DELETING)
-            }
+        let row = match value.map(ArtifactRow::parse_from_bytes) {
+            None => return self.delete(artifact_id),
+            Some(Err(_)) => return,
+            Some(Ok(row)) => row,
         };
-        if given_up {
-            self.delete(artifact_id);
+        match row.state {
+            ArtifactState::ARTIFACT_DELETING => self.delete(artifact_id),
+            ArtifactState::ARTIFACT_COMMITTED => self.delete_older(&row),
+            ArtifactState::ARTIFACT_BEGUN => {}
+        }
+    }
+
+    /// What was coded anew is in other files. Those of a generation that is not the row's yet stay.
+    fn delete_older(&self, row: &ArtifactRow) {
+        if row.generation == 0 {
+            return;
+        }
+        let Ok(numbers) = self.files.fragments(row.artifact_id) else { return };
+        for number in numbers.into_iter().filter(|number| Files::generation_of(*number) < row.generation) {
+            if let Err(error) = self.files.remove_fragment(row.artifact_id, number) {
+                warn!(self.logger, "fragment not deleted"; "artifact" => row.artifact_id, "cause" => %error);
+            }
         }
     }
 
@@ -129,7 +144,12 @@ impl Janitor {
         for artifact_id in on_disk {
             // An id above the applied position is an upload whose begin this replica has not applied yet.
             let gone = match views::artifact_row(rows.as_ref(), artifact_id) {
-                Ok(Some(row)) => row.state == ArtifactState::ARTIFACT_DELETING,
+                Ok(Some(row)) => {
+                    if row.state == ArtifactState::ARTIFACT_COMMITTED {
+                        self.delete_older(&row);
+                    }
+                    row.state == ArtifactState::ARTIFACT_DELETING
+                }
                 Ok(None) => artifact_id < position,
                 Err(_) => false,
             };

@@ -30,6 +30,20 @@ pub const SILENT_PEER_MS: u64 = 10_000;
 pub const HEDGE_AFTER_MS: u64 = 300;
 /// Of a copy of so many bytes, that time is a millisecond longer: they are synced to a disk before the answer.
 pub const HEDGE_BYTES_PER_MS: u64 = 256 * 1024;
+/// Bytes of a fragment that is made out of its artifact, at a time.
+pub const DECODE_PIECE_BYTES: usize = 1024 * 1024;
+/// How often a replica looks whether fragments are missing, in milliseconds.
+pub const MEND_LOOK_MS: u64 = 2_000;
+/// Rows of artifacts that one look takes.
+pub const MEND_ROWS_MAX: usize = 1_024;
+/// Bytes that are made anew in a millisecond, at most: who mends must not be in the way.
+pub const MEND_BYTES_PER_MS: u64 = 64 * 1024;
+/// Longest pause after one artifact, in milliseconds.
+pub const MEND_PAUSE_MS_MAX: u64 = 10_000;
+/// Bytes of fragments that one look reads to see whether they are still what they were.
+pub const SCRUB_BYTES_PER_LOOK: u64 = 16 * 1024 * 1024;
+/// A fragment is read so again after this, in milliseconds.
+pub const SCRUB_AGAIN_MS: u64 = 24 * 3_600_000;
 /// How long `InitModel` of a trainer that is not the init task waits for model 0, in milliseconds.
 pub const MODEL_WAIT_MS: u64 = 5_000;
 /// How long an upload waits for a replica that is behind, in milliseconds.

@@ -1,4 +1,4 @@
-//! A download that survives a damaged copy: what the disk here cannot give is fetched from another holder, and the stream goes on at the same
+//! A download that survives a damaged file: what the disk here cannot give is fetched from other holders, and the stream goes on at the same
 //! byte. Every block is verified when it is read, so nothing wrong was given out before.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use raftgrid_blob::{BlobError, FragmentReader};
 use raftgrid_proto::v1::ArtifactRow;
 use slog::warn;
 
-use crate::artifacts::{blob_failed, Artifacts, COPY};
+use crate::artifacts::{blob_failed, code_of, Artifacts, Files, COPY};
 use crate::ports::{CallError, Download};
 
 /// A committed artifact being read. Not for peers: a replica that mends its copy asks them, and they must not ask back.
@@ -18,16 +18,20 @@ pub(crate) struct Mending {
 }
 
 impl Mending {
-    /// Opens the copy here, or fetches one. Blocks.
+    /// Opens what is here, or fetches it. Blocks.
     pub(crate) fn new(artifacts: Arc<Artifacts>, row: ArtifactRow) -> Result<Self, CallError> {
         let reader = artifacts.open(&row)?;
         Ok(Self { artifacts, row, reader })
     }
 
-    /// Another reader may have mended the copy meanwhile; else another holder's takes its place.
+    /// Another reader may have mended it meanwhile; else what other holders have takes its place.
     fn mend(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, CallError> {
         let (id, files) = (self.row.artifact_id, &self.artifacts.files);
-        if let Ok(reader) = files.open_fragment(id, COPY) {
+        let again = match code_of(&self.row)? {
+            Some(_) => files.cache().get(id),
+            None => files.open_fragment(id, Files::of(&self.row).number(COPY)).ok(),
+        };
+        if let Some(reader) = again {
             if reader.digest() == self.reader.digest() {
                 if let Ok(read) = reader.read_at(offset, buffer) {
                     self.reader = reader;

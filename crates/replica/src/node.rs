@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::janitor::{self, JanitorStop};
 use crate::leader::{self, LeaderInbox};
 use crate::membership::Membership;
+use crate::mender;
 use crate::mending::Mending;
 use crate::models::Models;
 use crate::polls::{rows_failed, Polls};
@@ -115,6 +116,7 @@ pub struct Replica {
 pub(crate) struct Running {
     runner: Runner,
     janitor: JanitorStop,
+    mender: Sender<()>,
     room: Sender<()>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -131,16 +133,17 @@ impl Replica {
     ) -> Result<Arc<Self>, StartError> {
         let mut hands = Hands::Threads;
         let outside = Outside { peers, clock, logger: logger.clone() };
-        let Assembly { replica, runner, leader, janitor, room } =
+        let Assembly { replica, runner, leader, janitor, mender, room } =
             assemble(config, booted, outside, &mut hands, |config, log, machine, observer| {
                 Runner::start(config, log, machine, transport, observer, logger.clone())
             })?;
         let timer_thread = replica.timer.start();
         let leader_thread = leader::start(leader);
         let (janitor, janitor_thread) = janitor::start(janitor);
+        let (mender, mender_thread) = mender::start(mender);
         let (room, room_thread) = room::start(room);
-        let threads = vec![timer_thread, leader_thread, janitor_thread, room_thread];
-        let running = Running { runner, janitor, room, threads };
+        let threads = vec![timer_thread, leader_thread, janitor_thread, mender_thread, room_thread];
+        let running = Running { runner, janitor, mender, room, threads };
         *replica.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         Ok(replica)
     }
@@ -228,6 +231,7 @@ impl Replica {
         let Some(running) = running else { return };
         self.leader.stop();
         drop(running.janitor);
+        drop(running.mender);
         drop(running.room);
         running.runner.stop();
         self.timer.stop();

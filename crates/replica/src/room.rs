@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{bounded, RecvTimeoutError, Sender};
+use raftgrid_blob::Cache;
 use raftgrid_driver::{RaftHandle, Role};
 use raftgrid_proto::v1::{Command, Command_oneof_kind};
 use slog::{error, info, warn, Logger};
@@ -71,6 +72,8 @@ pub(crate) struct RoomWatch {
     pub room: Room,
     /// Looks.
     pub gauge: RoomGauge,
+    /// The first to go when there is no room.
+    pub cache: Cache,
     /// To hand leadership away.
     pub handle: RaftHandle,
     /// Looks until leadership may be handed away again.
@@ -106,6 +109,7 @@ impl RoomWatch {
         self.room.free_bytes.store(free_bytes, Ordering::Relaxed);
         let before = self.room.low.swap(low, Ordering::Relaxed);
         if low && !before {
+            self.cache.clear();
             error!(self.logger, "disk almost full, nothing new is taken"; "free_bytes" => free_bytes);
         } else if before && !low {
             info!(self.logger, "disk has room again"; "free_bytes" => free_bytes);

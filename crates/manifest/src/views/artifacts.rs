@@ -26,6 +26,15 @@ pub fn artifact_rows(rows: &dyn Rows, visit: impl FnMut(ArtifactRow) -> bool) ->
     read::each(rows, Table::Artifact, &[], &[], visit)
 }
 
+/// The same from the artifact with this id on.
+pub fn artifact_rows_from(
+    rows: &dyn Rows,
+    artifact_id: u64,
+    visit: impl FnMut(ArtifactRow) -> bool,
+) -> Result<(), RowsError> {
+    read::each(rows, Table::Artifact, &keys::number(artifact_id), &[], visit)
+}
+
 /// What people call an artifact: its id, its name, `JOB/model@latest` or `JOB/model@N`. None if nothing committed goes by it.
 pub fn find_artifact(rows: &dyn Rows, artifact: &str) -> Result<Option<ArtifactRow>, RowsError> {
     let row = if let Some((job_id, version)) = artifact.split_once("/model@") {

@@ -14,7 +14,9 @@ mod schedules;
 mod tasks;
 mod timeline;
 
-pub use artifacts::{artifact_info, artifact_row, artifact_rows, find_artifact, list_artifacts, ArtifactPage};
+pub use artifacts::{
+    artifact_info, artifact_row, artifact_rows, artifact_rows_from, find_artifact, list_artifacts, ArtifactPage,
+};
 pub use audit::audit;
 pub use cluster::{digest, members, members_ever, meta, request_answer};
 pub use encoded::EncodedTask;

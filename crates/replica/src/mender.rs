@@ -1,0 +1,251 @@
+//! Brings back what disks lost. Each replica looks whether the fragments and copies that it answers for are there, and reads them now and then
+//! to see whether they are still what they were; the leader looks whether artifacts have the redundancy that the voters of now make possible.
+//! One thread a replica, slow on purpose. Nothing here decides what exists: rows do.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender};
+use raftgrid_blob::BlobError;
+use raftgrid_driver::Role;
+use raftgrid_manifest::views;
+use raftgrid_proto::v1::{ArtifactRow, ArtifactState};
+use slog::{info, warn};
+use std::sync::Arc;
+
+use crate::artifacts::{blob_failed, code_of, digest_of, Artifacts, Files, COPY};
+use crate::clock::Clock;
+use crate::evacuate::{short_of, Evacuation};
+use crate::gather::fragment_digest;
+use crate::limits::{
+    MEND_BYTES_PER_MS, MEND_LOOK_MS, MEND_PAUSE_MS_MAX, MEND_ROWS_MAX, SCRUB_AGAIN_MS, SCRUB_BYTES_PER_LOOK,
+};
+use crate::polls::rows_failed;
+use crate::ports::CallError;
+
+/// Where a look goes on, by artifact id; at the end it begins again.
+#[derive(Debug, Default)]
+struct Cursor(u64);
+
+/// What the thread works with.
+pub(crate) struct Mender {
+    evacuation: Evacuation,
+    clock: Arc<dyn Clock>,
+    /// Of what the group is short of.
+    group: Cursor,
+    /// Of what is not here.
+    here: Cursor,
+    /// Of what is read.
+    scrub: Cursor,
+    /// When reading began from the first artifact.
+    scrubbed_ms: Option<u64>,
+    /// The last thing that went wrong, said once.
+    said: String,
+}
+
+/// Starts the thread; it ends when the sender is dropped.
+pub(crate) fn start(mut mender: Mender) -> (Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = bounded::<()>(0);
+    let thread = std::thread::Builder::new()
+        .name("mender".to_owned())
+        .spawn(move || {
+            while pause(&stopped, MEND_LOOK_MS) {
+                mender.look(&stopped);
+            }
+        })
+        .expect("a thread can be started while the process boots");
+    (stop, thread)
+}
+
+/// Waits; false: it is time to end.
+fn pause(stopped: &Receiver<()>, ms: u64) -> bool {
+    stopped.recv_timeout(Duration::from_millis(ms)) == Err(RecvTimeoutError::Timeout)
+}
+
+/// How an own fragment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Whole,
+    Lost,
+}
+
+impl Mender {
+    pub(crate) fn new(evacuation: Evacuation, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            evacuation,
+            clock,
+            group: Cursor::default(),
+            here: Cursor::default(),
+            scrub: Cursor::default(),
+            scrubbed_ms: None,
+            said: String::new(),
+        }
+    }
+
+    fn artifacts(&self) -> &Arc<Artifacts> {
+        &self.evacuation.artifacts
+    }
+
+    fn look(&mut self, stopped: &Receiver<()>) {
+        let outcome = self
+            .look_here(stopped)
+            .and_then(|()| self.scrub(stopped))
+            .and_then(|()| self.look_at_group(stopped));
+        match outcome {
+            Ok(()) => self.said.clear(),
+            Err(error) => {
+                let why = error.to_string();
+                if self.said != why {
+                    warn!(self.evacuation.logger, "redundancy not restored"; "cause" => &why);
+                    self.said = why;
+                }
+            }
+        }
+    }
+
+    /// The next rows that `wanted` takes; moves the cursor behind them.
+    fn next(
+        &self,
+        cursor: &mut Cursor,
+        mut wanted: impl FnMut(&ArtifactRow) -> bool,
+    ) -> Result<(Vec<ArtifactRow>, bool), CallError> {
+        let (rows, _) = self.artifacts().views.view();
+        let (mut found, mut looked, mut at) = (Vec::new(), 0, None);
+        views::artifact_rows_from(rows.as_ref(), cursor.0, |row| {
+            looked += 1;
+            at = Some(row.artifact_id);
+            if row.state == ArtifactState::ARTIFACT_COMMITTED && wanted(&row) {
+                found.push(row);
+            }
+            looked < MEND_ROWS_MAX
+        })
+        .map_err(rows_failed)?;
+        let ended = looked < MEND_ROWS_MAX;
+        cursor.0 = if ended { 0 } else { at.map_or(0, |at| at + 1) };
+        Ok((found, ended))
+    }
+
+    /// Fragments and copies that should be here and are not.
+    fn look_here(&mut self, stopped: &Receiver<()>) -> Result<(), CallError> {
+        let mut cursor = std::mem::take(&mut self.here);
+        let node = self.artifacts().node;
+        let own = |row: &ArtifactRow| row.receipts.iter().any(|receipt| receipt.node_id == node);
+        let (rows, _) = self.next(&mut cursor, own)?;
+        self.here = cursor;
+        let mut last = Ok(());
+        for row in rows {
+            if self.own(&row, false)? == Seen::Lost {
+                last = last.and(self.mend(&row, stopped));
+            }
+        }
+        last
+    }
+
+    /// Reads some of what is here.
+    fn scrub(&mut self, stopped: &Receiver<()>) -> Result<(), CallError> {
+        let now = self.clock.monotonic_ms();
+        let begun = *self.scrubbed_ms.get_or_insert(now);
+        if self.scrub.0 == 0 && now < begun + SCRUB_AGAIN_MS {
+            return Ok(());
+        }
+        if self.scrub.0 == 0 {
+            self.scrubbed_ms = Some(now);
+        }
+        let mut cursor = std::mem::take(&mut self.scrub);
+        let (node, mut bytes) = (self.artifacts().node, 0);
+        let own = |row: &ArtifactRow| row.receipts.iter().any(|receipt| receipt.node_id == node);
+        let (rows, _) = self.next(&mut cursor, own)?;
+        self.scrub = cursor;
+        for row in rows {
+            if bytes >= SCRUB_BYTES_PER_LOOK {
+                // The rest is next.
+                self.scrub = Cursor(row.artifact_id);
+                return Ok(());
+            }
+            bytes += row.total_bytes;
+            if self.own(&row, true)? == Seen::Lost {
+                self.mend(&row, stopped)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what this replica answers for is here; `read`: every byte of it.
+    fn own(&self, row: &ArtifactRow, read: bool) -> Result<Seen, CallError> {
+        let coding = code_of(row)?;
+        let node = self.artifacts().node;
+        for receipt in row.receipts.iter().filter(|receipt| receipt.node_id == node) {
+            let (fragment, digest) = match coding {
+                Some(_) => (receipt.fragment, fragment_digest(row, receipt.fragment)?),
+                None => (COPY, digest_of(row)?),
+            };
+            let opened = self.artifacts().files.open_fragment(row.artifact_id, Files::of(row).number(fragment));
+            let seen = match opened {
+                Ok(reader) if reader.digest() != digest => Seen::Lost,
+                Ok(reader) if read => match reader.verify() {
+                    Ok(()) => Seen::Whole,
+                    Err(BlobError::Rotten { .. } | BlobError::Io { .. }) => Seen::Lost,
+                    Err(error) => return Err(blob_failed(error)),
+                },
+                Ok(_) => Seen::Whole,
+                Err(BlobError::NotFound { .. } | BlobError::Rotten { .. }) => Seen::Lost,
+                Err(error) => return Err(blob_failed(error)),
+            };
+            if seen == Seen::Lost {
+                return Ok(seen);
+            }
+        }
+        Ok(Seen::Whole)
+    }
+
+    /// Makes anew what this replica answers for.
+    fn mend(&self, row: &ArtifactRow, stopped: &Receiver<()>) -> Result<(), CallError> {
+        self.artifacts().proposals.room.check()?;
+        // The row may have changed while others were mended.
+        let Ok(row) = self.artifacts().committed(row.artifact_id) else { return Ok(()) };
+        let node = self.artifacts().node;
+        let mine = row.receipts.iter().find(|receipt| receipt.node_id == node).map(|receipt| receipt.fragment);
+        let Some(fragment) = mine else { return Ok(()) };
+        let bytes = match code_of(&row)? {
+            Some(coding) => {
+                let writer = self.artifacts().remade(&row, coding, fragment)?;
+                let bytes = writer.total_bytes();
+                let number = Files::of(&row).number(fragment);
+                self.artifacts().files.keep(writer, row.artifact_id, number).map_err(blob_failed)?;
+                bytes
+            }
+            None => self.artifacts().fetch(&row)?.total_bytes(),
+        };
+        info!(self.evacuation.logger, "fragment restored"; "artifact" => row.artifact_id, "fragment" => fragment);
+        rest(stopped, bytes);
+        Ok(())
+    }
+
+    /// On the leader: what the voters of now are short of.
+    fn look_at_group(&mut self, stopped: &Receiver<()>) -> Result<(), CallError> {
+        if self.artifacts().handle.status().role != Role::Leader {
+            self.group = Cursor::default();
+            return Ok(());
+        }
+        let staying = self.artifacts().voters_that_stay()?;
+        let mut cursor = std::mem::take(&mut self.group);
+        let (rows, _) = self.next(&mut cursor, |row| matches!(short_of(row, &staying), Ok(Some(_))))?;
+        self.group = cursor;
+        let mut last = Ok(());
+        for row in rows {
+            match self.evacuation.settle(row.artifact_id, &staying) {
+                Ok(_) => rest(stopped, row.total_bytes),
+                Err(error) => last = Err(error),
+            }
+            if self.artifacts().handle.status().role != Role::Leader {
+                break;
+            }
+        }
+        last
+    }
+}
+
+/// A pause as long as the bytes are worth.
+fn rest(stopped: &Receiver<()>, bytes: u64) {
+    pause(stopped, (bytes / MEND_BYTES_PER_MS).min(MEND_PAUSE_MS_MAX));
+}
