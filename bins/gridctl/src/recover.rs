@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use raftgrid_blob::FragmentStore;
-use raftgrid_store::{recover, Recovered, Recovery, StoreError};
+use raftgrid_blob::coding::CODE_PLAIN_COPIES;
+use raftgrid_blob::{file_number, FragmentStore};
+use raftgrid_store::{recover, CommittedArtifact, Recovered, Recovery, StoreError};
 use raftgrid_store_rocks::RocksDisk;
 use serde_json::json;
 
@@ -46,12 +47,14 @@ fn refused(error: StoreError) -> Failure {
     Failure::new(error.to_string(), "controld stopped, --data-dir and --node-id of one replica that is left")
 }
 
-/// Artifacts that other replicas held, and this one does not.
-fn not_here(data_dir: &Path, artifacts: &[u64]) -> Result<Vec<u64>> {
+/// Artifacts that other replicas held, and this one does not: of a coded one it has a fragment at most, and needs two or more.
+fn not_here(data_dir: &Path, artifacts: &[CommittedArtifact]) -> Result<Vec<u64>> {
     let unreadable =
         |error: raftgrid_blob::BlobError| Failure::new(error.to_string(), "the replica's own data directory");
     let store = FragmentStore::open(&data_dir.join("blobs")).map_err(unreadable)?;
-    Ok(artifacts.iter().copied().filter(|id| !store.has(*id, COPY)).collect())
+    let copied = |it: &CommittedArtifact| it.code_id == CODE_PLAIN_COPIES;
+    let here = |it: &CommittedArtifact| copied(it) && store.has(it.id, file_number(it.generation, COPY));
+    Ok(artifacts.iter().filter(|it| !here(it)).map(|it| it.id).collect())
 }
 
 /// What this does, and what is lost by it, in plain words.
@@ -87,7 +90,7 @@ fn warn(context: &Context, command: &Recover, seen: &Recovered, lost: &[u64]) {
     }
     if !lost.is_empty() {
         let named = ids(&lost[..lost.len().min(NAMED_MAX)]);
-        note(format!("lost: {} artifacts of {} have no copy here: {named}", lost.len(), seen.artifacts.len()));
+        note(format!("lost: {} artifacts of {} cannot be read from this disk alone: {named}", lost.len(), seen.artifacts.len()));
     }
     note(format!(
         "destroy the data directories of the others ({}): they are refused from now on, their ids are never used again, and a majority of \

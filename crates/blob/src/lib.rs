@@ -13,4 +13,4 @@ pub mod store;
 pub mod stripes;
 
 pub use cache::Cache;
-pub use store::{BlobError, FragmentReader, FragmentStore, FragmentWriter};
+pub use store::{file_number, generation_of, BlobError, FragmentReader, FragmentStore, FragmentWriter};

@@ -15,6 +15,20 @@ use crate::cache::Cache;
 use crate::footer::{footer_bytes, Footer, FIXED_BYTES};
 use crate::limits::{BLOCK_BYTES, FRAGMENT_BYTES_MAX};
 
+/// Bits of a file's number that are the fragment's; those above are the generation.
+const FRAGMENT_BITS: u32 = 8;
+
+/// The number under which a fragment is kept and asked for. The generation rises when an artifact is coded anew, so that no file has another's
+/// name; it is 0 before.
+pub fn file_number(generation: u32, fragment: u32) -> u32 {
+    generation << FRAGMENT_BITS | fragment
+}
+
+/// The generation in a file's number.
+pub fn generation_of(number: u32) -> u32 {
+    number >> FRAGMENT_BITS
+}
+
 /// Why a fragment cannot be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {

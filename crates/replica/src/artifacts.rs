@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use raftgrid_blob::coding::{Coding, Layout, CODE_PLAIN_COPIES};
-use raftgrid_blob::{placement, BlobError, FragmentReader, FragmentStore, FragmentWriter};
+use raftgrid_blob::{file_number, placement, BlobError, FragmentReader, FragmentStore, FragmentWriter};
 use raftgrid_driver::RaftHandle;
 use raftgrid_manifest::limits::PLACEMENT_MAX;
 use raftgrid_manifest::{views, Code};
@@ -49,17 +49,9 @@ impl Files {
 
     /// The number under which a fragment is kept and asked for.
     pub(crate) fn number(self, fragment: u32) -> u32 {
-        self.generation << FRAGMENT_BITS | fragment
-    }
-
-    /// The generation of a file's number.
-    pub(crate) fn generation_of(number: u32) -> u32 {
-        number >> FRAGMENT_BITS
+        file_number(self.generation, fragment)
     }
 }
-
-/// Bits of a file's number that are the fragment's.
-const FRAGMENT_BITS: u32 = 8;
 
 /// What BeginArtifact answered.
 enum Begun {

@@ -6,12 +6,11 @@ use std::thread::JoinHandle;
 
 use crossbeam::channel::{bounded, Receiver, Sender};
 use protobuf::Message;
-use raftgrid_blob::FragmentStore;
+use raftgrid_blob::{generation_of, FragmentStore};
 use raftgrid_manifest::{views, Table};
 use raftgrid_proto::v1::{ArtifactRow, ArtifactState};
 use slog::{warn, Logger};
 
-use crate::artifacts::Files;
 use crate::limits::RING_EVENTS_MAX;
 use crate::ring::{Ring, Since};
 use crate::views::Views;
@@ -130,7 +129,7 @@ impl Janitor {
             return;
         }
         let Ok(numbers) = self.files.fragments(row.artifact_id) else { return };
-        for number in numbers.into_iter().filter(|number| Files::generation_of(*number) < row.generation) {
+        for number in numbers.into_iter().filter(|number| generation_of(*number) < row.generation) {
             if let Err(error) = self.files.remove_fragment(row.artifact_id, number) {
                 warn!(self.logger, "fragment not deleted"; "artifact" => row.artifact_id, "cause" => %error);
             }

@@ -2,6 +2,7 @@
 //! to see whether they are still what they were; the leader looks whether artifacts have the redundancy that the voters of now make possible.
 //! One thread a replica, slow on purpose. Nothing here decides what exists: rows do.
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,14 +12,14 @@ use raftgrid_driver::Role;
 use raftgrid_manifest::views;
 use raftgrid_proto::v1::{ArtifactRow, ArtifactState};
 use slog::{info, warn};
-use std::sync::Arc;
 
 use crate::artifacts::{blob_failed, code_of, digest_of, Artifacts, Files, COPY};
 use crate::clock::Clock;
 use crate::evacuate::{short_of, Evacuation};
 use crate::gather::fragment_digest;
 use crate::limits::{
-    MEND_BYTES_PER_MS, MEND_LOOK_MS, MEND_PAUSE_MS_MAX, MEND_ROWS_MAX, SCRUB_AGAIN_MS, SCRUB_BYTES_PER_LOOK,
+    MEND_AGAIN_MS, MEND_BYTES_PER_MS, MEND_LOOK_MS, MEND_PAUSE_MS_MAX, MEND_ROWS_MAX, SCRUB_AGAIN_MS,
+    SCRUB_BYTES_PER_LOOK,
 };
 use crate::polls::rows_failed;
 use crate::ports::CallError;
@@ -49,8 +50,10 @@ pub(crate) fn start(mut mender: Mender) -> (Sender<()>, JoinHandle<()>) {
     let thread = std::thread::Builder::new()
         .name("mender".to_owned())
         .spawn(move || {
-            while pause(&stopped, MEND_LOOK_MS) {
-                mender.look(&stopped);
+            let mut wait_ms = MEND_LOOK_MS;
+            while pause(&stopped, wait_ms) {
+                // What cannot be had now is not asked for all the time.
+                wait_ms = if mender.look(&stopped) { MEND_LOOK_MS } else { MEND_AGAIN_MS };
             }
         })
         .expect("a thread can be started while the process boots");
@@ -86,19 +89,24 @@ impl Mender {
         &self.evacuation.artifacts
     }
 
-    fn look(&mut self, stopped: &Receiver<()>) {
+    /// One look; false: something could not be restored.
+    fn look(&mut self, stopped: &Receiver<()>) -> bool {
         let outcome = self
             .look_here(stopped)
             .and_then(|()| self.scrub(stopped))
             .and_then(|()| self.look_at_group(stopped));
         match outcome {
-            Ok(()) => self.said.clear(),
+            Ok(()) => {
+                self.said.clear();
+                true
+            }
             Err(error) => {
                 let why = error.to_string();
                 if self.said != why {
                     warn!(self.evacuation.logger, "redundancy not restored"; "cause" => &why);
                     self.said = why;
                 }
+                false
             }
         }
     }
@@ -135,7 +143,8 @@ impl Mender {
         let mut last = Ok(());
         for row in rows {
             if self.own(&row, false)? == Seen::Lost {
-                last = last.and(self.mend(&row, stopped));
+                // One that cannot be mended does not keep the others waiting.
+                last = self.mend(&row, stopped).and(last);
             }
         }
         last
@@ -223,25 +232,35 @@ impl Mender {
 
     /// On the leader: what the voters of now are short of.
     fn look_at_group(&mut self, stopped: &Receiver<()>) -> Result<(), CallError> {
-        if self.artifacts().handle.status().role != Role::Leader {
+        let Some(staying) = self.settled_voters()? else {
             self.group = Cursor::default();
             return Ok(());
-        }
-        let staying = self.artifacts().voters_that_stay()?;
+        };
         let mut cursor = std::mem::take(&mut self.group);
         let (rows, _) = self.next(&mut cursor, |row| matches!(short_of(row, &staying), Ok(Some(_))))?;
         self.group = cursor;
         let mut last = Ok(());
         for row in rows {
+            if self.settled_voters()?.as_ref() != Some(&staying) {
+                return last;
+            }
             match self.evacuation.settle(row.artifact_id, &staying) {
                 Ok(_) => rest(stopped, row.total_bytes),
                 Err(error) => last = Err(error),
             }
-            if self.artifacts().handle.status().role != Role::Leader {
-                break;
-            }
         }
         last
+    }
+
+    /// The voters, if this replica leads and nobody is about to leave: who changes the membership carries bytes over by himself, and for
+    /// voters that are not yet there.
+    fn settled_voters(&self) -> Result<Option<Vec<u64>>, CallError> {
+        let status = self.artifacts().handle.status();
+        if status.role != Role::Leader || !status.conf.voters_outgoing.is_empty() {
+            return Ok(None);
+        }
+        let staying = self.artifacts().voters_that_stay()?;
+        Ok((staying.len() == status.conf.voters.len()).then_some(staying))
     }
 }
 

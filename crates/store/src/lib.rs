@@ -33,7 +33,7 @@ pub use identity::Identity;
 pub use layout::is_plain_name;
 pub use log::{LogReaderImpl, RaftLog, SyncerImpl};
 pub use peer_stores::{Acquaintance, PeerStores};
-pub use recover::{recover, Recovered, Recovery};
+pub use recover::{recover, CommittedArtifact, Recovered, Recovery};
 pub use refound::{new_cluster_id, next_base_index, Draft};
 pub use restore::{restore, Restoration, RestoreFile, Restored, Settle};
 pub use room::{Room, RoomWatch};

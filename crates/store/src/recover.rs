@@ -50,7 +50,18 @@ pub struct Recovered {
     /// Where the new log begins.
     pub base: (Index, Term),
     /// Artifacts that are committed.
-    pub artifacts: Vec<u64>,
+    pub artifacts: Vec<CommittedArtifact>,
+}
+
+/// An artifact that is committed, and which of its files a whole copy would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedArtifact {
+    /// Its id.
+    pub id: u64,
+    /// 0: plain copies.
+    pub code_id: u32,
+    /// Of its files.
+    pub generation: u32,
 }
 
 /// Makes the replica in `dir` the only member of a new group. Nobody may have the directory open.
@@ -147,16 +158,17 @@ fn others(rows: &dyn Rows, conf: &[NodeId], own: NodeId) -> Result<Vec<NodeId>, 
     Ok(nodes)
 }
 
-fn committed_artifacts(rows: &dyn Rows) -> Result<Vec<u64>, StoreError> {
-    let mut ids = Vec::new();
+fn committed_artifacts(rows: &dyn Rows) -> Result<Vec<CommittedArtifact>, StoreError> {
+    let mut found = Vec::new();
     views::artifact_rows(rows, |row| {
         if views::artifact_info(&row).state == "committed" {
-            ids.push(row.artifact_id);
+            let (id, code_id, generation) = (row.artifact_id, row.code_id, row.generation);
+            found.push(CommittedArtifact { id, code_id, generation });
         }
         true
     })
     .map_err(|error| StoreError::Broken { action: "read the artifacts", cause: error.to_string() })?;
-    Ok(ids)
+    Ok(found)
 }
 
 /// Runs what the tables do not have yet.
