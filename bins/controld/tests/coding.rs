@@ -39,7 +39,8 @@ fn push(cluster: &Cluster, at: usize) -> String {
 fn read_from(cluster: &Cluster, at: usize, artifact: &str) {
     let patience = harness::PATIENCE;
     let config = ClientConfig::new([cluster.replicas[at].client.clone()]);
-    let client = Client::new(ClientConfig { timeout: patience, stream_timeout: patience, ..config }).expect("well-formed");
+    let client =
+        Client::new(ClientConfig { timeout: patience, stream_timeout: patience, ..config }).expect("well-formed");
     let mut bytes = Vec::new();
     let read = client.get_artifact(artifact, &mut bytes, &mut |_, _| ());
     read.unwrap_or_else(|error| panic!("replica {} cannot give it: {error}", cluster.replicas[at].node));
@@ -49,6 +50,8 @@ fn read_from(cluster: &Cluster, at: usize, artifact: &str) {
 fn read_from_all_that_run(cluster: &Cluster, artifact: &str) {
     for at in 0..cluster.replicas.len() {
         if cluster.replicas[at].process.is_some() {
+            // What was committed a moment ago is not applied everywhere yet.
+            cluster.caught_up(at);
             read_from(cluster, at, artifact);
         }
     }
@@ -78,8 +81,10 @@ fn costs(cluster: &Cluster, artifact: &str, k: u64, m: u64) {
 
 /// Each of these replicas holds another fragment, and all of them one each.
 fn spread_over(cluster: &Cluster, artifact: &str, replicas: &[usize]) -> bool {
-    let held: Vec<Vec<u32>> =
-        replicas.iter().map(|at| fragments(cluster, *at, artifact).into_keys().map(|number| number & 255).collect()).collect();
+    let held: Vec<Vec<u32>> = replicas
+        .iter()
+        .map(|at| fragments(cluster, *at, artifact).into_keys().map(|number| number & 255).collect())
+        .collect();
     let mut numbers: Vec<u32> = held.iter().flatten().copied().collect();
     numbers.sort_unstable();
     held.iter().all(|held| held.len() == 1) && numbers.into_iter().eq(0..replicas.len() as u32)
@@ -92,7 +97,8 @@ fn replaced(cluster: &mut Cluster, old: usize) -> usize {
     let (old_node, new_node) = (cluster.replicas[old].node.to_string(), cluster.replicas[new].node.to_string());
     let (raft, client) = (cluster.replicas[new].raft.clone(), cluster.replicas[new].client.clone());
     let place = ["--raft-address", &raft, "--client-address", &client];
-    let (code, _, errors) = cluster.gridctl(&[&["cluster", "replace-server", &old_node, &new_node], &place[..]].concat());
+    let (code, _, errors) =
+        cluster.gridctl(&[&["cluster", "replace-server", &old_node, &new_node], &place[..]].concat());
     assert_eq!(code, 0, "{errors}");
     new
 }

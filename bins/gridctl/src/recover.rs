@@ -90,7 +90,11 @@ fn warn(context: &Context, command: &Recover, seen: &Recovered, lost: &[u64]) {
     }
     if !lost.is_empty() {
         let named = ids(&lost[..lost.len().min(NAMED_MAX)]);
-        note(format!("lost: {} artifacts of {} cannot be read from this disk alone: {named}", lost.len(), seen.artifacts.len()));
+        note(format!(
+            "lost: {} artifacts of {} cannot be read from this disk alone: {named}",
+            lost.len(),
+            seen.artifacts.len()
+        ));
     }
     note(format!(
         "destroy the data directories of the others ({}): they are refused from now on, their ids are never used again, and a majority of \

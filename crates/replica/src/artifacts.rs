@@ -1,5 +1,5 @@
-//! Where an artifact's bytes are: fragments or copies on this disk, or fetched from replicas that hold some. Here: which road it takes, and
-//! that of plain copies. `spread` writes coded ones, `gather` reads them.
+//! Where an artifact's bytes are: fragments or copies on this disk, or fetched from replicas that hold some. Here: which road it takes.
+//! `copies` is that of plain copies; `spread` writes coded ones, `gather` reads them.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -20,14 +20,11 @@ use crate::gather::Gates;
 use crate::limits::{HEDGE_AFTER_MS, HEDGE_BYTES_PER_MS, UPLOAD_EXPIRES_MS};
 use crate::mending::Mending;
 use crate::polls::rows_failed;
-use crate::ports::{Attempt, CallError, Download, Peers, Steps};
+use crate::ports::{CallError, Download, Peers};
 use crate::proposals::Proposals;
 use crate::silent::SilentPeers;
 use crate::spread::Spread;
 use crate::views::Views;
-
-/// The only fragment of plain copies.
-pub(crate) const COPY: u32 = 0;
 
 /// The machine version from which on artifacts may be coded.
 pub(crate) const CODED_SINCE: u64 = 5;
@@ -54,7 +51,7 @@ impl Files {
 }
 
 /// What BeginArtifact answered.
-enum Begun {
+pub(crate) enum Begun {
     /// A new artifact, nothing of it is anywhere.
     New(u64),
     /// The name has this very content already.
@@ -63,7 +60,7 @@ enum Begun {
 
 impl Begun {
     /// Of one that is committed: its commit needs no receipts any more.
-    fn placed(&self, digest: [u8; 32], total_bytes: u64) -> Placed {
+    pub(crate) fn placed(&self, digest: [u8; 32], total_bytes: u64) -> Placed {
         let (Self::New(artifact_id) | Self::Committed(artifact_id)) = *self;
         Placed { artifact_id, digest, total_bytes, receipts: Vec::new() }
     }
@@ -156,7 +153,13 @@ impl Artifacts {
             let live = candidates.iter().filter(|node| !away.contains(node)).count().min(PLACEMENT_MAX);
             let coding = Coding::choose(live, failures, total_bytes);
             if coding.is_copies() || version < CODED_SINCE {
-                return self.place_copies(description, written, digest, &candidates, placement::copies(conf.voters.len()));
+                return self.place_copies(
+                    description,
+                    written,
+                    digest,
+                    &candidates,
+                    placement::copies(conf.voters.len()),
+                );
             }
             let layout = Layout::new(coding, total_bytes);
             let placement = &candidates[..coding.fragments()];
@@ -176,45 +179,6 @@ impl Artifacts {
                 }
             }
         }
-    }
-
-    fn place_copies(
-        &self,
-        description: &Description,
-        written: FragmentWriter,
-        digest: [u8; 32],
-        candidates: &[u64],
-        copies: usize,
-    ) -> Result<Placed, CallError> {
-        let total_bytes = written.total_bytes();
-        let placement = &candidates[..copies.min(candidates.len())];
-        let begun = self.begin(description, total_bytes, digest, placement, Coding::copies(copies - 1))?;
-        let Begun::New(artifact_id) = begun else { return Ok(begun.placed(digest, total_bytes)) };
-        self.files.keep(written, artifact_id, COPY).map_err(blob_failed)?;
-        let mut holders: Vec<u64> = candidates.iter().copied().filter(|node| *node == self.node).take(copies).collect();
-        let others: Vec<u64> = candidates.iter().copied().filter(|node| *node != self.node).collect();
-        let (files, peers) = (self.files.clone(), self.peers.clone());
-        let attempt: Attempt = Arc::new(move |node, steps| {
-            let copy = OnDisk(files.open_fragment(artifact_id, COPY).map_err(blob_failed)?);
-            peers.put_fragment(node, artifact_id, COPY, digest, &mut Watched { data: copy, steps })
-        });
-        let mut last_error = None;
-        let wanted = copies.saturating_sub(holders.len());
-        for (node, outcome) in self.peers.first_of(&others, wanted, patience(total_bytes), attempt) {
-            match self.heard_of(node, artifact_id, outcome) {
-                Ok(()) => holders.push(node),
-                Err(error) => last_error = Some(error),
-            }
-        }
-        if holders.len() < copies {
-            let cause = last_error.map_or_else(String::new, |error| format!(": {error}"));
-            return Err(CallError::Unavailable(format!(
-                "only {} of {copies} copies could be made durable{cause}",
-                holders.len()
-            )));
-        }
-        let receipts = holders.into_iter().map(|node| receipt(node, digest)).collect();
-        Ok(Placed { artifact_id, digest, total_bytes, receipts })
     }
 
     /// The voters without those that are about to leave, whose copies would not count; and the version that the state is at.
@@ -240,17 +204,7 @@ impl Artifacts {
         let _ = self.proposals.propose_one(command);
     }
 
-    /// Makes the copy here durable on `node`, too.
-    pub(crate) fn copy_to(&self, node: u64, files: Files, digest: [u8; 32]) -> Result<(), CallError> {
-        if node == self.node {
-            return Ok(());
-        }
-        let mut copy =
-            OnDisk(self.files.open_fragment(files.artifact_id, files.number(COPY)).map_err(blob_failed)?);
-        self.peers.put_fragment(node, files.artifact_id, files.number(COPY), digest, &mut copy)
-    }
-
-    fn begin(
+    pub(crate) fn begin(
         &self,
         description: &Description,
         total_bytes: u64,
@@ -311,56 +265,13 @@ impl Artifacts {
         })
     }
 
-    fn open_copy(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
-        let digest = digest_of(row)?;
-        match self.files.open_fragment(row.artifact_id, Files::of(row).number(COPY)) {
-            Ok(reader) if reader.digest() == digest => return Ok(reader),
-            Ok(_) | Err(BlobError::NotFound { .. }) => {}
-            Err(error) => {
-                warn!(self.logger, "copy not readable, fetching another"; "artifact" => row.artifact_id, "cause" => %error);
-            }
-        }
-        self.fetch_copy(row)
-    }
-
-    fn fetch_copy(&self, row: &ArtifactRow) -> Result<FragmentReader, CallError> {
-        let mut holders: Vec<u64> =
-            row.receipts.iter().map(|receipt| receipt.node_id).filter(|node| *node != self.node).collect();
-        self.silent.last(&mut holders, self.clock.monotonic_ms());
-        let mut last_error = CallError::NotFound(format!("artifact {} has no other copy", row.artifact_id));
-        let attempt = self.fetching(Files::of(row), row.total_bytes, digest_of(row)?);
-        for (node, outcome) in self.peers.first_of(&holders, 1, patience(row.total_bytes), attempt) {
-            match self.heard_of(node, row.artifact_id, outcome) {
-                Ok(()) => {
-                    let copy = self.files.open_fragment(row.artifact_id, Files::of(row).number(COPY));
-                    return copy.map_err(blob_failed);
-                }
-                Err(error) => last_error = error,
-            }
-        }
-        Err(match last_error {
-            CallError::Unavailable(_) => last_error,
-            other => CallError::Unavailable(format!("no copy of artifact {} can be read: {other}", row.artifact_id)),
-        })
-    }
-
-    /// Fetches a copy from one holder and keeps it here. Several at once do no harm: they keep the same bytes.
-    fn fetching(&self, from: Files, total_bytes: u64, digest: [u8; 32]) -> Attempt {
-        let (files, peers) = (self.files.clone(), self.peers.clone());
-        let (artifact_id, number) = (from.artifact_id, from.number(COPY));
-        Arc::new(move |holder, steps| {
-            let mut writer = files.create().map_err(blob_failed)?;
-            peers.get_fragment(holder, artifact_id, number, &mut |data| {
-                steps.step()?;
-                writer.write(data).map_err(blob_failed)
-            })?;
-            writer.finish(Some(total_bytes), Some(&digest)).map_err(blob_failed)?;
-            files.keep(writer, artifact_id, number).map_err(blob_failed)
-        })
-    }
-
     /// Remembers whether the peer was silent.
-    pub(crate) fn heard_of(&self, node: u64, artifact_id: u64, outcome: Result<(), CallError>) -> Result<(), CallError> {
+    pub(crate) fn heard_of(
+        &self,
+        node: u64,
+        artifact_id: u64,
+        outcome: Result<(), CallError>,
+    ) -> Result<(), CallError> {
         match &outcome {
             Ok(()) => self.silent.heard(node),
             Err(error) => {
@@ -423,15 +334,6 @@ fn salt(digest: &[u8; 32]) -> u64 {
     u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], 0, 0, 0, 0])
 }
 
-/// A plain copy's.
-pub(crate) fn receipt(node: u64, digest: [u8; 32]) -> Receipt {
-    let mut receipt = Receipt::new();
-    receipt.set_node_id(node);
-    receipt.set_fragment(COPY);
-    receipt.set_digest(digest.to_vec());
-    receipt
-}
-
 /// When an upload that begins now is given up, in cluster time. The rows here may be behind, or have no time at all in a group that was founded
 /// a moment ago; then the wall clock is nearer. An expiry that is too late only keeps leftovers longer, one that is too early ends the upload.
 fn expires_ms(cluster_time_ms: u64, wall_ms: u64) -> u64 {
@@ -441,54 +343,6 @@ fn expires_ms(cluster_time_ms: u64, wall_ms: u64) -> u64 {
 /// How long a peer may be silent before the next one is tried beside it: the more bytes there are to sync, the longer.
 pub(crate) fn patience(total_bytes: u64) -> Duration {
     Duration::from_millis(HEDGE_AFTER_MS + total_bytes / HEDGE_BYTES_PER_MS)
-}
-
-/// A download that notes each step of its reader.
-pub(crate) struct Watched<'a, D> {
-    /// The bytes.
-    pub data: D,
-    /// Noted here.
-    pub steps: &'a Steps,
-}
-
-impl<D: Download> Download for Watched<'_, D> {
-    fn total_bytes(&self) -> u64 {
-        self.data.total_bytes()
-    }
-
-    fn digest(&self) -> [u8; 32] {
-        self.data.digest()
-    }
-
-    fn artifact_id(&self) -> u64 {
-        self.data.artifact_id()
-    }
-
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, CallError> {
-        self.steps.step()?;
-        self.data.read_at(offset, buffer)
-    }
-}
-
-/// A fragment on this disk as a download.
-pub(crate) struct OnDisk(pub FragmentReader);
-
-impl Download for OnDisk {
-    fn total_bytes(&self) -> u64 {
-        self.0.total_bytes()
-    }
-
-    fn digest(&self) -> [u8; 32] {
-        self.0.digest()
-    }
-
-    fn artifact_id(&self) -> u64 {
-        self.0.artifact_id()
-    }
-
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, CallError> {
-        self.0.read_at(offset, buffer).map_err(blob_failed)
-    }
 }
 
 #[cfg(test)]
@@ -504,21 +358,5 @@ mod tests {
             wall + 5 + UPLOAD_EXPIRES_MS,
             "the group's time counts where it is ahead"
         );
-    }
-
-    #[test]
-    fn a_peer_that_was_silent_a_moment_ago_is_asked_last_and_later_as_before() {
-        let silent = SilentPeers::default();
-        silent.note(2, 1_000);
-        let mut candidates = [1, 2, 3];
-        silent.last(&mut candidates, 1_000 + SILENT_PEER_MS - 1);
-        assert_eq!(candidates, [1, 3, 2]);
-        let mut candidates = [1, 2, 3];
-        silent.last(&mut candidates, 1_000 + SILENT_PEER_MS);
-        assert_eq!(candidates, [1, 2, 3]);
-        silent.note(2, 5_000);
-        silent.heard(2);
-        silent.last(&mut candidates, 5_000);
-        assert_eq!(candidates, [1, 2, 3]);
     }
 }

@@ -13,7 +13,8 @@ use raftgrid_proto::v1::{
 };
 use slog::{info, Logger};
 
-use crate::artifacts::{blob_failed, code_of, digest_of, receipt, Artifacts, Files, OnDisk};
+use crate::artifacts::{blob_failed, code_of, digest_of, Artifacts, Files};
+use crate::copies::{receipt, OnDisk};
 use crate::gather::fragment_digest;
 use crate::polls::rows_failed;
 use crate::ports::CallError;
@@ -31,7 +32,7 @@ pub(crate) enum Short {
     Copies,
     /// These fragments have no holder among those that stay, and there are replicas that hold none.
     Fragments(Vec<u32>),
-    /// Its code does not fit those that stay: this one does.
+    /// Its code does not fit those that stay: this one would, if all of them live.
     Code(Coding),
 }
 
@@ -94,7 +95,7 @@ impl Evacuation {
             None => Ok(false),
             Some(Short::Copies) => self.carry_over(&row, staying),
             Some(Short::Fragments(missing)) => self.give_fragments(&row, &missing, staying),
-            Some(Short::Code(coding)) => self.recode(&row, coding, staying),
+            Some(Short::Code(_)) => self.recode(&row, staying),
         }
     }
 
@@ -190,21 +191,26 @@ impl Evacuation {
         }
     }
 
-    /// The whole artifact is coded anew, into files of a new generation; the old ones are read until it is recorded.
-    fn recode(&self, row: &ArtifactRow, coding: Coding, staying: &[u64]) -> Result<bool, CallError> {
+    /// The whole artifact is coded anew, into files of a new generation; the old ones are read until it is recorded. Those of `staying` that do
+    /// not take a fragment now make the code narrower, as they do for an upload.
+    fn recode(&self, row: &ArtifactRow, staying: &[u64]) -> Result<bool, CallError> {
         let id = row.artifact_id;
         let generation = next_generation(row.generation, self.artifacts.handle.status().term)
             .ok_or_else(|| CallError::Internal(format!("artifact {id} cannot be coded anew: no generation is left")))?;
         let whole = Arc::new(self.artifacts.open(row)?);
-        let layout = Layout::new(coding, row.total_bytes);
-        let nodes = placement::candidates(self.artifacts.node, staying, id);
         let files = Files { artifact_id: id, generation };
-        let receipts = match self.artifacts.spread(&whole, layout, files, &nodes)? {
-            Spread::Whole(receipts) => receipts,
-            Spread::Broken(nodes) => {
+        let mut nodes = placement::candidates(self.artifacts.node, staying, id);
+        let (coding, receipts) = loop {
+            let failures = placement::failures_survived(staying.len());
+            if nodes.len() <= failures {
                 return Err(CallError::Precondition(format!(
-                    "artifact {id} would be left with too few fragments: replicas {nodes:?} took none"
+                    "artifact {id} would be left with too few fragments: only replicas {nodes:?} take any"
                 )));
+            }
+            let coding = fitting(row, nodes.len(), failures)?;
+            match self.artifacts.spread(&whole, Layout::new(coding, row.total_bytes), files, &nodes)? {
+                Spread::Whole(receipts) => break (coding, receipts),
+                Spread::Broken(broken) => nodes.retain(|node| !broken.contains(node)),
             }
         };
         let mut recode = RecodeArtifact::new();
@@ -218,6 +224,16 @@ impl Evacuation {
         }
         Ok(recorded)
     }
+}
+
+/// The code for so many replicas. Copies are no fewer than what the old code could lose, as far as there are replicas.
+fn fitting(row: &ArtifactRow, live: usize, failures: usize) -> Result<Coding, CallError> {
+    let old = code_of(row)?.map_or(failures, Coding::m);
+    let new = Coding::choose(live.min(PLACEMENT_MAX), failures, row.total_bytes);
+    Ok(match new.is_copies() {
+        true => Coding::copies(failures.max(old).min(live.saturating_sub(1))),
+        false => new,
+    })
 }
 
 /// What a committed artifact is short of when only `staying` are left; None: nothing, or it is not committed.
@@ -236,12 +252,7 @@ pub(crate) fn short_of(row: &ArtifactRow, staying: &[u64]) -> Result<Option<Shor
     if coding.m() >= failures && missing.len() <= staying.len() - have.len() {
         return Ok((!missing.is_empty()).then_some(Short::Fragments(missing)));
     }
-    let new = Coding::choose(staying.len().min(PLACEMENT_MAX), failures, row.total_bytes);
-    if new.is_copies() {
-        // No fewer than its own code could lose, as far as there are replicas.
-        return Ok(Some(Short::Code(Coding::copies(failures.max(coding.m()).min(staying.len().saturating_sub(1))))));
-    }
-    Ok(Some(Short::Code(new)))
+    fitting(row, staying.len(), failures).map(|new| Some(Short::Code(new)))
 }
 
 /// A generation above `current` that nobody else ever uses: a term has one leader, and a leader codes one artifact at a time.

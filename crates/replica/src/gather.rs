@@ -81,7 +81,8 @@ impl Artifacts {
                         Ok(_) => break (target, used),
                         // Each block was what its file says, so a file says the wrong thing: only one of this disk can.
                         Err(error) => {
-                            let own: Vec<usize> = self.own_fragments(row, layout, &without).into_iter().map(|it| it.0).collect();
+                            let own: Vec<usize> =
+                                self.own_fragments(row, layout, &without).into_iter().map(|it| it.0).collect();
                             if own.is_empty() {
                                 return Err(CallError::Unavailable(format!("artifact {}: {error}", row.artifact_id)));
                             }
@@ -155,12 +156,7 @@ impl Artifacts {
     }
 
     /// A fragment made anew: out of the decoded artifact if it is here, else out of any k others. Finished, not kept. Blocks.
-    pub(crate) fn remade(
-        &self,
-        row: &ArtifactRow,
-        coding: Coding,
-        fragment: u32,
-    ) -> Result<FragmentWriter, CallError> {
+    pub(crate) fn remade(&self, row: &ArtifactRow, coding: Coding, fragment: u32) -> Result<FragmentWriter, CallError> {
         let layout = Layout::new(coding, row.total_bytes);
         if let Some(whole) = self.files.cache().get(row.artifact_id) {
             if let Ok(writer) = self.fragment_of(row, layout, fragment, &Arc::new(whole)) {

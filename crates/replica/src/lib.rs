@@ -16,6 +16,7 @@ mod census;
 pub mod clock;
 mod cluster_time;
 mod contact;
+mod copies;
 mod evacuate;
 mod explain;
 mod first_model;

@@ -13,8 +13,9 @@ use raftgrid_manifest::views;
 use raftgrid_proto::v1::{ArtifactRow, ArtifactState};
 use slog::{info, warn};
 
-use crate::artifacts::{blob_failed, code_of, digest_of, Artifacts, Files, COPY};
+use crate::artifacts::{blob_failed, code_of, digest_of, Artifacts, Files};
 use crate::clock::Clock;
+use crate::copies::COPY;
 use crate::evacuate::{short_of, Evacuation};
 use crate::gather::fragment_digest;
 use crate::limits::{
@@ -91,10 +92,8 @@ impl Mender {
 
     /// One look; false: something could not be restored.
     fn look(&mut self, stopped: &Receiver<()>) -> bool {
-        let outcome = self
-            .look_here(stopped)
-            .and_then(|()| self.scrub(stopped))
-            .and_then(|()| self.look_at_group(stopped));
+        let outcome =
+            self.look_here(stopped).and_then(|()| self.scrub(stopped)).and_then(|()| self.look_at_group(stopped));
         match outcome {
             Ok(()) => {
                 self.said.clear();

@@ -7,7 +7,8 @@ use raftgrid_blob::{BlobError, FragmentReader};
 use raftgrid_proto::v1::ArtifactRow;
 use slog::warn;
 
-use crate::artifacts::{blob_failed, code_of, Artifacts, Files, COPY};
+use crate::artifacts::{blob_failed, code_of, Artifacts, Files};
+use crate::copies::COPY;
 use crate::ports::{CallError, Download};
 
 /// A committed artifact being read. Not for peers: a replica that mends its copy asks them, and they must not ask back.

@@ -17,12 +17,13 @@ use raftgrid_proto::v1::{
 use raftgrid_store::{Booted, Disk};
 use slog::Logger;
 
-use crate::artifacts::{blob_failed, Artifacts, OnDisk};
+use crate::artifacts::{blob_failed, Artifacts};
 use crate::assembly::{assemble, Assembly, Outside};
 use crate::backoff::Backoff;
 use crate::backup::OpenSnapshot;
 use crate::census::Census;
 use crate::clock::Clock;
+use crate::copies::OnDisk;
 use crate::janitor::{self, JanitorStop};
 use crate::leader::{self, LeaderInbox};
 use crate::membership::Membership;

@@ -39,3 +39,24 @@ impl SilentPeers {
         self.since_ms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_was_silent_a_moment_ago_is_asked_last_and_later_as_before() {
+        let silent = SilentPeers::default();
+        silent.note(2, 1_000);
+        let mut candidates = [1, 2, 3];
+        silent.last(&mut candidates, 1_000 + SILENT_PEER_MS - 1);
+        assert_eq!(candidates, [1, 3, 2]);
+        let mut candidates = [1, 2, 3];
+        silent.last(&mut candidates, 1_000 + SILENT_PEER_MS);
+        assert_eq!(candidates, [1, 2, 3]);
+        silent.note(2, 5_000);
+        silent.heard(2);
+        silent.last(&mut candidates, 5_000);
+        assert_eq!(candidates, [1, 2, 3]);
+    }
+}

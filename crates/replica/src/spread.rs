@@ -9,7 +9,8 @@ use raftgrid_blob::stripes::{digests, FragmentOf, StripesError};
 use raftgrid_blob::FragmentReader;
 use raftgrid_proto::v1::Receipt;
 
-use crate::artifacts::{blob_failed, patience, receipt, Artifacts, Files, Watched, COPY};
+use crate::artifacts::{blob_failed, patience, Artifacts, Files};
+use crate::copies::{receipt, Watched, COPY};
 use crate::ports::{Attempt, CallError, Download};
 
 /// How the fragments came to their replicas.
@@ -96,8 +97,7 @@ impl Artifacts {
                 let data = Outgoing { fragment: data, artifact_id: files.artifact_id, digest };
                 peers.put_fragment(node, files.artifact_id, number(fragment), digest, &mut Watched { data, steps })
             });
-            for (node, outcome) in
-                self.peers.first_of(&nodes, nodes.len(), patience(layout.fragment_bytes()), attempt)
+            for (node, outcome) in self.peers.first_of(&nodes, nodes.len(), patience(layout.fragment_bytes()), attempt)
             {
                 match self.heard_of(node, files.artifact_id, outcome) {
                     Ok(()) => drop(holders.insert(by_node[&node], node)),
