@@ -204,3 +204,25 @@ fn more_voters_make_a_code_that_survives_more_and_fewer_one_that_fits_them() {
     cluster.kill_replica(at);
     read_from_all_that_run(&cluster, &artifact);
 }
+
+#[test]
+fn what_an_older_version_stored_are_copies_and_stays_readable_after_the_upgrade() {
+    let settings = tempfile::NamedTempFile::new().expect("a file can be made");
+    std::fs::write(settings.path(), "[raft]\nmachine_version_max = 4\n").expect("writable");
+    let mut cluster = Cluster::start(3, &["--config", &settings.path().display().to_string()]);
+    wait_for("version 4", || cluster.state(cluster.leader()).filter(|state| state.machine_version == 4).map(drop));
+    let artifact = push(&cluster, 0);
+    let copies = |cluster: &Cluster| (0..3).filter(|at| fragments(cluster, *at, &artifact).len() == 1).count();
+    assert_eq!((copies(&cluster), bytes_on_disks(&cluster, &artifact) > 2 * ARTIFACT_BYTES as u64), (2, true));
+    for at in 0..3 {
+        cluster.kill_replica(at);
+        cluster.replicas[at].extra.clear();
+        cluster.start_replica(at);
+        cluster.caught_up(at);
+    }
+    wait_for("version 5", || cluster.state(cluster.leader()).filter(|state| state.machine_version >= 5).map(drop));
+    read_from_all_that_run(&cluster, &artifact);
+    let coded = push(&cluster, 0);
+    costs(&cluster, &coded, 2, 1);
+    read_from_all_that_run(&cluster, &coded);
+}

@@ -217,7 +217,10 @@ fn an_old_client_that_sends_a_shard_again_does_not_give_its_bytes_to_the_next_on
 #[test]
 fn a_damaged_copy_is_read_through_another_replica_from_the_same_byte_on() {
     const TOTAL: usize = 3 * 1024 * 1024 + 17;
-    let mut cluster = Cluster::start(3, &[]);
+    // Before version 5 everything is plain copies.
+    let settings = tempfile::NamedTempFile::new().expect("a file can be made");
+    std::fs::write(settings.path(), "[raft]\nmachine_version_max = 4\n").expect("writable");
+    let mut cluster = Cluster::start(3, &["--config", &settings.path().display().to_string()]);
     let body: Vec<u8> = (0..TOTAL as u32).map(|at| (at % 249) as u8).collect();
     let upload = Upload { name: String::new(), kind: "file".to_owned() };
     let stored = cluster.client().put_artifact(&upload, &mut Cursor::new(body.clone()), &mut |_, _| ());
