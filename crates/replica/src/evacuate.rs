@@ -195,10 +195,9 @@ impl Evacuation {
     /// not take a fragment now make the code narrower, as they do for an upload.
     fn recode(&self, row: &ArtifactRow, staying: &[u64]) -> Result<bool, CallError> {
         let id = row.artifact_id;
-        let generation = next_generation(row.generation, self.artifacts.handle.status().term)
-            .ok_or_else(|| CallError::Internal(format!("artifact {id} cannot be coded anew: no generation is left")))?;
+        let term = self.artifacts.handle.status().term;
         let whole = Arc::new(self.artifacts.open(row)?);
-        let files = Files { artifact_id: id, generation };
+        let mut generation = row.generation;
         let mut nodes = placement::candidates(self.artifacts.node, staying, id);
         let (coding, receipts) = loop {
             let failures = placement::failures_survived(staying.len());
@@ -208,6 +207,11 @@ impl Evacuation {
                 )));
             }
             let coding = fitting(row, nodes.len(), failures)?;
+            // Another one for each try: what a broken one left is older, and goes.
+            generation = next_generation(generation, term).ok_or_else(|| {
+                CallError::Internal(format!("artifact {id} cannot be coded anew: no generation is left"))
+            })?;
+            let files = Files { artifact_id: id, generation };
             match self.artifacts.spread(&whole, Layout::new(coding, row.total_bytes), files, &nodes)? {
                 Spread::Whole(receipts) => break (coding, receipts),
                 Spread::Broken(broken) => nodes.retain(|node| !broken.contains(node)),

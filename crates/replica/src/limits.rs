@@ -34,7 +34,7 @@ pub const HEDGE_BYTES_PER_MS: u64 = 256 * 1024;
 pub const DECODE_PIECE_BYTES: usize = 1024 * 1024;
 /// How often a replica looks whether fragments are missing, in milliseconds.
 pub const MEND_LOOK_MS: u64 = 2_000;
-/// The same after a look at something that could not be restored.
+/// The same after a look at something that could not be restored, and after the last artifact.
 pub const MEND_AGAIN_MS: u64 = 10_000;
 /// Rows of artifacts that one look takes.
 pub const MEND_ROWS_MAX: usize = 1_024;

@@ -37,6 +37,8 @@ pub(crate) struct Mender {
     group: Cursor,
     /// Of what is not here.
     here: Cursor,
+    /// When that begins again from the first artifact.
+    here_again_ms: u64,
     /// Of what is read.
     scrub: Cursor,
     /// When reading began from the first artifact.
@@ -80,6 +82,7 @@ impl Mender {
             clock,
             group: Cursor::default(),
             here: Cursor::default(),
+            here_again_ms: 0,
             scrub: Cursor::default(),
             scrubbed_ms: None,
             said: String::new(),
@@ -115,7 +118,7 @@ impl Mender {
         &self,
         cursor: &mut Cursor,
         mut wanted: impl FnMut(&ArtifactRow) -> bool,
-    ) -> Result<(Vec<ArtifactRow>, bool), CallError> {
+    ) -> Result<Vec<ArtifactRow>, CallError> {
         let (rows, _) = self.artifacts().views.view();
         let (mut found, mut looked, mut at) = (Vec::new(), 0, None);
         views::artifact_rows_from(rows.as_ref(), cursor.0, |row| {
@@ -127,17 +130,23 @@ impl Mender {
             looked < MEND_ROWS_MAX
         })
         .map_err(rows_failed)?;
-        let ended = looked < MEND_ROWS_MAX;
-        cursor.0 = if ended { 0 } else { at.map_or(0, |at| at + 1) };
-        Ok((found, ended))
+        cursor.0 = at.filter(|_| looked == MEND_ROWS_MAX).map_or(0, |at| at + 1);
+        Ok(found)
     }
 
     /// Fragments and copies that should be here and are not.
     fn look_here(&mut self, stopped: &Receiver<()>) -> Result<(), CallError> {
+        let now = self.clock.monotonic_ms();
+        if self.here.0 == 0 && now < self.here_again_ms {
+            return Ok(());
+        }
         let mut cursor = std::mem::take(&mut self.here);
         let node = self.artifacts().node;
         let own = |row: &ArtifactRow| row.receipts.iter().any(|receipt| receipt.node_id == node);
-        let (rows, _) = self.next(&mut cursor, own)?;
+        let rows = self.next(&mut cursor, own)?;
+        if cursor.0 == 0 {
+            self.here_again_ms = now + MEND_AGAIN_MS;
+        }
         self.here = cursor;
         let mut last = Ok(());
         for row in rows {
@@ -162,7 +171,7 @@ impl Mender {
         let mut cursor = std::mem::take(&mut self.scrub);
         let (node, mut bytes) = (self.artifacts().node, 0);
         let own = |row: &ArtifactRow| row.receipts.iter().any(|receipt| receipt.node_id == node);
-        let (rows, _) = self.next(&mut cursor, own)?;
+        let rows = self.next(&mut cursor, own)?;
         self.scrub = cursor;
         for row in rows {
             if bytes >= SCRUB_BYTES_PER_LOOK {
@@ -236,7 +245,7 @@ impl Mender {
             return Ok(());
         };
         let mut cursor = std::mem::take(&mut self.group);
-        let (rows, _) = self.next(&mut cursor, |row| matches!(short_of(row, &staying), Ok(Some(_))))?;
+        let rows = self.next(&mut cursor, |row| matches!(short_of(row, &staying), Ok(Some(_))))?;
         self.group = cursor;
         let mut last = Ok(());
         for row in rows {
