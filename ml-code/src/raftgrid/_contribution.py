@@ -13,7 +13,6 @@ from typing import Dict, Mapping, Tuple
 
 import numpy as np
 
-from . import _frame
 from ._frame import Params
 from ._limits import HEADER_BYTES_MAX
 from .errors import FrameError
@@ -30,11 +29,14 @@ def encode(params: Mapping[str, np.ndarray], dtype: str, per_row: bool = False) 
     fit: infinite in float16, or a NaN.
     """
     raw: Dict[str, Tuple[str, np.ndarray]] = {}
-    for name, array in _frame.canonical(params).items():
+    for name, value in params.items():
+        array = np.asarray(value)
         if not np.isfinite(array).all():
             raise FrameError(f"tensor `{name}` is not finite")
         if array.dtype == np.float64:
             raw[name] = ("F64", array.astype("<f8"))
+        elif array.dtype != np.float32:
+            raise FrameError(f"tensor `{name}` has dtype {array.dtype}; float32 and float64 are taken")
         elif dtype == "F16":
             with np.errstate(over="ignore"):
                 half = array.astype("<f2")
