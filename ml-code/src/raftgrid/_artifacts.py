@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 import grpc
 
@@ -27,7 +27,9 @@ class _Damaged(Exception):
 def put(plane: Plane, name: str, data: bytes, kind: str) -> str:
     """Keeps `data` under a name ("": none) and returns the artifact's id once it is durable. Safe to repeat. Raises NameTaken, PlaneUnavailable,
     RaftgridError with what a replica said."""
-    first = dict(name=name, kind=kind, total_bytes=len(data), digest=hashlib.sha256(data).digest(), request_id=request_id())
+    first: Dict[str, Any] = dict(
+        name=name, kind=kind, total_bytes=len(data), digest=hashlib.sha256(data).digest(), request_id=request_id()
+    )
 
     def chunks() -> Iterator[Any]:
         for offset in range(0, max(1, len(data)), CHUNK_BYTES_MAX):

@@ -77,7 +77,7 @@ def _is_array(value: Any) -> bool:
 
 def _like(leaf: Any, array: np.ndarray) -> Any:
     jax = sys.modules.get("jax")
-    if jax is not None and isinstance(leaf, jax.Array):
+    if jax is not None and isinstance(leaf, getattr(jax, "Array", ())):
         return jax.numpy.asarray(array)
     return np.array(array)
 

@@ -148,9 +148,9 @@ def _array_kind(value: Any) -> str:
     if isinstance(value, np.generic):
         return "scalar"
     torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
-    if torch is not None and isinstance(value, torch.Tensor):
+    if torch is not None and isinstance(value, getattr(torch, "Tensor", ())):
         return "torch"
-    if jax is not None and isinstance(value, jax.Array):
+    if jax is not None and isinstance(value, getattr(jax, "Array", ())):
         return "jax"
     return ""
 
