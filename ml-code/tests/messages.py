@@ -31,5 +31,5 @@ def rule_of(chunk):
     """Of the first chunk of InitModel."""
     schedule = schedule_of(chunk.optimizer.schedule) if chunk.optimizer.HasField("schedule") else None
     c = chunk.combine
-    combine = Combine(c.strategy, c.trim_fraction, c.clip_norm) if chunk.HasField("combine") else Combine()
+    combine = Combine(c.strategy, c.trim_fraction, c.clip_norm) if chunk.HasField("combine") else None
     return RoundRule(optimizer_of(chunk.optimizer), schedule, combine)

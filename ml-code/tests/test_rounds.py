@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import messages
 import raftgrid
 from fake_agent import TOKEN, FakeAgent
-from messages import rule_of
 from raftgrid import Outcome, _agent, _contribution, _frame, _values
 from raftgrid._proto import ml_pb2
 
@@ -33,9 +33,7 @@ def from_bits(text):
 def optimizer_of(settings):
     n = {name: value if isinstance(value, bool) else from_bits(value) for name, value in settings.items() if name != "algorithm"}
     message = ml_pb2.Optimizer(algorithm=settings["algorithm"], **n)
-    from messages import optimizer_of as of_message
-
-    return of_message(message)
+    return messages.optimizer_of(message)
 
 
 def schedule_of(settings):
@@ -125,7 +123,7 @@ def local(monkeypatch, *args, **kwargs):
 def test_towards_workerd_the_whole_rule_goes_up_and_the_model_is_that_of_a_run_in_process(agent, monkeypatch, rule):
     found = train(raftgrid.init(), rule)
     assert found == local(monkeypatch, rule)
-    asked = (rule.get("optimizer", raftgrid.SGD()), rule.get("schedule"), rule.get("combine", raftgrid.Mean()).rule())
+    asked = (rule.get("optimizer", raftgrid.SGD()), rule.get("schedule"), rule["combine"].rule() if "combine" in rule else None)
     assert (agent.rule.optimizer, agent.rule.schedule, agent.rule.combine) == asked
 
 
@@ -183,11 +181,11 @@ def test_a_delta_from_the_model_of_the_round_points_from_the_new_parameters_to_t
         np.testing.assert_allclose(found[name], array + 1.25, rtol=1e-6)
 
 
-def test_a_plain_mean_needs_no_field_of_the_message(agent):
-    raftgrid.init().init_model(params(), combine=raftgrid.Mean())
-    message = ml_pb2.InitModelChunk(optimizer=agent.rule.optimizer_message())
-    assert agent.rule.combine_message() is None and rule_of(message) == agent.rule
-    assert not message.optimizer.HasField("schedule")
+@pytest.mark.parametrize("combine, strategy", [(None, None), (raftgrid.Mean(), "mean"), (raftgrid.Median(), "median")])
+def test_what_the_script_does_not_name_is_not_in_the_message(agent, combine, strategy):
+    raftgrid.init().init_model(params(), combine=combine)
+    assert (agent.rule.combine and agent.rule.combine.strategy) == strategy
+    assert agent.rule.schedule is None and not agent.rule.optimizer_message().HasField("schedule")
 
 
 def test_the_state_goes_with_the_shard_not_with_the_worker():

@@ -32,7 +32,8 @@ class RoundRule:
 
     optimizer: Optimizer = field(default_factory=SGD)
     schedule: Optional[Schedule] = None
-    combine: Combine = Combine()
+    combine: Optional[Combine] = None
+    """None: as the job's spec says; without a cluster the weighted mean."""
 
     def __post_init__(self) -> None:
         scheduled(self.optimizer, self.schedule, 0)
@@ -45,14 +46,14 @@ class RoundRule:
         return message
 
     def combine_message(self) -> Optional[ml_pb2.Combine]:
-        """None for the plain weighted mean, which needs no field."""
-        return None if self.combine == Combine() else self.combine.to_proto()
+        """None: the script named none."""
+        return None if self.combine is None else self.combine.to_proto()
 
     def next_model(
         self, model: bytes, state: Optional[bytes], contributions: Sequence[Tuple[float, bytes]], round: int
     ) -> Tuple[bytes, bytes]:
         """See the function of this name."""
-        return next_model(model, state, contributions, self.optimizer, self.schedule, self.combine, round)
+        return next_model(model, state, contributions, self.optimizer, self.schedule, self.combine or Combine(), round)
 
 
 def next_model(

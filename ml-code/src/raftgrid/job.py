@@ -21,7 +21,7 @@ from ._plane import of_environment
 from ._round import RoundRule
 from ._step import Step, to_json
 from .checkpoint import Checkpoints, ClusterShelf, FolderShelf
-from .combine import Combination, Mean
+from .combine import Combination
 from .errors import RaftgridError
 from .kv import Keys
 from .optimizer import SGD, Optimizer
@@ -147,12 +147,12 @@ class Job:
 
         params: float32 or float64 arrays in a dict or a tree, or a torch.nn.Module (its trained parameters), the same in every process: make them
         from `job.seed`. optimizer: SGD() if None. schedule: what its learning rate is multiplied with in each round (`raftgrid.schedule`). combine:
-        how the contributions of a round become one; Mean() if None. What counts is what the worker named whose model was taken.
+        how the contributions of a round become one; None: as the job's spec says, which is Mean() unless it says another. What counts is what the worker named whose model was taken.
 
         MISMATCH means that this process made other bytes: training goes on from the model that was taken, but the job will not be reproducible.
         Raises RaftgridError if the model is refused (empty, not finite), ValueError for a schedule with FedAvg.
         """
-        rule = RoundRule(optimizer or SGD(), schedule, (combine or Mean()).rule())
+        rule = RoundRule(optimizer or SGD(), schedule, None if combine is None else combine.rule())
         if _trees.is_module(params):
             self._keep_first_buffers(params)
         result = self._backend.init_model(_frame.to_bytes(_trees.values(params)), rule)
