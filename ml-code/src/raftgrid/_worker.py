@@ -8,7 +8,9 @@ import numpy as np
 
 from ._frame import Params
 from .job import Job, Step, init as _init
-from .optimizer import SGD
+from .combine import Combination
+from .optimizer import Optimizer
+from .schedule import Schedule
 
 Compute = Callable[[Params, Step], Tuple[Mapping[str, np.ndarray], float, Mapping[str, float]]]
 """(parameters of this round, step) → (gradients, weight, metrics)."""
@@ -44,18 +46,20 @@ def worker(compute: Compute) -> Worker:
 def run(
     compute: Compute,
     init: Callable[[int], Params],
-    optimizer: Optional[SGD] = None,
+    optimizer: Optional[Optimizer] = None,
     finish: Optional[Callable[[Params, Job], Optional[Mapping[str, Any]]]] = None,
+    schedule: Optional[Schedule] = None,
+    combine: Optional[Combination] = None,
     **settings: Optional[int],
 ) -> Dict[str, np.ndarray]:
     """Runs the whole job and returns the final model.
 
-    init: job seed → first parameters. finish: (final parameters, job) → what `job.result` gets, or None. settings: those of `raftgrid.init`.
+    init: job seed → first parameters, a dict of NumPy arrays. optimizer, schedule, combine: as `Job.init_model` takes them. finish: (final parameters, job) → what `job.result` gets, or None. settings: those of `raftgrid.init`.
     Raises what `init`, `rounds`, `load` and `push` raise.
     """
     job = _init(**settings)
     params = init(job.seed)
-    job.init_model(params, optimizer=optimizer)
+    job.init_model(params, optimizer=optimizer, schedule=schedule, combine=combine)
     for step in job.rounds():
         step.load(params)
         grads, weight, metrics = compute(params, step)
