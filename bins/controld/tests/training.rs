@@ -126,6 +126,41 @@ fn a_worker_stopped_beyond_its_lease_finds_its_results_refused_and_the_model_unc
     assert_eq!(after["duplicated"], 0);
 }
 
+/// What `rules.py RULE` comes to without a cluster, in NumPy.
+fn alone(rule: &str) -> String {
+    let output = Command::new(python())
+        .args([script("rules.py").as_str(), rule])
+        .env("PYTHONPATH", checkout().join("ml-code/src"))
+        .output()
+        .expect("python runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found = text.lines().find_map(|line| line.strip_prefix("model "));
+    found.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr))).to_owned()
+}
+
+/// Waits until every replica runs at the newest machine version.
+fn wait_for_the_newest_version(client: &Client) {
+    let newest = |(_, state): &(String, Result<StateResponse, _>)| {
+        state.as_ref().is_ok_and(|state| state.get_machine_version() >= raftgrid_manifest::MACHINE_VERSION)
+    };
+    wait_for("the newest machine version", || client.cluster_states().iter().all(newest).then_some(()));
+}
+
+#[test]
+fn every_rule_makes_the_model_on_a_cluster_that_numpy_makes_alone() {
+    let cluster = with_workers(2);
+    wait_for_the_newest_version(&cluster.client());
+    for rule in ["adam", "adamw", "fedadam", "fedavgm", "diloco", "fedavg"] {
+        train(&cluster, rule, "rules.py", &["--shards", "3", "--workers", "2", "--rounds", "6"], &[rule]);
+        wait_done(&cluster, rule);
+        let (code, out, errors) = cluster.gridctl(&["job", "audit", rule, "--recompute", "--output", "json"]);
+        assert_eq!(code, 0, "{rule}: {errors}");
+        let audit: serde_json::Value = serde_json::from_str(&out).expect("an audit is JSON");
+        assert_eq!(audit["model_sha256"], alone(rule), "{rule}: {audit}");
+        assert_eq!((&audit["accepted"], &audit["lost"], &audit["duplicated"]), (&18.into(), &0.into(), &0.into()));
+    }
+}
+
 /// A safetensors file with one vector of two zeros.
 fn small_model() -> Vec<u8> {
     let header = br#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
@@ -140,10 +175,6 @@ fn small_model() -> Vec<u8> {
 /// A job that starts from `small_model`, for trainers that no worker runs.
 fn submit_for_old_clients(client: &Client, name: &str, shards: u32, rounds: u64) {
     submit_with(client, name, shards, rounds, |_| ());
-}
-
-fn at_version_5(state: &StateResponse) -> bool {
-    state.get_machine_version() >= 5
 }
 
 /// The same with other settings.
@@ -228,10 +259,7 @@ fn an_old_client_that_sends_a_shard_again_does_not_give_its_bytes_to_the_next_on
 fn contributions_are_clipped_and_their_median_is_stepped_and_every_replica_recomputes_the_same() {
     let cluster = Cluster::start(3, &[]);
     let client = cluster.client();
-    wait_for("the newest machine version", || {
-        let known = |(_, state): &(String, Result<_, _>)| state.as_ref().is_ok_and(at_version_5);
-        client.cluster_states().iter().all(known).then_some(())
-    });
+    wait_for_the_newest_version(&client);
     submit_with(&client, "robust", 3, 2, |train| {
         let mut combine = Combine::new();
         combine.set_strategy("median".to_owned());
