@@ -39,7 +39,7 @@ pub mod views;
 pub mod watched;
 
 pub use apply::{apply, Applied};
-pub use commands::{minimum_version, report_digest, MACHINE_VERSION};
+pub use commands::{check_training, fields_version, minimum_version, report_digest, MACHINE_VERSION};
 pub use error::ApplyError;
 pub use facade::{Manifest, ManifestError};
 pub use invariants::check_invariants;
