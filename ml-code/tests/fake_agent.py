@@ -71,7 +71,6 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
             config_json='{"n": 3}',
             init_task=True,
             node_id="node-1",
-            shard_state=self.shard_state,
         )
 
     def SetResult(self, request, context):
@@ -113,7 +112,11 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
         with self.lock:
             version = len(self.models) - 1
             answer = ml_pb2.NextShardsResponse(
-                rounds=self.rounds, rounds_committed=version, model_version=version, has_model=True
+                rounds=self.rounds,
+                rounds_committed=version,
+                model_version=version,
+                has_model=True,
+                shard_state=self.shard_state,
             )
             if version >= self.rounds:
                 answer.finished = True

@@ -18,6 +18,7 @@ class Store:
         self.kinds = []
         self.puts = 0
         self.cuts = []  # offsets behind which a download breaks, once each
+        self.offsets = []  # that downloads began at
         self.damage = 0  # downloads whose first chunk is changed
 
 
@@ -60,6 +61,7 @@ class Service(artifact_pb2_grpc.ArtifactServiceServicer):
         if known not in store.by_id:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no artifact {request.artifact}")
         data = store.by_id[known]
+        store.offsets.append(request.offset)
         for offset in range(request.offset, max(1, len(data)), CHUNK_BYTES_MAX):
             if store.cuts and offset >= store.cuts[0]:
                 store.cuts.pop(0)

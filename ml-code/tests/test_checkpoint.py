@@ -230,10 +230,13 @@ def test_in_a_cluster_a_version_is_an_artifact_and_a_key_says_which_is_the_newes
     assert said["version"] == 3 and said["artifact"] == store.names["job/main/checkpoint/3"]
     # Another attempt, a replica that is down, a transfer that is cut and one that is damaged.
     replicas[0].down = True
-    store.cuts, store.damage = [_limits.CHUNK_BYTES_MAX, 3 * _limits.CHUNK_BYTES_MAX], 1
+    one = _limits.CHUNK_BYTES_MAX
+    store.cuts, store.offsets = [one, 3 * one], []
     found = shelf_of(cluster, monkeypatch, epoch=6).load()
     assert (found.version, found.state) == (3, {"epoch": 2}) and np.array_equal(found.params["w"], big["w"])
-    assert store.cuts == [] and store.damage == 0
+    assert store.offsets == [0, one, 3 * one]  # it went on where it was
+    store.damage, store.offsets = 1, []
+    assert kept.load().state == {"epoch": 2} and store.offsets == [0, 0]  # from its start
     assert kept.load(version=1).state == {"epoch": 0} and kept.load(version=9) is None
     assert shelf_of(cluster, monkeypatch, task="job/other").load() is None
 
@@ -289,7 +292,7 @@ def test_damage_that_does_not_end_is_an_error_and_a_wrong_digest_is_never_loaded
     kept = shelf_of(cluster, monkeypatch)
     kept.save({}, 1)
     store.damage = 1000
-    with pytest.raises(raftgrid.TransferError, match="5 times"):
+    with pytest.raises(raftgrid.TransferError, match="5 times: the chunk at offset 0 is damaged"):
         kept.load()
     store.damage = 0
     artifact = store.names["job/main/checkpoint/1"]

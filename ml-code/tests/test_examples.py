@@ -43,7 +43,8 @@ def test_the_regression_comes_to_the_least_squares():
 
 def test_the_convolutional_network_learns_the_digits():
     needs = ["jax", "sklearn"]
-    _, result, model = run("digits_cnn.py", needs=needs)
+    lines, result, model = run("digits_cnn.py", needs=needs)
+    assert lines[79].startswith("round 80/80 loss=") and " test_accuracy=" in lines[79]
     assert result["test_rows"] == 360 and 0.93 <= result["test_accuracy"] < 1.0
     short = [run("digits_cnn.py", "--rounds", "3", needs=needs)[2] for _ in range(2)]
     assert short[0] == short[1] != model

@@ -75,6 +75,32 @@ def test_a_tree_trains_as_the_dict_of_its_leaves_does():
     assert not np.array_equal(final["layers"][0].kernel, tree()["layers"][0].kernel)
 
 
+def test_the_function_style_takes_trees_too():
+    def compute(params, step):
+        return _trees.fill(params, {name: array * (1 + step.shard) for name, array in _trees.values(params).items()}), 1.0, {}
+
+    seen = []
+    final = raftgrid.run(
+        raftgrid.worker(compute),
+        init=lambda seed: tree(),
+        optimizer=raftgrid.Adam(0.1),
+        schedule=raftgrid.schedule.Constant(2),
+        combine=raftgrid.Median(),
+        finish=lambda params, job: seen.append(params),
+        rounds=3,
+        num_shards=2,
+    )
+    job = raftgrid.init(rounds=3, num_shards=2)
+    params = tree()
+    job.init_model(params, raftgrid.Adam(0.1), schedule=raftgrid.schedule.Constant(2), combine=raftgrid.Median())
+    for step in job.rounds():
+        params = step.load(params)
+        step.push(compute(params, step)[0])
+    expected = job.load_final(params)
+    assert seen == [final] and _frame.to_bytes(_trees.values(final)) == _frame.to_bytes(_trees.values(expected))
+    assert _frame.to_bytes(_trees.values(final)) != _frame.to_bytes(_trees.values(tree()))
+
+
 @pytest.fixture
 def jax():
     found = pytest.importorskip("jax", reason="jax is not installed")

@@ -11,6 +11,7 @@ import messages
 import raftgrid
 from fake_agent import TOKEN, FakeAgent
 from raftgrid import Outcome, _agent, _contribution, _frame, _values
+from raftgrid._combine import Combine
 from raftgrid._proto import ml_pb2
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "strategies.json").read_text(encoding="utf-8"))
@@ -142,6 +143,21 @@ def test_encoded_contributions_are_smaller_and_give_the_model_of_a_run_in_proces
     header = json.loads(seen[0][8 : 8 + int.from_bytes(seen[0][:8], "little")])
     assert {entry["dtype"] for entry in header.values()} == kinds
     assert len({local(monkeypatch, {}, other) for other in (None, "f16", "bf16", "i8")}) == 4
+
+
+@pytest.mark.parametrize("encoding", [None, "f16", "bf16", "i8"])
+def test_the_order_of_the_names_is_no_part_of_a_contribution(encoding):
+    job = raftgrid.init(rounds=1)
+    job.init_model(params())
+    step = next(job.rounds())
+    assert step.push(params(), encoding=encoding).outcome is Outcome.ACCEPTED
+    assert step.push(dict(reversed(list(params().items()))), encoding=encoding).outcome is Outcome.DUPLICATE
+
+
+def test_what_is_clipped_is_combined_as_it_says():
+    assert raftgrid.Clipped(0.5).rule() == Combine("mean", 0.0, 0.5)
+    assert raftgrid.Clipped(2, then=raftgrid.TrimmedMean(0.25)).rule() == Combine("trimmed_mean", 0.25, 2.0)
+    assert raftgrid.Clipped(2, then=raftgrid.Median()).rule() == Combine("median", 0.0, 2.0)
 
 
 def test_encodings_that_do_not_fit_and_wrong_names_are_refused():

@@ -496,3 +496,28 @@ fn a_shard_carries_its_state_on_and_lets_it_go_with_its_round() {
     assert_eq!(state_of(&world, states[5]), Some(ArtifactState::ARTIFACT_COMMITTED));
     assert_eq!(state_of(&world, wrong), Some(ArtifactState::ARTIFACT_COMMITTED));
 }
+
+#[test]
+fn the_state_that_a_shard_named_comes_back_with_its_next_step_only() {
+    let mut world = World::with_nodes();
+    let epochs = world.training(JOB, |train| (train.shards, train.rounds) = (2, 2));
+    let job = views::job_row(&world.rows, JOB).expect("memory").expect("submitted").sequence;
+    let state_of = |world: &World, round, shard| views::shard_state(&world.rows, job, round, shard).expect("memory");
+    let with_state = |world: &mut World, worker: u32, text: &str, state: &str| {
+        let artifact = world.begin(JOB, "gradient", text);
+        let epoch = epochs[worker as usize];
+        let Kind::commit_gradient(mut commit) = gradient(JOB, 0, 0, &t(worker), epoch, artifact, text) else {
+            unreachable!()
+        };
+        commit.state_artifact = state.to_owned();
+        world.run(Kind::commit_gradient(commit)).outcome
+    };
+    world.ok(reject(JOB, 0, 0, 0, epochs[0], "nan"));
+    assert_eq!(state_of(&world, 1, 0), "", "a refused result is nobody's");
+    assert_eq!(with_state(&mut world, 0, "g", "77"), Outcome::OK);
+    assert_eq!(with_state(&mut world, 1, "other", "78"), Outcome::MISMATCH);
+    assert_eq!(world.gradient(JOB, 0, 1, 0, epochs[0], "h").outcome, Outcome::OK);
+    assert_eq!(state_of(&world, 1, 0), "77", "that of the contribution that counts");
+    assert_eq!(state_of(&world, 1, 1), "", "this shard named none");
+    assert_eq!((state_of(&world, 0, 0), state_of(&world, 2, 0)), (String::new(), String::new()));
+}

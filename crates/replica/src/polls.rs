@@ -2,7 +2,6 @@
 //!
 //! A poll looks at the rows, and if there is nothing it waits in the ring for a row that could matter, and looks again.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -229,11 +228,11 @@ fn shards_of(rows: &dyn Rows, task: &TaskRow, row: &JobRow, request: &NextShards
     response.set_rounds_committed(job.rounds_committed);
     response.set_model_version(job.model_version);
     response.set_has_model(job.has_model);
+    response.set_shard_state(true);
     response.set_finished(!matches!(job.phase, JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED));
     let newest = job.rounds_committed;
     for round in newest.saturating_sub(1)..=newest {
         let Some(round) = views::round_of(rows, row.sequence, round).map_err(rows_failed)? else { continue };
-        let carried = carried_states(rows, &job.job_id, round.round)?;
         for lease in leases_of(&round, task, request.lease_epoch) {
             let mut step = ShardStep::new();
             step.set_round(round.round);
@@ -242,7 +241,7 @@ fn shards_of(rows: &dyn Rows, task: &TaskRow, row: &JobRow, request: &NextShards
             step.set_seed(raftgrid_train::seed::shard_seed(train.seed, round.round, lease));
             step.set_model_version(round.round);
             step.set_model_digest(round.input_model_digest.clone());
-            step.set_state_artifact(carried.get(&lease).cloned().unwrap_or_default());
+            step.set_state_artifact(views::shard_state(rows, row.sequence, round.round, lease).map_err(rows_failed)?);
             response.steps.push(step);
         }
     }
@@ -253,14 +252,6 @@ fn shards_of(rows: &dyn Rows, task: &TaskRow, row: &JobRow, request: &NextShards
         (Table::Task, keys::number(task.sequence)),
     ];
     Ok(Found { response, ready, watched })
-}
-
-/// What each shard's contribution to the round before carries on: whoever computes the shard next begins with it, also where it is computed a
-/// second time.
-fn carried_states(rows: &dyn Rows, job_id: &str, round: u64) -> Result<BTreeMap<u32, String>, CallError> {
-    let Some(before) = round.checked_sub(1) else { return Ok(BTreeMap::new()) };
-    let ledger = views::contributions(rows, job_id, before).map_err(rows_failed)?;
-    Ok(ledger.into_iter().map(|row| (row.shard, row.state_artifact)).collect())
 }
 
 fn leases_of<'row>(round: &'row RoundRow, task: &'row TaskRow, epoch: u64) -> impl Iterator<Item = u32> + 'row {

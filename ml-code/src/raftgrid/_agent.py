@@ -92,7 +92,6 @@ class AgentBackend:
         request = agent_pb2.HelloRequest(sdk_version=__version__)
         told = self._call("Hello", lambda: self._agent.Hello(request, timeout=UNARY_TIMEOUT_S, metadata=self._metadata))
         environ = os.environ
-        self._keeps_shard_state = told.shard_state
         text = told.config_json or environ.get("RAFTGRID_CONFIG", "")
         return JobInfo(
             job_id=told.job_id or environ.get("RAFTGRID_JOB", ""),
@@ -127,6 +126,7 @@ class AgentBackend:
             answer = self._call(
                 "NextShards", lambda: self._ml.NextShards(request, timeout=timeout, metadata=self._metadata)
             )
+            self._keeps_shard_state = answer.shard_state
             self._steps.extend(
                 StepInfo(s.round, s.shard, s.num_shards, s.seed, s.model_version, s.model_digest, s.state_artifact) for s in answer.steps
             )

@@ -11,7 +11,7 @@ class HelloRequest(_message.Message):
     def __init__(self, sdk_version: _Optional[str] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
-    __slots__ = ("job_id", "task_id", "attempt", "num_shards", "rounds", "seed", "config_json", "init_task", "node_id", "shard_state")
+    __slots__ = ("job_id", "task_id", "attempt", "num_shards", "rounds", "seed", "config_json", "init_task", "node_id")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -21,7 +21,6 @@ class HelloResponse(_message.Message):
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
     INIT_TASK_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
-    SHARD_STATE_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     task_id: str
     attempt: int
@@ -31,8 +30,7 @@ class HelloResponse(_message.Message):
     config_json: str
     init_task: bool
     node_id: str
-    shard_state: bool
-    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., attempt: _Optional[int] = ..., num_shards: _Optional[int] = ..., rounds: _Optional[int] = ..., seed: _Optional[int] = ..., config_json: _Optional[str] = ..., init_task: bool = ..., node_id: _Optional[str] = ..., shard_state: bool = ...) -> None: ...
+    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., attempt: _Optional[int] = ..., num_shards: _Optional[int] = ..., rounds: _Optional[int] = ..., seed: _Optional[int] = ..., config_json: _Optional[str] = ..., init_task: bool = ..., node_id: _Optional[str] = ...) -> None: ...
 
 class SetResultRequest(_message.Message):
     __slots__ = ("result_json",)

@@ -207,7 +207,7 @@ class NextShardsRequest(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., lease_epoch: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
 
 class NextShardsResponse(_message.Message):
-    __slots__ = ("steps", "finished", "phase", "rounds", "rounds_committed", "model_version", "has_model")
+    __slots__ = ("steps", "finished", "phase", "rounds", "rounds_committed", "model_version", "has_model", "shard_state")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +215,7 @@ class NextShardsResponse(_message.Message):
     ROUNDS_COMMITTED_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     HAS_MODEL_FIELD_NUMBER: _ClassVar[int]
+    SHARD_STATE_FIELD_NUMBER: _ClassVar[int]
     steps: _containers.RepeatedCompositeFieldContainer[ShardStep]
     finished: bool
     phase: str
@@ -222,4 +223,5 @@ class NextShardsResponse(_message.Message):
     rounds_committed: int
     model_version: int
     has_model: bool
-    def __init__(self, steps: _Optional[_Iterable[_Union[ShardStep, _Mapping]]] = ..., finished: bool = ..., phase: _Optional[str] = ..., rounds: _Optional[int] = ..., rounds_committed: _Optional[int] = ..., model_version: _Optional[int] = ..., has_model: bool = ...) -> None: ...
+    shard_state: bool
+    def __init__(self, steps: _Optional[_Iterable[_Union[ShardStep, _Mapping]]] = ..., finished: bool = ..., phase: _Optional[str] = ..., rounds: _Optional[int] = ..., rounds_committed: _Optional[int] = ..., model_version: _Optional[int] = ..., has_model: bool = ..., shard_state: bool = ...) -> None: ...
