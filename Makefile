@@ -77,8 +77,9 @@ test: check venv ## Everything that must hold: check, unit tests, Python tests, 
 	@printf '\n== all tests passed\n'
 
 .PHONY: test-torch
-test-torch: build ## torchrun with torch itself, through the death of a leader: make test-torch RAFTGRID_TORCH_PYTHON=FILE (pip install torch: 5 GB)
-	@test -n '$(RAFTGRID_TORCH_PYTHON)' || { echo 'RAFTGRID_TORCH_PYTHON must name an interpreter with torch and grpcio'; exit 2; }
+test-torch: build ## torch itself: modules as parameters, torchrun through the death of a leader: make test-torch RAFTGRID_TORCH_PYTHON=FILE (pip install torch: 5 GB)
+	@test -n '$(RAFTGRID_TORCH_PYTHON)' || { echo 'RAFTGRID_TORCH_PYTHON must name an interpreter with torch, numpy, grpcio, safetensors and pytest'; exit 2; }
+	cd ml-code && PYTHONPATH=src '$(RAFTGRID_TORCH_PYTHON)' -m pytest tests/test_modules.py
 	RAFTGRID_TORCH_PYTHON='$(RAFTGRID_TORCH_PYTHON)' cargo test --release $(LOCKED) --workspace --test torchrun -- --ignored
 
 # Fixes what the harness does; give another one to do something else: make chaos SEED=7

@@ -7,7 +7,9 @@ from concurrent import futures
 
 import grpc
 
-from raftgrid import SGD, _aggregate, _crc32c, _frame, shard_seed
+import raftgrid
+from messages import rule_of
+from raftgrid import _contribution, _crc32c, _frame, shard_seed
 from raftgrid._limits import CHUNK_BYTES_MAX
 from raftgrid._proto import agent_pb2, agent_pb2_grpc, ml_pb2, ml_pb2_grpc
 
@@ -20,7 +22,9 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
 
     def __init__(self, num_shards=2, rounds=2, seed=7):
         self.num_shards, self.rounds, self.seed = num_shards, rounds, seed
-        self.models, self.state, self.optimizer = [], None, SGD()
+        self.models, self.state, self.rule = [], None, None
+        self.shard_state = False
+        self.states = {}
         self.ledger = {}
         self.accepted = 0
         self.results = []
@@ -94,14 +98,13 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
     def InitModel(self, request_iterator, context):
         self._enter("InitModel", context)
         first, data = self._collect(request_iterator)
-        o = first.optimizer
-        assert o.algorithm == "sgd" and first.numeric_class
+        assert first.optimizer.algorithm and first.numeric_class
         with self.lock:
             if self.models:
                 same = self.models[0] == data
                 return ml_pb2.Ack(success=same, outcome=ml_pb2.ACK_DUPLICATE if same else ml_pb2.ACK_MISMATCH, reason="model 0")
             self.models.append(data)
-            self.optimizer = SGD(o.learning_rate, o.momentum, o.nesterov, o.weight_decay)
+            self.rule = rule_of(first)
         return ml_pb2.Ack(success=True, position=1)
 
     def NextShards(self, request, context):
@@ -109,7 +112,11 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
         with self.lock:
             version = len(self.models) - 1
             answer = ml_pb2.NextShardsResponse(
-                rounds=self.rounds, rounds_committed=version, model_version=version, has_model=True
+                rounds=self.rounds,
+                rounds_committed=version,
+                model_version=version,
+                has_model=True,
+                shard_state=self.shard_state,
             )
             if version >= self.rounds:
                 answer.finished = True
@@ -125,6 +132,7 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
                         seed=seed,
                         model_version=version,
                         model_digest=digest,
+                        state_artifact=self.states.get((version - 1, shard), ""),
                     )
             return answer
 
@@ -164,15 +172,16 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
             if before is not None:
                 same = before[1] == data
                 return ml_pb2.Ack(success=same, outcome=ml_pb2.ACK_DUPLICATE if same else ml_pb2.ACK_MISMATCH)
-            grads = _frame.from_bytes(data)
-            wrong = _frame.difference(_frame.from_bytes(self.models[-1]), grads) or _frame.not_finite(grads)
-            if wrong:
-                return ml_pb2.Ack(outcome=ml_pb2.ACK_REJECTED, reason=wrong)
+            try:
+                _contribution.decode(_frame.from_bytes(self.models[-1]), data)
+            except raftgrid.FrameError as error:
+                return ml_pb2.Ack(outcome=ml_pb2.ACK_REJECTED, reason=str(error))
             self.ledger[first.shard] = (first.weight, data)
+            self.states[first.round, first.shard] = first.state_artifact
             self.accepted += 1
             if len(self.ledger) == self.num_shards:
                 in_order = [self.ledger[shard] for shard in sorted(self.ledger)]
-                model, self.state = _aggregate.aggregate(self.models[-1], self.state, in_order, self.optimizer)
+                model, self.state = self.rule.next_model(self.models[-1], self.state, in_order, first.round)
                 self.models.append(model)
                 self.ledger = {}
             return ml_pb2.Ack(success=True, position=42)

@@ -5,7 +5,8 @@ import threading
 
 import grpc
 
-from raftgrid._proto import kv_pb2, kv_pb2_grpc
+import fake_artifacts
+from raftgrid._proto import artifact_pb2_grpc, kv_pb2, kv_pb2_grpc
 
 
 class Table:
@@ -82,13 +83,15 @@ class _Service(kv_pb2_grpc.KvServiceServicer):
 class Replica:
     """One server. `down`: it answers UNAVAILABLE with `hint`. `losses`: so many answers to writes get lost after they took effect."""
 
-    def __init__(self, table):
+    def __init__(self, table, store=None):
         self.table = table
         self.down = False
         self.hint = ""
         self.losses = 0
         self.server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
         kv_pb2_grpc.add_KvServiceServicer_to_server(_Service(self), self.server)
+        if store is not None:
+            artifact_pb2_grpc.add_ArtifactServiceServicer_to_server(fake_artifacts.Service(self, store), self.server)
         self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
         self.server.start()
 

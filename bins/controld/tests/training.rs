@@ -7,7 +7,7 @@ use std::process::Command;
 
 use harness::{checkout, python, wait_for, Cluster};
 use raftgrid_client::{Client, ClientConfig, Upload};
-use raftgrid_proto::v1::{JobSpec, Optimizer, TrainSpec};
+use raftgrid_proto::v1::{Combine, JobSpec, Optimizer, StateResponse, TrainSpec};
 
 fn script(name: &str) -> String {
     checkout().join("bins/controld/tests/scripts").join(name).display().to_string()
@@ -126,6 +126,41 @@ fn a_worker_stopped_beyond_its_lease_finds_its_results_refused_and_the_model_unc
     assert_eq!(after["duplicated"], 0);
 }
 
+/// What `rules.py RULE` comes to without a cluster, in NumPy.
+fn alone(rule: &str) -> String {
+    let output = Command::new(python())
+        .args([script("rules.py").as_str(), rule])
+        .env("PYTHONPATH", checkout().join("ml-code/src"))
+        .output()
+        .expect("python runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found = text.lines().find_map(|line| line.strip_prefix("model "));
+    found.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr))).to_owned()
+}
+
+/// Waits until every replica runs at the newest machine version.
+fn wait_for_the_newest_version(client: &Client) {
+    let newest = |(_, state): &(String, Result<StateResponse, _>)| {
+        state.as_ref().is_ok_and(|state| state.get_machine_version() >= raftgrid_manifest::MACHINE_VERSION)
+    };
+    wait_for("the newest machine version", || client.cluster_states().iter().all(newest).then_some(()));
+}
+
+#[test]
+fn every_rule_makes_the_model_on_a_cluster_that_numpy_makes_alone() {
+    let cluster = with_workers(2);
+    wait_for_the_newest_version(&cluster.client());
+    for rule in ["adam", "adamw", "fedadam", "fedavgm", "diloco", "fedavg"] {
+        train(&cluster, rule, "rules.py", &["--shards", "3", "--workers", "2", "--rounds", "6"], &[rule]);
+        wait_done(&cluster, rule);
+        let (code, out, errors) = cluster.gridctl(&["job", "audit", rule, "--recompute", "--output", "json"]);
+        assert_eq!(code, 0, "{rule}: {errors}");
+        let audit: serde_json::Value = serde_json::from_str(&out).expect("an audit is JSON");
+        assert_eq!(audit["model_sha256"], alone(rule), "{rule}: {audit}");
+        assert_eq!((&audit["accepted"], &audit["lost"], &audit["duplicated"]), (&18.into(), &0.into(), &0.into()));
+    }
+}
+
 /// A safetensors file with one vector of two zeros.
 fn small_model() -> Vec<u8> {
     let header = br#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
@@ -139,6 +174,11 @@ fn small_model() -> Vec<u8> {
 
 /// A job that starts from `small_model`, for trainers that no worker runs.
 fn submit_for_old_clients(client: &Client, name: &str, shards: u32, rounds: u64) {
+    submit_with(client, name, shards, rounds, |_| ());
+}
+
+/// The same with other settings.
+fn submit_with(client: &Client, name: &str, shards: u32, rounds: u64, change: impl FnOnce(&mut TrainSpec)) {
     let upload = Upload { name: String::new(), kind: "model".to_owned() };
     let model =
         client.put_artifact(&upload, &mut Cursor::new(small_model()), &mut |_, _| ()).expect("a model is stored");
@@ -151,6 +191,7 @@ fn submit_for_old_clients(client: &Client, name: &str, shards: u32, rounds: u64)
     train.set_rounds(rounds);
     train.set_initial_model(model.artifact_id);
     train.set_optimizer(optimizer);
+    change(&mut train);
     let mut spec = JobSpec::new();
     spec.set_name(name.to_owned());
     spec.set_field_type("train".to_owned());
@@ -212,6 +253,43 @@ fn an_old_client_that_sends_a_shard_again_does_not_give_its_bytes_to_the_next_on
     assert_eq!(audit["mismatches"], 0, "nothing differs from what was sent: {audit}");
     // One step of -0.5 by the mean of 1, 2 and 3. A retry that is taken for the next shard makes another mean.
     assert_eq!(final_model(&client, "shards"), [-1.0, -1.0]);
+}
+
+#[test]
+fn contributions_are_clipped_and_their_median_is_stepped_and_every_replica_recomputes_the_same() {
+    let cluster = Cluster::start(3, &[]);
+    let client = cluster.client();
+    wait_for_the_newest_version(&client);
+    submit_with(&client, "robust", 3, 2, |train| {
+        let mut combine = Combine::new();
+        combine.set_strategy("median".to_owned());
+        combine.set_clip_norm(2.0);
+        train.set_combine(combine);
+        train.mut_optimizer().mut_schedule().set_kind("step".to_owned());
+        train.mut_optimizer().mut_schedule().set_step_rounds(1);
+        train.mut_optimizer().mut_schedule().set_step_factor(0.5);
+    });
+    old_client(&cluster, &["--job", "robust", "--shards", "3", "--rounds", "2"]);
+    wait_done(&cluster, "robust");
+    // (1, 1), (2, 2) and (3, 3), brought down to a norm of 2: the median is 2/√2; the second step is half as long.
+    let factor = 2.0_f64 / 8.0_f64.sqrt();
+    let clipped = (factor * 2.0) as f32;
+    let first = -0.5 * clipped;
+    let expected = first + -0.25 * clipped;
+    assert_eq!(final_model(&client, "robust"), [expected; 2]);
+
+    let (code, out, errors) = cluster.gridctl(&["job", "audit", "robust", "--recompute", "--output", "json"]);
+    assert_eq!(code, 0, "{errors}");
+    let audit: serde_json::Value = serde_json::from_str(&out).expect("an audit is JSON");
+    let replicas = audit["recomputed"].as_array().expect("one for each replica").clone();
+    assert_eq!(replicas.len(), 3, "{audit}");
+    let mut nodes: Vec<u64> = replicas.iter().filter_map(|one| one["replica"].as_u64()).collect();
+    nodes.sort_unstable();
+    assert_eq!(nodes, [1, 2, 3], "each did it by itself: {audit}");
+    for one in &replicas {
+        assert_eq!(one["model_sha256"], audit["model_sha256"], "{audit}");
+        assert_eq!((&one["from_round"], &one["to_round"]), (&0.into(), &2.into()));
+    }
 }
 
 #[test]

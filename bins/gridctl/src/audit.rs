@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::limits::ACKS_BYTES_MAX;
 use crate::output::{hex, line, word, Output};
+use crate::recompute::{self, Recomputed};
 
 /// What acknowledged gradients came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -148,7 +149,14 @@ pub(crate) fn run(context: &Context, client: &Client, args: &Audit) -> Result<()
     if args.contributions {
         json["contributions"] = Value::Array(contributions.iter().map(contribution_json).collect());
     }
+    let recomputed = if args.recompute { recompute::on_each(context, &report.answer)? } else { Vec::new() };
+    if args.recompute {
+        json["recomputed"] = Value::Array(recomputed.iter().map(Recomputed::json).collect());
+    }
     context.output.show_one(report.pairs(), &json);
+    if context.output == Output::Table {
+        recomputed.iter().for_each(Recomputed::show);
+    }
     if args.contributions && context.output == Output::Table {
         line("");
         let headers = ["round", "shard", "node", "attempt", "outcome", "weight", "digest", "reason"];
@@ -167,7 +175,7 @@ pub(crate) fn run(context: &Context, client: &Client, args: &Audit) -> Result<()
         context.output.show(&headers, contributions.iter().map(row).collect(), &Value::Null);
     }
     match report.broken() {
-        None => Ok(()),
+        None => recompute::check(&args.name, &recomputed),
         Some(broken) => Err(Failure::new(
             format!("job {}: {broken}", args.name),
             format!("gridctl job audit {} --contributions, and keep the data directories", args.name),

@@ -276,6 +276,9 @@ pub(crate) struct Audit {
     /// Also print every contribution
     #[structopt(long)]
     pub(crate) contributions: bool,
+    /// Sum every round again whose gradients are kept, on each replica: the SHA-256 must be the ledger's
+    #[structopt(long)]
+    pub(crate) recompute: bool,
     /// acks.jsonl files of workers: each acknowledged gradient must be in the ledger
     #[structopt(long, parse(from_os_str), value_name = "FILE")]
     pub(crate) acks: Vec<PathBuf>,

@@ -40,6 +40,7 @@ mod placement;
 mod ports;
 mod process;
 mod queue;
+mod recompute;
 mod recover;
 mod restore;
 mod rounds;

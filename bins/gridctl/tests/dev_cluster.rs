@@ -141,7 +141,9 @@ fn a_running_task_is_suspended_and_resumed_and_its_process_ends_in_between() {
 fn an_interrupt_at_any_moment_of_the_start_leaves_no_process() {
     for after_ms in [20, 60, 120, 250, 400, 900] {
         let dev = Dev::new();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gridctl"));
+        // A test that runs in the background inherits an ignored SIGINT: what comes before gridctl takes the signal over would be lost.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_gridctl")]);
         command.args(["dev", "up", "--workers", "1"]).current_dir(dev.folder.path()).stdin(Stdio::null());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
         std::thread::sleep(std::time::Duration::from_millis(after_ms));

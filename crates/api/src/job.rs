@@ -18,6 +18,7 @@ pub(crate) fn register(surface: Surface) -> Surface {
         .unary(&methods::CANCEL_JOB, cancel)
         .unary(&methods::RETRY_ELEMENTS, retry_elements)
         .unary(&methods::AUDIT_JOB, audit)
+        .unary(&methods::RECOMPUTE_ROUND, recompute_round)
         .server_streaming(&methods::WATCH_JOB, watch::job)
 }
 
@@ -105,6 +106,28 @@ async fn audit(core: Arc<Core>, _: Context, request: AuditJobRequest) -> Answer<
     let view = read(&core, Consistency::LINEARIZABLE).await?;
     views::audit(&*view.rows, request.get_job_id(), request.get_with_contributions())?
         .ok_or_else(|| not_found("job", request.get_job_id()))
+}
+
+/// Here, whoever leads: any replica comes to the same bytes.
+async fn recompute_round(
+    core: Arc<Core>,
+    _: Context,
+    request: RecomputeRoundRequest,
+) -> Answer<RecomputeRoundResponse> {
+    validate::name("job_id", request.get_job_id())?;
+    // What the caller was told of the job's rounds elsewhere is known here before it is looked up.
+    read(&core, Consistency::LINEARIZABLE).await?;
+    let (bytes, job_id, round) = (core.ports.bytes.clone(), request.get_job_id().to_owned(), request.get_round());
+    let recomputed = core.data.run(move || bytes.recompute(&job_id, round)).await??;
+    let mut response = RecomputeRoundResponse::new();
+    response.set_round(round);
+    response.set_node_id(recomputed.node_id);
+    response.set_contributions(recomputed.contributions);
+    response.set_model_digest(recomputed.model_digest.to_vec());
+    response.set_state_digest(recomputed.state_digest.to_vec());
+    response.set_ledger_model_digest(recomputed.ledger_model_digest);
+    response.set_ledger_state_digest(recomputed.ledger_state_digest);
+    Ok(response)
 }
 
 /// Whether nothing more can happen to a job.

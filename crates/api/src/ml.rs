@@ -126,6 +126,7 @@ impl Piece for InitModelChunk {
             task_id: or_metadata(self.take_task_id(), &context.task_id),
             lease_epoch: self.get_lease_epoch(),
             optimizer: self.take_optimizer(),
+            combine: self.combine.take(),
             numeric_class: self.take_numeric_class(),
         };
         Ok(Begin {

@@ -1,7 +1,7 @@
 //! Jobs.
 
 use raftgrid_proto::v1::*;
-use raftgrid_rpc::methods::{AUDIT_JOB, CANCEL_JOB, GET_JOB, LIST_JOBS, RETRY_ELEMENTS, SUBMIT_JOB};
+use raftgrid_rpc::methods::{AUDIT_JOB, CANCEL_JOB, GET_JOB, LIST_JOBS, RECOMPUTE_ROUND, RETRY_ELEMENTS, SUBMIT_JOB};
 
 use crate::call::{request_id, Client};
 use crate::error::ClientError;
@@ -65,6 +65,14 @@ impl Client {
         request.set_job_id(job_id.to_owned());
         request.set_with_contributions(with_contributions);
         self.call(&AUDIT_JOB, &request, self.config().timeout)
+    }
+
+    /// Sums a committed round again on the replica that answers. Takes as long as the sum took, so the limit is that of transfers.
+    pub fn recompute_round(&self, job_id: &str, round: u64) -> Result<RecomputeRoundResponse, ClientError> {
+        let mut request = RecomputeRoundRequest::new();
+        request.set_job_id(job_id.to_owned());
+        request.set_round(round);
+        self.call(&RECOMPUTE_ROUND, &request, self.config().transfer_timeout)
     }
 
     /// Changes of a job after `from_position` (0: from now on, its present state first), across lost connections and leaders. The

@@ -1,7 +1,7 @@
 //! The hashes of the gradient ledger. Control, replica and audit call the same functions, so that what is proposed, what is accepted and
 //! what is audited cannot drift.
 
-use raftgrid_proto::v1::{ContributionRow, JobRow, Optimizer, RoundRow};
+use raftgrid_proto::v1::{Combine, ContributionRow, JobRow, Optimizer, RoundRow};
 use sha2::{Digest as _, Sha256};
 
 /// Id of the aggregation: weighted mean in shard order with an f32 accumulator and f64 weights, then the named optimiser, version 1 of both.
@@ -30,6 +30,10 @@ pub struct RoundInputs<'a> {
     pub contributions: Vec<InputContribution<'a>>,
     /// Hyper-parameters.
     pub optimizer: &'a Optimizer,
+    /// How contributions become one. None: SGD over the weighted mean, all that machine version 4 knew.
+    pub combine: Option<&'a Combine>,
+    /// The round: a schedule's learning rate depends on it.
+    pub round: u64,
     /// SHA-256 of the code bundle; may be empty.
     pub bundle_digest: &'a [u8],
     /// [`ALGORITHM_ID`].
@@ -48,6 +52,8 @@ impl<'a> RoundInputs<'a> {
                 .map(|row| InputContribution { shard: row.shard, digest: &row.digest, weight_bits: row.weight_bits })
                 .collect(),
             optimizer: job.get_job().get_optimizer(),
+            combine: job.get_job().combine.as_ref(),
+            round: round.round,
             bundle_digest: &job.get_job().get_spec().bundle_digest,
             algorithm_id: ALGORITHM_ID,
         }
@@ -61,7 +67,7 @@ pub fn round_inputs_hash(inputs: &RoundInputs<'_>) -> [u8; 32] {
         hash.update((bytes.len() as u64).to_be_bytes());
         hash.update(bytes);
     };
-    part(b"raftgrid round inputs 1");
+    part(if inputs.combine.is_some() { b"raftgrid round inputs 2" } else { b"raftgrid round inputs 1" });
     part(inputs.algorithm_id.as_bytes());
     part(inputs.model_digest);
     part(inputs.state_digest);
@@ -72,6 +78,9 @@ pub fn round_inputs_hash(inputs: &RoundInputs<'_>) -> [u8; 32] {
         part(&number.to_bits().to_be_bytes());
     }
     part(&[u8::from(optimizer.nesterov)]);
+    if let Some(combine) = inputs.combine {
+        more_settings(inputs, combine, &mut part);
+    }
     part(&(inputs.contributions.len() as u64).to_be_bytes());
     for contribution in &inputs.contributions {
         part(&contribution.shard.to_be_bytes());
@@ -79,6 +88,28 @@ pub fn round_inputs_hash(inputs: &RoundInputs<'_>) -> [u8; 32] {
         part(&contribution.weight_bits.to_be_bytes());
     }
     hash.finalize().into()
+}
+
+/// What came with machine version 5. Jobs that use none of it keep the hash that they always had.
+fn more_settings(inputs: &RoundInputs<'_>, combine: &Combine, part: &mut impl FnMut(&[u8])) {
+    let optimizer = inputs.optimizer;
+    for number in [optimizer.beta1, optimizer.beta2, optimizer.epsilon] {
+        part(&number.to_bits().to_be_bytes());
+    }
+    part(&[u8::from(optimizer.has_schedule())]);
+    if let Some(schedule) = optimizer.schedule.as_ref() {
+        part(schedule.kind.as_bytes());
+        for number in [inputs.round, schedule.warmup_rounds, schedule.decay_rounds, schedule.step_rounds] {
+            part(&number.to_be_bytes());
+        }
+        for number in [schedule.final_factor, schedule.step_factor] {
+            part(&number.to_bits().to_be_bytes());
+        }
+    }
+    part(combine.strategy.as_bytes());
+    for number in [combine.trim_fraction, combine.clip_norm] {
+        part(&number.to_bits().to_be_bytes());
+    }
 }
 
 /// The next link of the chain over committed rounds: H(previous, inputs_hash, digest of model r+1). Before round 0, `previous` is empty.
@@ -93,6 +124,8 @@ pub fn chain_hash(previous: &[u8], inputs_hash: &[u8], model_digest: &[u8]) -> [
 
 #[cfg(test)]
 mod tests {
+    use raftgrid_proto::v1::LearningRateSchedule;
+
     use super::*;
 
     fn hash(change: impl FnOnce(&mut RoundInputs<'_>, &mut Optimizer)) -> [u8; 32] {
@@ -107,11 +140,32 @@ mod tests {
                 InputContribution { shard: 1, digest: &digests[1], weight_bits: 2.0_f64.to_bits() },
             ],
             optimizer: &empty,
+            combine: None,
+            round: 7,
             bundle_digest: &[5; 32],
             algorithm_id: ALGORITHM_ID,
         };
         change(&mut inputs, &mut optimizer);
         inputs.optimizer = &optimizer;
+        round_inputs_hash(&inputs)
+    }
+
+    /// With what came with machine version 5.
+    fn more(change: impl FnOnce(&mut u64, &mut Optimizer, &mut Combine)) -> [u8; 32] {
+        let mut combine = Combine::default();
+        let mut optimizer = Optimizer { algorithm: "sgd".into(), learning_rate: 0.1, ..Optimizer::default() };
+        let mut round = 7;
+        change(&mut round, &mut optimizer, &mut combine);
+        let inputs = RoundInputs {
+            model_digest: &[3; 32],
+            state_digest: &[4; 32],
+            contributions: Vec::new(),
+            optimizer: &optimizer,
+            combine: Some(&combine),
+            round,
+            bundle_digest: &[5; 32],
+            algorithm_id: ALGORITHM_ID,
+        };
         round_inputs_hash(&inputs)
     }
 
@@ -134,6 +188,24 @@ mod tests {
             hash(|_, optimizer| optimizer.momentum = 0.9),
             hash(|_, optimizer| optimizer.weight_decay = 0.9),
             hash(|_, optimizer| optimizer.nesterov = true),
+            more(|_, _, _| ()),
+            more(|_, optimizer, _| optimizer.beta1 = 0.5),
+            more(|_, optimizer, _| optimizer.beta2 = 0.5),
+            more(|_, optimizer, _| optimizer.epsilon = 0.5),
+            more(|_, optimizer, _| optimizer.set_schedule(LearningRateSchedule::default())),
+            more(|round, optimizer, _| {
+                optimizer.set_schedule(LearningRateSchedule::default());
+                *round = 8;
+            }),
+            more(|_, optimizer, _| optimizer.mut_schedule().kind = "cosine".into()),
+            more(|_, optimizer, _| optimizer.mut_schedule().warmup_rounds = 3),
+            more(|_, optimizer, _| optimizer.mut_schedule().decay_rounds = 3),
+            more(|_, optimizer, _| optimizer.mut_schedule().step_rounds = 3),
+            more(|_, optimizer, _| optimizer.mut_schedule().final_factor = 0.5),
+            more(|_, optimizer, _| optimizer.mut_schedule().step_factor = 0.5),
+            more(|_, _, combine| combine.strategy = "median".into()),
+            more(|_, _, combine| combine.trim_fraction = 0.25),
+            more(|_, _, combine| combine.clip_norm = 1.0),
         ];
         let count = all.len();
         all.sort_unstable();

@@ -41,7 +41,7 @@ pub mod watched;
 
 pub use apply::{apply, Applied};
 pub use coding::Code;
-pub use commands::{minimum_version, report_digest, MACHINE_VERSION};
+pub use commands::{check_training, fields_version, minimum_version, report_digest, MACHINE_VERSION};
 pub use error::ApplyError;
 pub use facade::{Manifest, ManifestError};
 pub use invariants::check_invariants;

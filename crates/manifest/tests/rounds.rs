@@ -457,3 +457,67 @@ fn gradient_bytes_go_when_the_job_no_longer_retains_them() {
     assert_eq!(state(first), Kept, "models stay as long as their rounds");
     assert_eq!(world.audit(JOB).lost, 0, "what was let go on purpose is not lost");
 }
+
+#[test]
+fn a_shard_carries_its_state_on_and_lets_it_go_with_its_round() {
+    let mut world = World::newest();
+    let epochs = world.training("carry", |train| {
+        (train.shards, train.workers, train.rounds, train.retain_rounds) = (1, 1, 8, 2);
+    });
+    let kept = |world: &mut World, kind: &str, text: &str| {
+        let state = world.begin("", kind, text);
+        world.ok(commit_artifact(state, text));
+        state
+    };
+    let wrong = kept(&mut world, "bundle", "code");
+    let mut states = Vec::new();
+    for round in 0..6 {
+        let state = kept(&mut world, "shard-state", &format!("state {round}"));
+        let text = format!("g{round}");
+        let artifact = world.begin("carry", "gradient", &text);
+        let by = |state: &str| {
+            let kind = gradient("carry", round, 0, &trainer("carry", 0), epochs[0], artifact, &text);
+            let Kind::commit_gradient(mut commit) = kind else { unreachable!() };
+            commit.state_artifact = state.to_owned();
+            Kind::commit_gradient(commit)
+        };
+        world.must(by("77"), Outcome::INVALID);
+        assert!(world.must(by(&wrong.to_string()), Outcome::INVALID).message.contains("is a bundle"));
+        world.ok(by(&state.to_string()));
+        let model = world.next_model("carry", round);
+        world.ok(Kind::commit_model(model));
+        states.push(state);
+    }
+    let state_of = |world: &World, id: u64| {
+        let row = views::find_artifact(&world.rows, &id.to_string()).expect("memory does not fail");
+        row.map(|row| row.state)
+    };
+    assert_eq!(state_of(&world, states[0]), None, "it is being deleted");
+    assert_eq!(state_of(&world, states[5]), Some(ArtifactState::ARTIFACT_COMMITTED));
+    assert_eq!(state_of(&world, wrong), Some(ArtifactState::ARTIFACT_COMMITTED));
+}
+
+#[test]
+fn the_state_that_a_shard_named_comes_back_with_its_next_step_only() {
+    let mut world = World::with_nodes();
+    let epochs = world.training(JOB, |train| (train.shards, train.rounds) = (2, 2));
+    let job = views::job_row(&world.rows, JOB).expect("memory").expect("submitted").sequence;
+    let state_of = |world: &World, round, shard| views::shard_state(&world.rows, job, round, shard).expect("memory");
+    let with_state = |world: &mut World, worker: u32, text: &str, state: &str| {
+        let artifact = world.begin(JOB, "gradient", text);
+        let epoch = epochs[worker as usize];
+        let Kind::commit_gradient(mut commit) = gradient(JOB, 0, 0, &t(worker), epoch, artifact, text) else {
+            unreachable!()
+        };
+        commit.state_artifact = state.to_owned();
+        world.run(Kind::commit_gradient(commit)).outcome
+    };
+    world.ok(reject(JOB, 0, 0, 0, epochs[0], "nan"));
+    assert_eq!(state_of(&world, 1, 0), "", "a refused result is nobody's");
+    assert_eq!(with_state(&mut world, 0, "g", "77"), Outcome::OK);
+    assert_eq!(with_state(&mut world, 1, "other", "78"), Outcome::MISMATCH);
+    assert_eq!(world.gradient(JOB, 0, 1, 0, epochs[0], "h").outcome, Outcome::OK);
+    assert_eq!(state_of(&world, 1, 0), "77", "that of the contribution that counts");
+    assert_eq!(state_of(&world, 1, 1), "", "this shard named none");
+    assert_eq!((state_of(&world, 0, 0), state_of(&world, 2, 0)), (String::new(), String::new()));
+}

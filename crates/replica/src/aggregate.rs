@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use raftgrid_control::Input;
 use raftgrid_driver::Role;
-use raftgrid_manifest::{round_inputs_hash, views, RoundInputs};
-use raftgrid_proto::v1::{CommitModel, ContributionRow, JobRow, RoundRow};
+use raftgrid_manifest::{round_inputs_hash, views, RoundInputs, Rows};
+use raftgrid_proto::v1::{Combine, CommitModel, ContributionRow, JobRow, RoundPhase, RoundRow};
+use raftgrid_train::{Aggregated, Round, RoundRule, TrainError};
+use sha2::{Digest, Sha256};
 use slog::{warn, Logger};
 
 use crate::artifacts::{Artifacts, Description};
@@ -15,10 +17,12 @@ use crate::leader::LeaderInbox;
 use crate::models::Models;
 use crate::polls::rows_failed;
 use crate::pool::Pool;
-use crate::ports::CallError;
+use crate::ports::{CallError, Recomputed};
 
 /// How often a sum is tried before the step hears of the trouble.
 const SUM_TRIES_MAX: usize = 100;
+/// Contributions that an order statistic holds at once, in bytes.
+const WINDOW_BYTES: usize = 512 << 20;
 /// Between two tries.
 const SUM_PAUSE: Duration = Duration::from_millis(500);
 
@@ -75,20 +79,37 @@ impl Aggregator {
 
     fn sum(&self, job_id: &str, round: u64) -> Result<CommitModel, CallError> {
         let (rows, _) = self.artifacts.views.view();
-        let missing = |what: &str| CallError::NotFound(format!("{what} of job {job_id}, round {round} does not exist"));
-        let job = views::job_row(rows.as_ref(), job_id).map_err(rows_failed)?.ok_or_else(|| missing("the row"))?;
-        let sealed = views::round_of(rows.as_ref(), job.sequence, round)
-            .map_err(rows_failed)?
-            .ok_or_else(|| missing("the round"))?;
-        let ledger: Vec<ContributionRow> = views::contributions(rows.as_ref(), job_id, round)
-            .map_err(rows_failed)?
-            .into_iter()
-            .filter(|row| !row.digest.is_empty())
-            .collect();
+        let (job, sealed, ledger) = inputs(rows.as_ref(), job_id, round)?;
         drop(rows);
-        let next = self.step(&job, &sealed, &ledger)?;
-        let (model, state, metrics) = next;
+        let (model, state, metrics) = self.step(&job, &sealed, &ledger)?;
         self.commit(&job, &sealed, &ledger, &model, &state, metrics)
+    }
+
+    /// Sums a committed round again and says what came out, beside what the ledger has. Nothing is written. Errors: a round that is not
+    /// committed, or whose gradients the job has let go.
+    pub(crate) fn recompute(&self, job_id: &str, round: u64) -> Result<Recomputed, CallError> {
+        let (rows, _) = self.artifacts.views.view();
+        let (job, row, ledger) = inputs(rows.as_ref(), job_id, round)?;
+        if row.phase != RoundPhase::ROUND_COMMITTED {
+            return Err(CallError::Precondition(format!("round {round} of job {job_id} is not committed")));
+        }
+        if round < job.retained_from_round {
+            let from = job.retained_from_round;
+            return Err(CallError::Precondition(format!("job {job_id} has kept gradients from round {from} on only")));
+        }
+        let next = views::round_of(rows.as_ref(), job.sequence, round + 1).map_err(rows_failed)?;
+        drop(rows);
+        // The next round begins with what this one made; after the last one the job's row has it.
+        let ledger_state_digest = next.map_or_else(|| job.state_digest.clone(), |next| next.input_state_digest);
+        let (model, state, _) = self.step(&job, &row, &ledger)?;
+        Ok(Recomputed {
+            node_id: self.artifacts.node,
+            contributions: u32::try_from(ledger.len()).unwrap_or(u32::MAX),
+            model_digest: Sha256::digest(&model).into(),
+            state_digest: Sha256::digest(&state).into(),
+            ledger_model_digest: row.model_digest,
+            ledger_state_digest,
+        })
     }
 
     fn step(
@@ -97,23 +118,41 @@ impl Aggregator {
         sealed: &RoundRow,
         ledger: &[ContributionRow],
     ) -> Result<(Vec<u8>, Vec<u8>, String), CallError> {
-        let failed = |error: raftgrid_train::TrainError| CallError::Invalid(error.to_string());
+        let failed = |error: TrainError| CallError::Invalid(error.to_string());
         let model = self.models.bytes(sealed.model_artifact)?;
         let state = match sealed.state_artifact {
             0 => None,
             artifact_id => Some(self.artifacts.read(artifact_id)?),
         };
-        let shards: Vec<u32> = ledger.iter().map(|row| row.shard).collect();
-        let optimizer = job.get_job().get_optimizer();
-        let mut sum = raftgrid_train::Aggregator::new(&model, state.as_deref(), &shards, optimizer).map_err(failed)?;
-        for row in ledger {
-            let bytes = self.artifacts.read(row.artifact_id)?;
-            sum.add(row.shard, f64::from_bits(row.weight_bits), &bytes).map_err(failed)?;
-        }
-        let next = sum.finish().map_err(failed)?;
+        let rule = rule_of(job, sealed.round).map_err(failed)?;
+        let next = self.next_model(rule, &model, state.as_deref(), ledger)?;
         let metrics: Vec<(f64, &str)> =
             ledger.iter().map(|row| (f64::from_bits(row.weight_bits), row.metrics_json.as_str())).collect();
         Ok((next.model, next.state, raftgrid_train::mean_metrics(&metrics)))
+    }
+
+    /// The order statistics hold every contribution: they go over a large model in windows, and read the contributions once for each.
+    fn next_model(
+        &self,
+        rule: RoundRule,
+        model: &[u8],
+        state: Option<&[u8]>,
+        ledger: &[ContributionRow],
+    ) -> Result<Aggregated, CallError> {
+        let failed = |error: TrainError| CallError::Invalid(error.to_string());
+        let round = Round::new(model, state, rule).map_err(failed)?;
+        let shards: Vec<u32> = ledger.iter().map(|row| row.shard).collect();
+        let mut combined = Vec::new();
+        for window in round.windows(shards.len(), WINDOW_BYTES) {
+            let mut combiner = round.combiner(window, &shards).map_err(failed)?;
+            for row in ledger {
+                let bytes = self.artifacts.read(row.artifact_id)?;
+                let weight = f64::from_bits(row.weight_bits);
+                round.add(&mut combiner, row.shard, weight, &bytes).map_err(failed)?;
+            }
+            combined.push(combiner.finish().map_err(|error| failed(error.into()))?);
+        }
+        round.finish(combined).map_err(failed)
     }
 
     fn commit(
@@ -145,5 +184,111 @@ impl Aggregator {
         commit.set_metrics_json(metrics);
         commit.set_inputs_hash(round_inputs_hash(&RoundInputs::of_rows(job, sealed, ledger)).to_vec());
         Ok(commit)
+    }
+}
+
+/// The rows that decide a round's result; contributions are the accepted ones, in shard order.
+fn inputs(rows: &dyn Rows, job_id: &str, round: u64) -> Result<(JobRow, RoundRow, Vec<ContributionRow>), CallError> {
+    let missing = |what: &str| CallError::NotFound(format!("{what} of job {job_id}, round {round} does not exist"));
+    let job = views::job_row(rows, job_id).map_err(rows_failed)?.ok_or_else(|| missing("the row"))?;
+    let row = views::round_of(rows, job.sequence, round).map_err(rows_failed)?.ok_or_else(|| missing("the round"))?;
+    let mut ledger = views::contributions(rows, job_id, round).map_err(rows_failed)?;
+    ledger.retain(|row| !row.digest.is_empty());
+    Ok((job, row, ledger))
+}
+
+/// What the job says for a round. A job of before machine version 5 knows SGD over the weighted mean alone, whatever else its messages carry.
+fn rule_of(job: &JobRow, round: u64) -> Result<RoundRule, TrainError> {
+    let job = job.get_job();
+    match job.combine.as_ref() {
+        Some(combine) => RoundRule::from_proto(job.get_optimizer(), combine, round),
+        None => {
+            let mut optimizer = job.get_optimizer().clone();
+            optimizer.clear_schedule();
+            RoundRule::from_proto(&optimizer, &Combine::default(), round)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raftgrid_manifest::check_training;
+    use raftgrid_proto::v1::{LearningRateSchedule, Optimizer};
+
+    use super::*;
+
+    const NUMBERS: [f64; 10] = [0.0, 1e-50, 1e-8, 0.3, 0.5, 0.999_999_999_9, 1.0, 2.0, 1e39, f64::NAN];
+
+    /// A generator of its own: cases, no statistics.
+    struct Draw(u64);
+
+    impl Draw {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((self.0 >> 33) as usize) % end
+        }
+
+        /// Mostly what is allowed often, so that good settings come up too.
+        fn number(&mut self, usual: f64) -> f64 {
+            if self.below(4) == 0 {
+                NUMBERS[self.below(NUMBERS.len())]
+            } else {
+                usual
+            }
+        }
+
+        fn name(&mut self, names: &[&str]) -> String {
+            names[self.below(names.len())].to_owned()
+        }
+
+        fn optimizer(&mut self) -> Optimizer {
+            let algorithm = self.name(&["sgd", "adam", "adamw", "fedavg", "fedavgm", "fedadam", "diloco", "magic"]);
+            let moments = matches!(algorithm.as_str(), "adam" | "adamw" | "fedadam");
+            let usual = |there: bool, value: f64| if there { value } else { 0.0 };
+            let mut optimizer = Optimizer {
+                learning_rate: self.number(usual(true, 1.0)),
+                momentum: self.number(usual(matches!(algorithm.as_str(), "fedavgm" | "diloco"), 0.9)),
+                nesterov: self.below(8) == 0,
+                weight_decay: self.number(0.0),
+                beta1: self.number(usual(moments, 0.9)),
+                beta2: self.number(usual(moments, 0.99)),
+                epsilon: self.number(usual(moments, 1e-8)),
+                algorithm,
+                ..Optimizer::default()
+            };
+            if self.below(3) == 0 {
+                let kind = self.name(&["", "constant", "cosine", "step", "steep"]);
+                let (cosine, step) = (kind == "cosine", kind == "step");
+                optimizer.set_schedule(LearningRateSchedule {
+                    warmup_rounds: self.below(3) as u64,
+                    decay_rounds: usual(cosine ^ (self.below(8) == 0), 7.0) as u64,
+                    final_factor: self.number(usual(cosine, 0.1)),
+                    step_rounds: usual(step ^ (self.below(8) == 0), 7.0) as u64,
+                    step_factor: self.number(usual(step, 0.1)),
+                    kind,
+                    ..LearningRateSchedule::default()
+                });
+            }
+            optimizer
+        }
+
+        fn combine(&mut self) -> Combine {
+            let strategy = self.name(&["", "mean", "trimmed_mean", "median", "mode"]);
+            let trim_fraction = self.number(0.0);
+            Combine { strategy, trim_fraction, clip_norm: self.number(0.0), ..Combine::default() }
+        }
+    }
+
+    #[test]
+    fn what_the_machine_accepts_is_what_the_step_can_do() {
+        let (mut draw, mut accepted) = (Draw(7), 0);
+        for _ in 0..40_000 {
+            let (optimizer, combine) = (draw.optimizer(), draw.combine());
+            let machine = check_training(&optimizer, &combine);
+            let step = RoundRule::from_proto(&optimizer, &combine, 3);
+            assert_eq!(machine.is_ok(), step.is_ok(), "{machine:?} but {step:?} for {optimizer:?} {combine:?}");
+            accepted += usize::from(machine.is_ok());
+        }
+        assert!((4_000..36_000).contains(&accepted), "both kinds come up: {accepted}");
     }
 }

@@ -140,6 +140,7 @@ pub(crate) fn assemble<D: Disk, R>(
     let wakes = Wakes { leader: leader.clone(), contact: contact.clone(), clock: clock.clone(), leads: leads.clone() };
     let (handle, runner) = start(config.driver, booted.log, machine, wakes)?;
     let proposals = Arc::new(Proposals {
+        versions: versions.clone(),
         handle: handle.clone(),
         peers: peers.clone(),
         clock: clock.clone(),
@@ -186,7 +187,7 @@ pub(crate) fn assemble<D: Disk, R>(
             views: views.clone(),
             ring: ring.clone(),
             proposals: proposals.clone(),
-            aggregator,
+            aggregator: aggregator.clone(),
             clock: clock.clone(),
             versions: versions.clone(),
             machine_version: config.machine_version,
@@ -249,6 +250,7 @@ pub(crate) fn assemble<D: Disk, R>(
         polls,
         artifacts,
         models,
+        aggregator,
         membership,
         uploads,
         leader,

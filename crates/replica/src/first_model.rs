@@ -112,6 +112,7 @@ fn commit(
     commit.set_task_id(meta.task_id.clone());
     commit.set_epoch(meta.lease_epoch);
     commit.set_optimizer(meta.optimizer.clone());
+    commit.combine = meta.combine.clone().into();
     commit.set_numeric_class(meta.numeric_class.clone());
     Ok(ack_of(uploads.propose(&caller.principal, Command_oneof_kind::commit_model(commit))?))
 }

@@ -6,7 +6,7 @@ use raftgrid_manifest::{views, Rows, Table};
 use raftgrid_proto::v1::{
     Ack, AckOutcome, Command_oneof_kind, CommitGradient, JobRow, Outcome, RejectGradient, TaskRow,
 };
-use raftgrid_train::{check_contribution, check_model, effective_weight, GuardLimits};
+use raftgrid_train::{check_contribution, check_model, effective_weight, Contribution, GuardLimits};
 
 use crate::acks::{ack_of, refusal};
 use crate::artifacts::{blob_failed, Description, Placed};
@@ -15,6 +15,9 @@ use crate::old_clients;
 use crate::polls::rows_failed;
 use crate::ports::{CallError, Callback, Caller, GradientMeta, Uploaded};
 use crate::uploads::{Body, Uploads};
+
+/// The machine version from which on every replica can sum encoded gradients.
+const ENCODED_SINCE: u64 = 5;
 
 /// One `SendGradients` whose bytes are here.
 pub(crate) struct Gradient {
@@ -131,7 +134,8 @@ fn enter(
         };
         let model = uploads.models.bytes(model.model_artifact)?;
         let bytes = writer.read_back().map_err(blob_failed)?;
-        if let Err(reason) = check_gradient(&model, &bytes, meta.weight) {
+        let encoded = views::meta(rows.as_ref()).map_err(rows_failed)?.machine_version >= ENCODED_SINCE;
+        if let Err(reason) = check_gradient(&model, &bytes, meta.weight, encoded) {
             return reject(uploads, &target, &reason, digest);
         }
         let description = Description {
@@ -162,10 +166,16 @@ fn reject(uploads: &Uploads, target: &Target, reason: &str, digest: [u8; 32]) ->
     Ok(refusal(AckOutcome::ACK_REJECTED, reason.to_owned()))
 }
 
-fn check_gradient(model: &[u8], bytes: &[u8], weight: f64) -> Result<(), String> {
+/// `encoded`: whoever leads can read one that is smaller than the model.
+fn check_gradient(model: &[u8], bytes: &[u8], weight: f64, encoded: bool) -> Result<(), String> {
     let limits = GuardLimits::default();
     let model = check_model(model, &limits).map_err(|error| error.to_string())?;
-    check_contribution(model.layout(), bytes, &limits).map_err(|error| error.to_string())?;
+    let checked = if encoded {
+        Contribution::parse(model.layout(), bytes, &limits).map(drop)
+    } else {
+        check_contribution(model.layout(), bytes, &limits).map(drop)
+    };
+    checked.map_err(|error| error.to_string())?;
     effective_weight(weight).map_err(|error| error.to_string())?;
     Ok(())
 }

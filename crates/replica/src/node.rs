@@ -17,6 +17,7 @@ use raftgrid_proto::v1::{
 use raftgrid_store::{Booted, Disk};
 use slog::Logger;
 
+use crate::aggregate::Aggregator;
 use crate::artifacts::{blob_failed, Artifacts};
 use crate::assembly::{assemble, Assembly, Outside};
 use crate::backoff::Backoff;
@@ -34,7 +35,7 @@ use crate::polls::{rows_failed, Polls};
 use crate::pool::Hands;
 use crate::ports::{
     Bytes, CallError, Callback, Caller, Commands, Download, FragmentSink, Freshness, Leader, ModelQuery, Peers,
-    Purpose, ReadView, Reads, SnapshotOut, Upload,
+    Purpose, ReadView, Reads, Recomputed, SnapshotOut, Upload,
 };
 use crate::proposals::Proposals;
 use crate::reads;
@@ -100,6 +101,7 @@ pub struct Replica {
     pub(crate) polls: Arc<Polls>,
     pub(crate) artifacts: Arc<Artifacts>,
     pub(crate) models: Arc<Models>,
+    pub(crate) aggregator: Arc<Aggregator>,
     pub(crate) membership: Arc<Membership>,
     pub(crate) uploads: Uploads,
     pub(crate) leader: LeaderInbox,
@@ -330,6 +332,10 @@ impl Bytes for Replica {
         drop(rows);
         let row = found.ok_or_else(|| CallError::NotFound(format!("artifact {artifact} does not exist")))?;
         Ok(Box::new(Mending::new(self.artifacts.clone(), row)?))
+    }
+
+    fn recompute(&self, job_id: &str, round: u64) -> Result<Recomputed, CallError> {
+        self.aggregator.recompute(job_id, round)
     }
 
     fn fragment_sink(

@@ -228,6 +228,7 @@ fn shards_of(rows: &dyn Rows, task: &TaskRow, row: &JobRow, request: &NextShards
     response.set_rounds_committed(job.rounds_committed);
     response.set_model_version(job.model_version);
     response.set_has_model(job.has_model);
+    response.set_shard_state(true);
     response.set_finished(!matches!(job.phase, JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED));
     let newest = job.rounds_committed;
     for round in newest.saturating_sub(1)..=newest {
@@ -240,6 +241,7 @@ fn shards_of(rows: &dyn Rows, task: &TaskRow, row: &JobRow, request: &NextShards
             step.set_seed(raftgrid_train::seed::shard_seed(train.seed, round.round, lease));
             step.set_model_version(round.round);
             step.set_model_digest(round.input_model_digest.clone());
+            step.set_state_artifact(views::shard_state(rows, row.sequence, round.round, lease).map_err(rows_failed)?);
             response.steps.push(step);
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use raftgrid_manifest::watched::Watched;
 use raftgrid_manifest::Rows;
 use raftgrid_proto::v1::{
-    Ack, Command, CommandReply, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, LeaderResponse,
+    Ack, Combine, Command, CommandReply, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, LeaderResponse,
     MembersResponse, NextShardsRequest, NextShardsResponse, Node, Optimizer, PollTaskRequest, PollTaskResponse,
     StateResponse, StatsResponse,
 };
@@ -167,6 +167,8 @@ pub struct InitModelMeta {
     pub lease_epoch: u64,
     /// What the leader runs over the mean.
     pub optimizer: Optimizer,
+    /// How contributions become one; None: as the job's spec says.
+    pub combine: Option<Combine>,
     /// Numeric class, opaque.
     pub numeric_class: Vec<u8>,
 }
@@ -234,6 +236,8 @@ pub trait Bytes: Send + Sync {
     fn open_model(&self, query: &ModelQuery) -> Result<(u64, Box<dyn Download>), CallError>;
     /// Opens an artifact by id or name (`JOB/model@latest`, `JOB/model@7`). Blocks.
     fn open_artifact(&self, artifact: &str) -> Result<Box<dyn Download>, CallError>;
+    /// Sums a committed round again from what the job retained. Blocks.
+    fn recompute(&self, job_id: &str, round: u64) -> Result<Recomputed, CallError>;
     /// Stores a fragment for a peer, fsynced when it returns; for `peer`. `digest` is the SHA-256 of `data`'s whole stream.
     fn fragment_sink(
         &self,
@@ -244,6 +248,23 @@ pub trait Bytes: Send + Sync {
     ) -> Result<Box<dyn FragmentSink>, CallError>;
     /// Opens a fragment kept here; for `peer`.
     fn open_fragment(&self, artifact_id: u64, fragment: u32) -> Result<Box<dyn Download>, CallError>;
+}
+
+/// A round that was summed again.
+#[derive(Clone, Debug)]
+pub struct Recomputed {
+    /// Here.
+    pub node_id: u64,
+    /// In the sum.
+    pub contributions: u32,
+    /// SHA-256 of the next model, as computed now.
+    pub model_digest: [u8; 32],
+    /// SHA-256 of the next state, as computed now.
+    pub state_digest: [u8; 32],
+    /// SHA-256 of the next model in the ledger.
+    pub ledger_model_digest: Vec<u8>,
+    /// SHA-256 of the next state in the ledger.
+    pub ledger_state_digest: Vec<u8>,
 }
 
 /// A fragment on its way in from a peer. Dropping it abandons the file.

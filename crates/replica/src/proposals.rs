@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crossbeam::channel::bounded;
 use protobuf::{CodedInputStream, Message};
 use raftgrid_driver::{ProposeError, RaftHandle, Role};
+use raftgrid_manifest::fields_version;
 use raftgrid_proto::v1::{Command, CommandBatch, CommandReply};
 
 use crate::clock::Clock;
@@ -16,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::ports::{CallError, Callback, Commands, Peers};
 use crate::room::Room;
+use crate::versions::Versions;
 
 /// The path under which a peer takes a batch.
 pub const PROPOSE_PATH: &str = "raftgrid/propose";
@@ -32,6 +34,8 @@ pub struct Proposals {
     pub cluster_time: Mutex<ClusterTime>,
     /// Whether this replica may take more.
     pub(crate) room: Room,
+    /// The version that the machine is at.
+    pub(crate) versions: Versions,
     /// Counts.
     pub(crate) metrics: Metrics,
     /// Where forwarding blocks.
@@ -44,6 +48,9 @@ impl Proposals {
         let done = self.measured(done);
         if let Err(full) = self.room.check_commands(batch.get_commands()) {
             return done(Err(full));
+        }
+        if let Err(new) = self.check_version(batch.get_commands()) {
+            return done(Err(new));
         }
         let stamp = {
             let mut time = self.cluster_time.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,6 +97,18 @@ impl Proposals {
         };
         // Any batch carries the time; this one nothing else.
         self.propose_here(CommandBatch::new(), Box::new(move |replies| done(replies.map(|_| (before, to)))));
+    }
+
+    /// What an older replica would read as something else must not come into the log before the whole cluster knows it.
+    fn check_version(&self, commands: &[Command]) -> Result<(), CallError> {
+        let has = self.versions.current();
+        let needs = commands.iter().filter_map(|command| command.kind.as_ref()).map(fields_version).max();
+        match needs.filter(|needs| *needs > has) {
+            Some(needs) => {
+                Err(CallError::Precondition(format!("needs machine version {needs}, the cluster is at {has}")))
+            }
+            None => Ok(()),
+        }
     }
 
     fn measured(&self, done: Callback<Vec<CommandReply>>) -> Callback<Vec<CommandReply>> {

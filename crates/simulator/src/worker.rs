@@ -20,6 +20,8 @@ use crate::rng::Rng;
 
 /// How long a poll waits on the other side.
 const POLL_WAIT_MS: u32 = 1_000;
+/// A process that is killed is gone before this is over, in milliseconds.
+pub const KILL_TAKES_MS: u64 = 20;
 /// How long starts, reports and polls wait for their answer.
 const CALL_MS: u64 = 3_000;
 
@@ -263,7 +265,7 @@ impl Worker {
     fn stop(&mut self, now: u64, lease: &LeaseId, signal: StopSignal) {
         let heeds = signal == StopSignal::Kill || self.rng.chance(700);
         if let (true, Some((at, exit))) = (heeds, self.processes.get_mut(lease)) {
-            *at = (*at).min(now + self.rng.below(20));
+            *at = (*at).min(now + self.rng.below(KILL_TAKES_MS));
             let code = if signal == StopSignal::Kill { 137 } else { 143 };
             *exit = Exit { code, reason: "killed".to_owned(), ..Exit::default() };
         }

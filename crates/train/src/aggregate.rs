@@ -3,12 +3,12 @@
 use raftgrid_proto::v1::{Combine as CombineMessage, Optimizer};
 
 use crate::combine::{CombineError, Combiner};
-use crate::contribution::Contribution;
 use crate::frame::{Frame, FrameError};
-use crate::guard::{check_model, GuardError, GuardLimits};
+use crate::guard::GuardError;
 use crate::mean::{Mean, MeanError};
 use crate::norm::l2_norm;
 use crate::optimizer::{OptimizerError, ServerOptimizer};
+use crate::round::Round;
 use crate::rule::RoundRule;
 use crate::schedule::ScheduleError;
 
@@ -71,11 +71,9 @@ pub struct Aggregated {
 }
 
 /// A round's aggregation, contribution by contribution. Memory: for the mean one accumulator, whatever the number of shards; for trimmed mean
-/// and median every contribution, so that callers with large models use a [`Combiner`] over one window after another, and [`next_model`].
+/// and median every contribution, so that callers with large models go over the windows of a [`Round`].
 pub struct Aggregator<'a> {
-    model: Frame<'a>,
-    state: Option<Frame<'a>>,
-    rule: RoundRule,
+    round: Round<'a>,
     combiner: Combiner,
 }
 
@@ -102,11 +100,9 @@ impl<'a> Aggregator<'a> {
         shards: &[u32],
         rule: RoundRule,
     ) -> Result<Self, TrainError> {
-        let model = check_model(model, &GuardLimits::default()).map_err(TrainError::Model)?;
-        let state = state.map(Frame::parse).transpose().map_err(TrainError::State)?;
-        let layout = model.layout();
-        let combiner = Combiner::with_range(0..layout.elements(), layout, shards, rule.combine.strategy)?;
-        Ok(Self { model, state, rule, combiner })
+        let round = Round::new(model, state, rule)?;
+        let combiner = round.combiner(0..round.elements(), shards)?;
+        Ok(Self { round, combiner })
     }
 
     /// The shard that [`Aggregator::add`] takes next; None when all are there.
@@ -116,16 +112,13 @@ impl<'a> Aggregator<'a> {
 
     /// The next shard's contribution, encoded or not. Weight 0 counts as 1. On an error nothing has changed.
     pub fn add(&mut self, shard: u32, weight: f64, bytes: &[u8]) -> Result<(), TrainError> {
-        let contribution = Contribution::parse(self.model.layout(), bytes, &GuardLimits::default())
-            .map_err(|cause| TrainError::Contribution { shard, cause })?;
-        self.combiner.add(shard, &self.rule.combine.prepare(contribution), weight)?;
-        Ok(())
+        self.round.add(&mut self.combiner, shard, weight, bytes)
     }
 
     /// The next model and state, when every sealed shard was added.
     pub fn finish(self) -> Result<Aggregated, TrainError> {
         let combined = self.combiner.finish()?;
-        next_model(&self.model, self.state.as_ref(), &combined, &self.rule.optimizer)
+        self.round.finish(vec![combined])
     }
 }
 

@@ -24,20 +24,35 @@ from .errors import FrameError, LeaseLost, RaftgridError, TransferError
 
 if TYPE_CHECKING:
     from ._worker import Worker, run, worker
+    from . import schedule
+    from .checkpoint import Checkpoint
+    from .combine import Clipped, Mean, Median, TrimmedMean
     from .job import Job, Outcome, PushResult, Step, init
-    from .optimizer import SGD
+    from .optimizer import SGD, Adam, AdamW, DiLoCo, FedAdam, FedAvg, FedAvgM
     from .seeds import shard_seed
 
 # Found when they are first used: `raftgrid.agent` and `raftgrid.torchrun` run where there is no NumPy.
 _HOMES = {
+    "Adam": "optimizer",
+    "AdamW": "optimizer",
+    "Checkpoint": "checkpoint",
+    "Clipped": "combine",
+    "DiLoCo": "optimizer",
+    "FedAdam": "optimizer",
+    "FedAvg": "optimizer",
+    "FedAvgM": "optimizer",
     "Job": "job",
+    "Mean": "combine",
+    "Median": "combine",
     "Outcome": "job",
     "PushResult": "job",
     "SGD": "optimizer",
     "Step": "job",
+    "TrimmedMean": "combine",
     "Worker": "_worker",
     "init": "job",
     "run": "_worker",
+    "schedule": "schedule",
     "shard_seed": "seeds",
     "worker": "_worker",
 }
@@ -48,25 +63,38 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    module = import_module(f".{_HOMES[name]}", __name__)
+    value = module if _HOMES[name] == name == "schedule" else getattr(module, name)
     globals()[name] = value
     return value
 
 
 __all__ = [
+    "Adam",
+    "AdamW",
+    "Checkpoint",
+    "Clipped",
+    "DiLoCo",
+    "FedAdam",
+    "FedAvg",
+    "FedAvgM",
     "FrameError",
     "Job",
     "LeaseLost",
+    "Mean",
+    "Median",
     "Outcome",
     "PushResult",
     "RaftgridError",
     "SGD",
     "Step",
     "TransferError",
+    "TrimmedMean",
     "Worker",
     "__version__",
     "init",
     "run",
+    "schedule",
     "shard_seed",
     "worker",
 ]

@@ -18,6 +18,7 @@ from typing import Any, Callable, Deque, Dict, Iterator, Optional, Tuple, TypeVa
 
 import grpc
 
+from . import _artifacts
 from ._backend import JobInfo, Outcome, PushResult, StepInfo
 from ._crc32c import crc32c
 from ._limits import (
@@ -33,10 +34,11 @@ from ._limits import (
     UNARY_TIMEOUT_S,
 )
 from ._numeric import numeric_class
+from ._plane import Plane, of_environment
 from ._proto import agent_pb2, agent_pb2_grpc, ml_pb2, ml_pb2_grpc
 from ._version import __version__
 from .errors import LeaseLost, RaftgridError, TransferError
-from .optimizer import SGD
+from ._round import RoundRule
 
 T = TypeVar("T")
 _log = logging.getLogger("raftgrid")
@@ -82,6 +84,8 @@ class AgentBackend:
         self._steps: Deque[StepInfo] = deque()
         self._final: Optional[int] = None
         self._stop = False
+        self._replicas: Optional[Plane] = None
+        self._keeps_shard_state = False
         self.info = self._hello()
 
     def _hello(self) -> JobInfo:
@@ -101,8 +105,11 @@ class AgentBackend:
             config=parse_config(text),
         )
 
-    def init_model(self, frame: bytes, optimizer: SGD) -> PushResult:
-        first = dict(optimizer=optimizer.to_proto(), numeric_class=numeric_class())
+    def init_model(self, frame: bytes, rule: RoundRule) -> PushResult:
+        first: Dict[str, Any] = dict(optimizer=rule.optimizer_message(), numeric_class=numeric_class())
+        combine = rule.combine_message()
+        if combine is not None:
+            first["combine"] = combine
 
         def send() -> ml_pb2.Ack:
             chunks = self._chunks(ml_pb2.InitModelChunk, frame, first)
@@ -119,8 +126,9 @@ class AgentBackend:
             answer = self._call(
                 "NextShards", lambda: self._ml.NextShards(request, timeout=timeout, metadata=self._metadata)
             )
+            self._keeps_shard_state = answer.shard_state
             self._steps.extend(
-                StepInfo(s.round, s.shard, s.num_shards, s.seed, s.model_version, s.model_digest) for s in answer.steps
+                StepInfo(s.round, s.shard, s.num_shards, s.seed, s.model_version, s.model_digest, s.state_artifact) for s in answer.steps
             )
             if self._steps:
                 break
@@ -162,14 +170,31 @@ class AgentBackend:
         finally:
             stream.cancel()
 
-    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str) -> PushResult:
-        first = dict(
+    def shard_state(self, step: StepInfo) -> Optional[bytes]:
+        if not step.state_artifact:
+            return None
+        found = _artifacts.get(self._plane(), step.state_artifact)
+        if found is None:
+            raise RaftgridError(f"the state of round {step.round} shard {step.shard}, artifact {step.state_artifact}, is not there")
+        return found
+
+    def _plane(self) -> Plane:
+        if self._replicas is None:
+            self._replicas = of_environment()
+        return self._replicas
+
+    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
+        if state is not None and not self._keeps_shard_state:
+            raise RaftgridError("this cluster does not hand the state of a shard to its next step yet: push without state (buffers=False)")
+        first: Dict[str, Any] = dict(
             round=step.round,
             shard=step.shard,
             weight=weight,
             metrics_json=metrics_json.encode(),
             numeric_class=numeric_class(),
         )
+        if state is not None:
+            first["state_artifact"] = _artifacts.put(self._plane(), "", state, "shard-state")
 
         def send() -> ml_pb2.Ack:
             chunks = self._chunks(ml_pb2.GradientChunk, frame, first)

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Protocol, Tuple
 
-from .optimizer import SGD
+from ._round import RoundRule
 
 
 class Outcome(enum.Enum):
@@ -65,6 +65,7 @@ class StepInfo:
     seed: int
     model_version: int
     model_digest: bytes = b""
+    state_artifact: str = ""
 
 
 class Backend(Protocol):
@@ -72,8 +73,8 @@ class Backend(Protocol):
 
     info: JobInfo
 
-    def init_model(self, frame: bytes, optimizer: SGD) -> PushResult:
-        """Offers model 0."""
+    def init_model(self, frame: bytes, rule: RoundRule) -> PushResult:
+        """Offers model 0, and what is to be done with the contributions of each round."""
 
     def next_step(self) -> Optional[StepInfo]:
         """The next step of this worker, waiting for it; None if the job needs no more of it."""
@@ -81,8 +82,11 @@ class Backend(Protocol):
     def get_model(self, version: Optional[int], digest: bytes) -> Tuple[int, bytes]:
         """(version, file) of a model; None: the newest. `digest`: its SHA-256, empty if unknown."""
 
-    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str) -> PushResult:
-        """Sends a contribution."""
+    def shard_state(self, step: StepInfo) -> Optional[bytes]:
+        """What was pushed beside this shard's contribution to the round before; None if nothing was."""
+
+    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
+        """Sends a contribution, and what the next step of its shard is to find as its state."""
 
     def final_version(self) -> Optional[int]:
         """The version after the last round; None: the newest."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _aggregate, _contribution
 from ._frame import Params
+from ._proto import ml_pb2
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Combine:
             raise ValueError(f"trim_fraction is {self.trim_fraction}: for trimmed_mean, from 0 to below 0.5")
         if not (self.clip_norm >= 0.0 and math.isfinite(self.clip_norm)):
             raise ValueError(f"clip_norm is {self.clip_norm}, it must be at least 0 and finite")
+
+    def to_proto(self) -> ml_pb2.Combine:
+        """The message that the control plane keeps with the job."""
+        return ml_pb2.Combine(strategy=self.strategy, trim_fraction=self.trim_fraction, clip_norm=self.clip_norm)
 
 
 def combine(rule: Combine, contributions: Sequence[Tuple[float, Params]]) -> Params:

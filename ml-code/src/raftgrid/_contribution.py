@@ -13,6 +13,7 @@ from typing import Dict, Mapping, Tuple
 
 import numpy as np
 
+from . import _frame
 from ._frame import Params
 from ._limits import HEADER_BYTES_MAX
 from .errors import FrameError
@@ -79,9 +80,10 @@ def decode(model: Mapping[str, np.ndarray], data: bytes) -> Params:
         elif kind == "I8" and like.dtype == np.float32:
             params[name] = _dequantised(name, array, raw.pop(name + SCALE_SUFFIX, None))
         else:
-            raise FrameError(f"tensor `{name}` has dtype {kind}, the model's has {like.dtype}")
-        if not np.isfinite(params[name]).all():
-            raise FrameError(f"tensor `{name}` is not finite")
+            raise FrameError(f"tensor `{name}` has dtype {kind}, the model's has {_frame.dtype_name(like)}")
+        wrong = _frame.not_finite({name: params[name]})
+        if wrong is not None:
+            raise FrameError(wrong)
     if raw:
         raise FrameError(f"tensor `{min(raw)}` is unknown: the model does not have it")
     return params

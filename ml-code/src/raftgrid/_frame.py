@@ -31,6 +31,11 @@ def canonical_names(params: Mapping[str, np.ndarray]) -> List[str]:
 
 def to_bytes(params: Mapping[str, np.ndarray]) -> bytes:
     """The canonical file. Arrays of any shape and layout, float32 or float64. Raises FrameError naming the tensor."""
+    return safetensors.numpy.save(canonical(params))
+
+
+def canonical(params: Mapping[str, np.ndarray]) -> Params:
+    """Checked, contiguous, in this machine's byte order and in canonical order. Raises FrameError naming the tensor."""
     ready: Params = {}
     for name, value in params.items():
         if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME_BYTES_MAX or name == "__metadata__":
@@ -42,7 +47,7 @@ def to_bytes(params: Mapping[str, np.ndarray]) -> bytes:
     total = sum(array.nbytes for array in ready.values())
     if total > FRAME_BYTES_MAX:
         raise FrameError(f"{total} bytes of tensors, the limit is {FRAME_BYTES_MAX}")
-    return safetensors.numpy.save({name: ready[name] for name in canonical_names(ready)})
+    return {name: ready[name] for name in canonical_names(ready)}
 
 
 def from_bytes(data: bytes) -> Params:

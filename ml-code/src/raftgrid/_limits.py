@@ -4,6 +4,8 @@ CHUNK_BYTES_MAX = 1024 * 1024
 """Data in one chunk of any stream."""
 FRAME_BYTES_MAX = 4 * 1024 * 1024 * 1024
 """Largest model or gradient."""
+CHECKPOINT_CHANGES_MAX = 100
+"""How often the newest version may be another one's before `save` gives up."""
 HEADER_BYTES_MAX = 16 * 1024 * 1024
 """Largest header of a frame."""
 NAME_BYTES_MAX = 1024

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Dict, List, Optional, Tuple
 
-from . import _aggregate, _frame
+from . import _aggregate, _contribution, _frame
 from ._backend import JobInfo, Outcome, PushResult, StepInfo
-from .errors import RaftgridError
-from .optimizer import SGD
+from ._round import RoundRule
+from .errors import FrameError, RaftgridError
 from .seeds import shard_seed
 
 
@@ -21,12 +21,13 @@ class LocalBackend:
         """The mean metrics of each committed round."""
         self._models: List[bytes] = []
         self._state: Optional[bytes] = None
-        self._optimizer = SGD()
+        self._rule = RoundRule()
         self._pending: Optional[StepInfo] = None
-        self._contributions: Dict[int, Tuple[float, bytes, str]] = {}
+        self._contributions: Dict[int, Tuple[float, bytes, str, Optional[bytes]]] = {}
+        self._shard_states: Dict[int, bytes] = {}
         self._refused = ""
 
-    def init_model(self, frame: bytes, optimizer: SGD) -> PushResult:
+    def init_model(self, frame: bytes, rule: RoundRule) -> PushResult:
         params = _frame.from_bytes(frame)
         wrong = "the model has no tensors" if not params else _frame.not_finite(params)
         if wrong is not None:
@@ -35,7 +36,7 @@ class LocalBackend:
             same = self._models[0] == frame
             return PushResult(Outcome.DUPLICATE) if same else PushResult(Outcome.MISMATCH, "model 0 has other bytes")
         self._models.append(frame)
-        self._optimizer = optimizer
+        self._rule = rule
         return PushResult(Outcome.ACCEPTED)
 
     def next_step(self) -> Optional[StepInfo]:
@@ -59,10 +60,11 @@ class LocalBackend:
 
     def _commit_round(self) -> None:
         in_order = [self._contributions[shard] for shard in range(self.info.num_shards)]
-        model, self._state = _aggregate.aggregate(
-            self._models[-1], self._state, [(weight, data) for weight, data, _ in in_order], self._optimizer
+        model, self._state = self._rule.next_model(
+            self._models[-1], self._state, [(weight, data) for weight, data, _, _ in in_order], len(self._models) - 1
         )
-        metrics = _aggregate.mean_metrics([(weight, text) for weight, _, text in in_order])
+        metrics = _aggregate.mean_metrics([(weight, text) for weight, _, text, _ in in_order])
+        self._shard_states = {shard: entry[3] for shard, entry in self._contributions.items() if entry[3] is not None}
         self.metrics.append(metrics)
         self._models[-1] = b""  # only the newest model is kept
         self._models.append(model)
@@ -77,19 +79,22 @@ class LocalBackend:
             raise RaftgridError(f"there is no model {wanted}: without a cluster only the newest, {newest}, is kept")
         return wanted, self._models[wanted]
 
-    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str) -> PushResult:
+    def shard_state(self, step: StepInfo) -> Optional[bytes]:
+        return self._shard_states.get(step.shard)
+
+    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
         if step.round != len(self._models) - 1:
             return PushResult(Outcome.STALE, f"round {step.round} is closed")
         before = self._contributions.get(step.shard)
         if before is not None:
             same = before[1] == frame
             return PushResult(Outcome.DUPLICATE) if same else PushResult(Outcome.MISMATCH, "other bytes were accepted before")
-        grads = _frame.from_bytes(frame)
-        wrong = _frame.difference(_frame.from_bytes(self._models[-1]), grads) or _frame.not_finite(grads)
-        if wrong is not None:
-            self._refused = wrong
-            return PushResult(Outcome.REJECTED, wrong)
-        self._contributions[step.shard] = (weight, frame, metrics_json)
+        try:
+            _contribution.decode(_frame.from_bytes(self._models[-1]), frame)
+        except FrameError as error:
+            self._refused = str(error)
+            return PushResult(Outcome.REJECTED, self._refused)
+        self._contributions[step.shard] = (weight, frame, metrics_json, state)
         self._refused = ""
         return PushResult(Outcome.ACCEPTED)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from functools import lru_cache
 from typing import Any, Dict
 
@@ -17,7 +18,7 @@ _SWITCHES = ("OPENBLAS_CORETYPE", "MKL_CBWR", "PYTHONHASHSEED", "CUBLAS_WORKSPAC
 @lru_cache(maxsize=None)
 def numeric_class() -> bytes:
     """JSON with sorted keys and no blanks: architecture, BLAS (name, version, core type), threads, switches, NumPy's version and the processor
-    features that it found, Python's version, and the bundle's digest where RAFTGRID_BUNDLE gives it."""
+    features that it found, Python's version, those of torch and JAX where they are imported, and the bundle's digest where RAFTGRID_BUNDLE gives it."""
     config = _config()
     found: Dict[str, Any] = {
         "arch": platform.machine(),
@@ -29,6 +30,10 @@ def numeric_class() -> bytes:
         "switches": {name: os.environ[name] for name in _SWITCHES if name in os.environ},
         "threads": {name: os.environ[name] for name in _THREADS if name in os.environ},
     }
+    # Only where the script has imported them, so that the class of a script without them is what it was.
+    for name in ("torch", "jax", "jaxlib"):
+        if name in sys.modules:
+            found[name] = str(getattr(sys.modules[name], "__version__", ""))
     return json.dumps(found, sort_keys=True, separators=(",", ":")).encode()
 
 

@@ -7,13 +7,14 @@ import random
 import re
 import threading
 import time
-from typing import Any, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence, TypeVar
 
 import grpc
 
 from ._limits import ATTEMPT_TIMEOUT_S, CALL_TIMEOUT_S, ENDPOINTS_MAX, MESSAGE_BYTES_MAX, RETRY_FIRST_S, RETRY_MAX_S
 from .errors import RaftgridError
 
+T = TypeVar("T")
 _HINT = re.compile(r"leader[:=]\s*([\w.\-\[\]:]+:\d+)")
 _OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -101,13 +102,30 @@ class Plane:
         self, kind: Any, method: str, request: Any, timeout_s: float = CALL_TIMEOUT_S, attempt_s: float = ATTEMPT_TIMEOUT_S
     ) -> Any:
         """Attempts until there is an answer. The request must be safe to send twice. Raises PlaneUnavailable, or what a replica said."""
+        return self.attempts(method, lambda left_s: self.once(kind, method, request, left_s), timeout_s, attempt_s)
+
+    def stream(self, kind: Any, method: str, run: Callable[[Any, float], T], timeout_s: float) -> T:
+        """The same for a stream: `run(the method at one replica, its timeout in seconds)` does a whole attempt."""
+
+        def attempt(left_s: float) -> T:
+            endpoint = self.preferred
+            try:
+                return run(getattr(self.stub(kind, endpoint), method), left_s)
+            except grpc.RpcError as error:
+                self.note(endpoint, error)
+                raise
+
+        return self.attempts(method, attempt, timeout_s, timeout_s)
+
+    def attempts(self, method: str, attempt: Callable[[float], T], timeout_s: float, attempt_s: float) -> T:
+        """Repeats `attempt(its timeout in seconds)` until it ends in an answer or in an error that no retry mends."""
         deadline = time.monotonic() + timeout_s
         pause = RETRY_FIRST_S
         tried = 0
         while True:
             left = deadline - time.monotonic()
             try:
-                return self.once(kind, method, request, max(0.001, min(left, attempt_s)))
+                return attempt(max(0.001, min(left, attempt_s)))
             except grpc.RpcError as error:
                 code = error.code()
                 if code not in _MOVES_ON and code not in _WAITS:

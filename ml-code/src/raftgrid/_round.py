@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, field
 from typing import Optional, Sequence, Tuple
 
 from . import _contribution, _frame
 from ._combine import Combine, combine
+from ._proto import ml_pb2
 from ._server_step import server_step
 from .errors import RaftgridError
-from .optimizer import FedAvg, Optimizer
+from .optimizer import SGD, FedAvg, Optimizer
 from .schedule import Schedule
 
 
@@ -22,6 +24,36 @@ def scheduled(optimizer: Optimizer, schedule: Optional[Schedule], round: int) ->
     scaled = copy.copy(optimizer)
     object.__setattr__(scaled, "lr", optimizer.lr * schedule.factor(round))
     return scaled
+
+
+@dataclass(frozen=True)
+class RoundRule:
+    """What happens to the contributions of every round of a job. Raises ValueError for FedAvg with a schedule."""
+
+    optimizer: Optimizer = field(default_factory=SGD)
+    schedule: Optional[Schedule] = None
+    combine: Optional[Combine] = None
+    """None: as the job's spec says; without a cluster the weighted mean."""
+
+    def __post_init__(self) -> None:
+        scheduled(self.optimizer, self.schedule, 0)
+
+    def optimizer_message(self) -> ml_pb2.Optimizer:
+        """Optimiser and schedule."""
+        message = self.optimizer.to_proto()
+        if self.schedule is not None:
+            message.schedule.CopyFrom(self.schedule.to_proto())
+        return message
+
+    def combine_message(self) -> Optional[ml_pb2.Combine]:
+        """None: the script named none."""
+        return None if self.combine is None else self.combine.to_proto()
+
+    def next_model(
+        self, model: bytes, state: Optional[bytes], contributions: Sequence[Tuple[float, bytes]], round: int
+    ) -> Tuple[bytes, bytes]:
+        """See the function of this name."""
+        return next_model(model, state, contributions, self.optimizer, self.schedule, self.combine or Combine(), round)
 
 
 def next_model(

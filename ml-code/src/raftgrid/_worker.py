@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Mapping, Optional, Tuple
 
-import numpy as np
-
-from ._frame import Params
 from .job import Job, Step, init as _init
-from .optimizer import SGD
+from .combine import Combination
+from .optimizer import Optimizer
+from .schedule import Schedule
 
-Compute = Callable[[Params, Step], Tuple[Mapping[str, np.ndarray], float, Mapping[str, float]]]
+Compute = Callable[[Any, Step], Tuple[Any, float, Mapping[str, float]]]
 """(parameters of this round, step) → (gradients, weight, metrics)."""
 
 
@@ -23,8 +22,8 @@ class Worker:
         self.__doc__ = compute.__doc__
 
     def __call__(
-        self, params: Params, step: Step
-    ) -> Tuple[Mapping[str, np.ndarray], float, Mapping[str, float]]:
+        self, params: Any, step: Step
+    ) -> Tuple[Any, float, Mapping[str, float]]:
         return self.compute(params, step)
 
 
@@ -43,24 +42,26 @@ def worker(compute: Compute) -> Worker:
 
 def run(
     compute: Compute,
-    init: Callable[[int], Params],
-    optimizer: Optional[SGD] = None,
-    finish: Optional[Callable[[Params, Job], Optional[Mapping[str, Any]]]] = None,
+    init: Callable[[int], Any],
+    optimizer: Optional[Optimizer] = None,
+    finish: Optional[Callable[[Any, Job], Optional[Mapping[str, Any]]]] = None,
+    schedule: Optional[Schedule] = None,
+    combine: Optional[Combination] = None,
     **settings: Optional[int],
-) -> Dict[str, np.ndarray]:
+) -> Any:
     """Runs the whole job and returns the final model.
 
-    init: job seed → first parameters. finish: (final parameters, job) → what `job.result` gets, or None. settings: those of `raftgrid.init`.
+    init: job seed → first parameters, in any form that `Job.init_model` takes; `compute` and `finish` get them in that form. optimizer, schedule, combine: as `Job.init_model` takes them. finish: (final parameters, job) → what `job.result` gets, or None. settings: those of `raftgrid.init`.
     Raises what `init`, `rounds`, `load` and `push` raise.
     """
     job = _init(**settings)
     params = init(job.seed)
-    job.init_model(params, optimizer=optimizer)
+    job.init_model(params, optimizer=optimizer, schedule=schedule, combine=combine)
     for step in job.rounds():
-        step.load(params)
+        params = step.load(params)
         grads, weight, metrics = compute(params, step)
         step.push(grads, weight=weight, metrics=metrics)
-    job.load_final(params)
+    params = job.load_final(params)
     result = finish(params, job) if finish is not None else None
     if result is not None:
         job.result(result)

@@ -3,85 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import time
-from typing import Any, Dict, Iterator, Mapping, Optional
+from pathlib import Path
+from typing import Any, Dict, Iterator, Mapping, Optional, TypeVar, overload
 
 import numpy as np
 
-from . import _frame
+from . import _artifacts, _frame, _torch, _trees
 from ._agent import AgentBackend, parse_config
 from ._backend import Backend, JobInfo, Outcome, PushResult, StepInfo
 from ._frame import Params
-from ._limits import METRICS_BYTES_MAX, RESULT_BYTES_MAX, SHOULD_STOP_CACHE_S
+from ._limits import RESULT_BYTES_MAX, SHOULD_STOP_CACHE_S
 from ._local import LocalBackend
+from ._plane import of_environment
+from ._round import RoundRule
+from ._step import Step, to_json
+from .checkpoint import Checkpoints, ClusterShelf, FolderShelf
+from .combine import Combination
 from .errors import RaftgridError
-from .optimizer import SGD
+from .kv import Keys
+from .optimizer import SGD, Optimizer
+from .schedule import Schedule
 
 __all__ = ["Job", "Outcome", "PushResult", "Step", "init"]
 
 DEFAULT_ROUNDS = 20
-
-
-class Step:
-    """One (round, shard) to compute. The result must depend on nothing but the model, `round`, `shard`, `num_shards` and `seed`."""
-
-    def __init__(self, job: "Job", info: StepInfo) -> None:
-        self._job = job
-        self._info = info
-
-    @property
-    def round(self) -> int:
-        """The round, from 0."""
-        return self._info.round
-
-    @property
-    def shard(self) -> int:
-        """The shard, from 0 to num_shards - 1. Which part of the data that is, the script decides."""
-        return self._info.shard
-
-    @property
-    def num_shards(self) -> int:
-        """Shards of the job. Never changes, whatever the number of workers."""
-        return self._info.num_shards
-
-    @property
-    def seed(self) -> int:
-        """63 bits, a function of (job seed, round, shard) only: see `raftgrid.shard_seed`."""
-        return self._info.seed
-
-    @property
-    def model_version(self) -> int:
-        """The version of the model that this step starts from; equal to the round."""
-        return self._info.model_version
-
-    def load(self, params: Optional[Params] = None) -> Params:
-        """Brings the model of this round into `params`, in place, and returns it.
-
-        params: arrays with the model's names, shapes and dtypes; they are overwritten. An empty dict is filled with new arrays; None makes a new
-        dict. Raises FrameError if they are not the model's, LeaseLost if this attempt was fenced.
-        """
-        return self._job._load(self._info.model_version, self._info.model_digest, params)
-
-    def push(
-        self, grads: Mapping[str, np.ndarray], weight: float = 1.0, metrics: Optional[Mapping[str, float]] = None
-    ) -> PushResult:
-        """Sends this step's gradient; returns when it is durable and in the ledger, or when it is known that it will not be.
-
-        grads: for each parameter an array of its shape and dtype. weight: above 0, say the number of samples that the gradient is the mean of.
-        metrics: numbers, averaged over the round with the same weights; those that are not finite are left out.
-        Safe to repeat. Raises LeaseLost if this attempt was fenced, FrameError for arrays that no frame can hold, ValueError for a weight.
-        """
-        weight = float(weight)
-        if not math.isfinite(weight) or weight <= 0.0:
-            raise ValueError(f"the weight is {weight}: it must be above 0 and finite")
-        text = _json({name: _number(name, value) for name, value in (metrics or {}).items()}, METRICS_BYTES_MAX, "metrics")
-        return self._job._backend.push(self._info, _frame.to_bytes(grads), weight, text)
-
-    def __repr__(self) -> str:
-        return f"Step(round={self.round}, shard={self.shard}/{self.num_shards})"
+P = TypeVar("P")
 
 
 class Job:
@@ -94,6 +43,9 @@ class Job:
         self._model_version = -1
         self._stop_checked_s = -math.inf
         self._stop = False
+        self._first_buffers: Dict[str, np.ndarray] = {}
+        self._module_seen = False
+        self._checkpoints: Optional[Checkpoints] = None
 
     @property
     def job_id(self) -> str:
@@ -159,14 +111,51 @@ class Job:
         """SHA-256, in hexadecimal digits, of the model that was loaded last (its canonical file); "" before the first."""
         return "" if self._model is None else hashlib.sha256(self._model).hexdigest()
 
-    def init_model(self, params: Mapping[str, np.ndarray], optimizer: Optional[SGD] = None) -> PushResult:
+    @property
+    def checkpoint(self) -> Checkpoints:
+        """`job.checkpoint.save(params, state)` and `.load(params)`, for scripts that own their loop: versions of this task's checkpoints, durable, and
+        fenced by its lease. See `raftgrid.checkpoint`."""
+        if self._checkpoints is None:
+            folder = Path(os.environ.get("RAFTGRID_CHECKPOINTS", "") or "checkpoints")
+            self._checkpoints = Checkpoints(FolderShelf(folder) if self.is_local else ClusterShelf(self.task_id))
+        return self._checkpoints
+
+    @property
+    def kv(self) -> Keys:
+        """Replicated keys, written under this task's lease. Raises RaftgridError without a cluster."""
+        self._needs_cluster("job.kv")
+        return Keys.of_task()
+
+    def artifact(self, name: str) -> bytes:
+        """The bytes of an artifact of the cluster: an id, a name, `JOB/model@latest`, `JOB/model@7`. Verified; held in memory. Raises RaftgridError
+        if there is none, or without a cluster."""
+        self._needs_cluster("job.artifact")
+        data = _artifacts.get(of_environment(), name)
+        if data is None:
+            raise RaftgridError(f"there is no artifact {name!r}")
+        return data
+
+    def init_model(
+        self,
+        params: Any,
+        optimizer: Optional[Optimizer] = None,
+        *,
+        schedule: Optional[Schedule] = None,
+        combine: Optional[Combination] = None,
+    ) -> PushResult:
         """Offers the first model. Made once, by one of the workers; elsewhere, and after a crash, only compared.
 
-        params: float32 or float64 arrays, the same in every process: make them from `job.seed`. optimizer: SGD() if None; the one that counts is
-        that of the worker whose model was taken. MISMATCH means that this process made other bytes: training goes on from the model that was
-        taken, but the job will not be reproducible. Raises RaftgridError if the model is refused (empty, not finite).
+        params: float32 or float64 arrays in a dict or a tree, or a torch.nn.Module (its trained parameters), the same in every process: make them
+        from `job.seed`. optimizer: SGD() if None. schedule: what its learning rate is multiplied with in each round (`raftgrid.schedule`). combine:
+        how the contributions of a round become one; None: as the job's spec says, which is Mean() unless it says another. What counts is what the worker named whose model was taken.
+
+        MISMATCH means that this process made other bytes: training goes on from the model that was taken, but the job will not be reproducible.
+        Raises RaftgridError if the model is refused (empty, not finite), ValueError for a schedule with FedAvg.
         """
-        result = self._backend.init_model(_frame.to_bytes(params), optimizer or SGD())
+        rule = RoundRule(optimizer or SGD(), schedule, None if combine is None else combine.rule())
+        if _trees.is_module(params):
+            self._keep_first_buffers(params)
+        result = self._backend.init_model(_frame.to_bytes(_trees.values(params)), rule)
         if result.outcome is Outcome.REJECTED:
             raise RaftgridError(f"the model was refused: {result.reason}")
         if result.outcome is Outcome.MISMATCH:
@@ -182,13 +171,24 @@ class Job:
                 return
             yield Step(self, info)
 
-    def load_final(self, params: Optional[Params] = None) -> Params:
-        """The model after the last round, as `Step.load` gives it. Call it after `rounds` has ended."""
-        return self._load(self._backend.final_version(), b"", params)
+    @overload
+    def load_final(self, params: None = None) -> Params: ...
+    @overload
+    def load_final(self, params: P) -> P: ...
+    def load_final(self, params: Any = None) -> Any:
+        """The model after the last round, as `Step.load` gives it. Call it after `rounds` has ended.
+
+        Buffers are each shard's own and no part of the model: a module gets those that it had at `init_model`. A batch norm wants a pass over data in
+        training mode before it is evaluated.
+        """
+        filled = self._load(self._backend.final_version(), b"", params)
+        if _trees.is_module(params):
+            _torch.set_buffers(params, self._first_buffers)
+        return filled
 
     def result(self, values: Mapping[str, Any]) -> None:
         """Sets the task's result: a JSON object of at most 128 KiB, kept if the process ends with 0. The last call counts."""
-        self._backend.set_result(_json(dict(values), RESULT_BYTES_MAX, "result"))
+        self._backend.set_result(to_json(dict(values), RESULT_BYTES_MAX, "result"))
 
     def log(self, message: str, **fields: Any) -> None:
         """A line in the task's log: the message, then name=value."""
@@ -198,10 +198,24 @@ class Job:
         """Ends the connection. The end of the process does it too."""
         self._backend.close()
 
-    def _load(self, version: Optional[int], digest: bytes, params: Optional[Params]) -> Params:
+    def _load(self, version: Optional[int], digest: bytes, params: Any) -> Any:
         if version is None or version != self._model_version or self._model is None:
             self._model_version, self._model = self._backend.get_model(version, digest)
-        return _frame.fill({} if params is None else params, _frame.from_bytes(self._model))
+        return _trees.fill({} if params is None else params, _frame.from_bytes(self._model))
+
+    def _arrays(self, info: StepInfo) -> Params:
+        """The model that this step starts from."""
+        found: Params = self._load(info.model_version, info.model_digest, None)
+        return found
+
+    def _keep_first_buffers(self, module: Any) -> None:
+        """Of the first module that is seen, before any step changed them."""
+        if not self._module_seen:
+            self._first_buffers, self._module_seen = _torch.buffers(module), True
+
+    def _needs_cluster(self, what: str) -> None:
+        if self.is_local:
+            raise RaftgridError(f"{what} needs a cluster: this process runs without one")
 
 
 def init(*, rounds: Optional[int] = None, num_shards: Optional[int] = None, seed: Optional[int] = None) -> Job:
@@ -236,20 +250,3 @@ def _setting(name: str, given: Optional[int], default: int, at_least: int) -> in
     if value < at_least:
         raise RaftgridError(f"{name} is {value}: at least {at_least} is needed")
     return value
-
-
-def _number(name: str, value: Any) -> Optional[float]:
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def _json(values: Any, bytes_max: int, what: str) -> str:
-    def plain(value: Any) -> Any:
-        if isinstance(value, (np.ndarray, np.generic)):
-            return value.tolist()
-        raise TypeError(f"{what}: {type(value).__name__} is not JSON")
-
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=plain, allow_nan=False)
-    if len(text.encode()) > bytes_max:
-        raise ValueError(f"{what}: {len(text.encode())} bytes of JSON, the limit is {bytes_max}")
-    return text

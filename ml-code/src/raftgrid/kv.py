@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import grpc
 
@@ -38,7 +38,7 @@ class Keys:
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         self._plane = plane if plane is not None else of_environment()
-        self._task = dict(task_id=task_id, lease_epoch=lease_epoch)
+        self._task: Dict[str, Any] = dict(task_id=task_id, lease_epoch=lease_epoch)
         self._job_id = job_id
         self._timeout_s = timeout_s
 
@@ -50,7 +50,7 @@ class Keys:
         task_id = environ.get("RAFTGRID_TASK", "") if epoch else ""
         return cls(plane, task_id, epoch, environ.get("RAFTGRID_JOB", ""), timeout_s)
 
-    def _write(self, method: str, request: object) -> object:
+    def _write(self, method: str, request: Any) -> Any:
         try:
             return self._plane.call(_KV, method, request, self._timeout_s)
         except grpc.RpcError as error:

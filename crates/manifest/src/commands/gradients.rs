@@ -8,6 +8,7 @@ use raftgrid_proto::v1::{
 
 use crate::commands::artifacts;
 use crate::commands::job_end::{self, end_job};
+use crate::commands::job_spec::committed_artifact;
 use crate::commands::rounds::{self, answer, note_class, train_job};
 use crate::commands::trainers::trainer_of;
 use crate::error::{Fault, Handled};
@@ -93,6 +94,12 @@ fn stale(machine: &mut Machine<'_>, mut job_row: JobRow, why: String) -> Handled
     Ok(CommandReply { message: why, ..reply(Outcome::STALE, machine.position) })
 }
 
+/// The machine version from which on a shard's state is handed on, and let go with its round.
+pub(crate) const STATES_SINCE: u64 = 5;
+
+/// Kind of the artifacts that carry a shard's state.
+const STATE_KIND: &str = "shard-state";
+
 fn check(command: &CommitGradient) -> Result<(), Fault> {
     check_digest("digest", &command.digest)?;
     let weight = f64::from_bits(command.weight_bits);
@@ -157,6 +164,16 @@ fn accept(machine: &mut Machine<'_>, command: &CommitGradient, mut ledger: Ledge
     }
     if !artifact.job_id.is_empty() && artifact.job_id != command.job_id {
         return Err(precondition(format!("artifact {id} belongs to job {}", artifact.job_id)));
+    }
+    if machine.meta.machine_version >= STATES_SINCE && !command.state_artifact.is_empty() {
+        // A contribution whose state is lost could not be followed by another of its shard. Only what was kept for that may go with its round.
+        let state = committed_artifact(machine, "state_artifact", &command.state_artifact)?;
+        if state.kind != STATE_KIND {
+            return Err(invalid(
+                "state_artifact",
+                format!("artifact {} is a {}, no {STATE_KIND}", state.artifact_id, state.kind),
+            ));
+        }
     }
     let job = ledger.job_row.get_job();
     let pinned = job.get_spec().get_train().pin_numeric_class && !ledger.job_row.numeric_class.is_empty();

@@ -1,8 +1,9 @@
 //! What a job may ask for. Each refusal names the field.
 
-use raftgrid_proto::v1::{ArtifactRow, ArtifactState, JobSpec, Optimizer, Outcome, TrainSpec};
+use raftgrid_proto::v1::{ArtifactRow, ArtifactState, JobSpec, Outcome, TrainSpec};
 use serde::{Deserialize, Serialize};
 
+use crate::commands::hyperparameters::{check_combine, check_optimizer};
 use crate::commands::placement_spec::check_gang;
 use crate::commands::{arrays, dag, dependencies, matmul};
 use crate::error::Fault;
@@ -149,6 +150,7 @@ pub(crate) fn committed_artifact(machine: &Machine<'_>, field: &str, id: &str) -
 }
 
 fn check_train(machine: &Machine<'_>, train: &TrainSpec) -> Result<(), Fault> {
+    let version = machine.meta.machine_version;
     let numbers = [
         ("shards", u64::from(train.shards), u64::from(SHARDS_MAX)),
         ("workers", u64::from(train.workers), u64::from(WORKERS_MAX)),
@@ -169,26 +171,9 @@ fn check_train(machine: &Machine<'_>, train: &TrainSpec) -> Result<(), Fault> {
     check_bytes("spec.train.openblas_coretype", train.openblas_coretype.len(), NOTE_BYTES_MAX)?;
     if !train.initial_model.is_empty() {
         committed_artifact(machine, "spec.train.initial_model", &train.initial_model)?;
-        check_optimizer("spec.train.optimizer", train.get_optimizer())?;
+        check_optimizer(version, "spec.train.optimizer", train.get_optimizer())?;
     }
-    Ok(())
-}
-
-pub(crate) fn check_optimizer(field: &str, optimizer: &Optimizer) -> Result<(), Fault> {
-    if optimizer.algorithm != "sgd" {
-        return Err(invalid(&format!("{field}.algorithm"), format!("\"sgd\", is \"{}\"", optimizer.algorithm)));
-    }
-    if !(optimizer.learning_rate.is_finite() && optimizer.learning_rate > 0.0) {
-        let why = format!("finite and above 0, is {}", optimizer.learning_rate);
-        return Err(invalid(&format!("{field}.learning_rate"), why));
-    }
-    if !(0.0..1.0).contains(&optimizer.momentum) {
-        return Err(invalid(&format!("{field}.momentum"), format!("0 up to 1, is {}", optimizer.momentum)));
-    }
-    if !(optimizer.weight_decay.is_finite() && optimizer.weight_decay >= 0.0) {
-        let why = format!("finite and not below 0, is {}", optimizer.weight_decay);
-        return Err(invalid(&format!("{field}.weight_decay"), why));
-    }
+    check_combine(version, "spec.train.combine", train.get_combine())?;
     Ok(())
 }
 

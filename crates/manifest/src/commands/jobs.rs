@@ -2,13 +2,13 @@
 
 use protobuf::{RepeatedField, SingularPtrField};
 use raftgrid_proto::v1::{
-    CancelJob, CommandReply, FailJob, GangMember, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob,
+    CancelJob, Combine, CommandReply, FailJob, GangMember, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob,
 };
 
 use crate::commands::job_end::{self, end_job, is_over, phase_name};
 use crate::commands::job_spec::{checked, committed_artifact, ids_are_free, trainer_data, TRAIN};
 use crate::commands::tasks::{create_member, NewTask};
-use crate::commands::{arrays, dag, rounds};
+use crate::commands::{arrays, dag, hyperparameters, rounds};
 use crate::error::{Fault, Handled};
 use crate::keys;
 use crate::machine::Machine;
@@ -88,12 +88,24 @@ fn make_job(machine: &mut Machine<'_>, spec: &JobSpec, ids: &[String]) -> JobRow
         created_at_ms: machine.now_ms() as i64,
         task_ids: RepeatedField::from_vec(ids.to_vec()),
         principal: machine.principal.to_owned(),
+        combine: combine_of(machine, spec),
         ..Job::default()
     };
     let init_task = if train && spec.get_train().initial_model.is_empty() { ids[0].clone() } else { String::new() };
     let row = JobRow { sequence, init_task, spec_digest, job: SingularPtrField::some(job), ..JobRow::default() };
     machine.put_bytes(Table::JobById, spec.name.clone().into_bytes(), keys::number(sequence));
     JobTable::put(machine, row)
+}
+
+/// Set: the job's rounds go by the rules of [`hyperparameters::SINCE`].
+fn combine_of(machine: &Machine<'_>, spec: &JobSpec) -> SingularPtrField<Combine> {
+    let train = spec.get_train();
+    let asked = hyperparameters::is_new(train.get_optimizer(), train.combine.as_ref());
+    if asked && machine.meta.machine_version >= hyperparameters::SINCE {
+        SingularPtrField::some(train.get_combine().clone())
+    } else {
+        SingularPtrField::none()
+    }
 }
 
 fn make_tasks(machine: &mut Machine<'_>, spec: &JobSpec, sequence: u64, ids: Vec<String>) -> Result<(), Fault> {

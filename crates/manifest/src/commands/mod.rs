@@ -7,6 +7,7 @@ mod dag;
 pub(crate) mod dependencies;
 mod gangs;
 mod gradients;
+mod hyperparameters;
 pub(crate) mod job_end;
 mod job_spec;
 mod jobs;
@@ -36,6 +37,7 @@ use crate::error::Handled;
 use crate::machine::Machine;
 use crate::reply::refuse;
 
+pub use hyperparameters::check_training;
 pub use task_results::report_digest;
 
 /// The newest version of the machine that this binary knows.
@@ -46,7 +48,7 @@ pub use task_results::report_digest;
 /// | 2 | the state says since when it is at its version: below that position an older program can still follow it |
 /// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority; a task's row remembers its attempts; replicated keys; limits and requirements of tasks, logs as artifacts, problems of nodes; dependencies, jobs of type dag, eval and torchrun, arrays, sweeps, matmul by blocks, schedules; PutQueue, DeleteQueue, PreemptTask, SetMaintenance; queues, gangs, operators and attributes of constraints, preferences, affinities |
 /// | 4 | a node's row remembers its process's generation: an older process does not take its place |
-/// | 5 | coded artifacts: BeginArtifact with a code, receipts of fragments; RecodeArtifact |
+/// | 5 | coded artifacts: BeginArtifact with a code, receipts of fragments, RecodeArtifact; optimisers other than SGD, schedules of the learning rate, trimmed mean, median and clipping; encoded gradients; states of shards |
 pub const MACHINE_VERSION: u64 = 5;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.
@@ -105,6 +107,24 @@ fn spec_version(spec: &TaskSpec) -> u64 {
     let asks = asks || !spec.depends_on.is_empty();
     if asks {
         3
+    } else {
+        1
+    }
+}
+
+/// The machine version that the fields of a command ask for: an older replica would read it as something else, so it must not be proposed
+/// before. [`minimum_version`] is what apply itself asks.
+pub fn fields_version(kind: &Kind) -> u64 {
+    let asks = match kind {
+        Kind::submit_job(command) => {
+            let train = command.get_spec().get_train();
+            hyperparameters::is_new(train.get_optimizer(), train.combine.as_ref())
+        }
+        Kind::commit_model(command) => hyperparameters::is_new(command.get_optimizer(), command.combine.as_ref()),
+        _ => false,
+    };
+    if asks {
+        hyperparameters::SINCE
     } else {
         1
     }

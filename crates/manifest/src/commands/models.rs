@@ -6,8 +6,8 @@ use raftgrid_proto::v1::{
 };
 
 use crate::commands::artifacts;
+use crate::commands::hyperparameters::{self, check_combine, check_optimizer};
 use crate::commands::job_end::{self, phase_name};
-use crate::commands::job_spec::check_optimizer;
 use crate::commands::lifecycle::require_running;
 use crate::commands::retention;
 use crate::commands::rounds::{self, note_class, train_job};
@@ -87,13 +87,33 @@ fn commit_first(machine: &mut Machine<'_>, command: &CommitModel, mut job_row: J
     if command.state_artifact != 0 {
         return Err(invalid("state_artifact", "model 0 has no optimiser state"));
     }
-    check_optimizer("optimizer", command.get_optimizer())?;
+    let version = machine.meta.machine_version;
+    check_optimizer(version, "optimizer", command.get_optimizer())?;
+    check_combine(version, "combine", command.get_combine())?;
+    if version >= hyperparameters::SINCE {
+        take_combine(&mut job_row, command)?;
+    }
     let receipts = command.get_model_receipts();
     let model = take_artifact(machine, command, command.model_artifact, &command.model_digest, receipts)?;
     note_class(&mut job_row, &command.numeric_class, &format!("model 0 of {}", command.task_id));
     job_row.mut_job().optimizer = command.optimizer.clone();
     rounds::begin_training(machine, job_row, &model)?;
     Ok(CommandReply { id: model.artifact_id.to_string(), number: model.artifact_id, ..machine.ok() })
+}
+
+/// How contributions become one is the script's to say, unless the job's spec says it. From here on the job's rounds go by the rules of
+/// [`hyperparameters::SINCE`], if it asks for any of them.
+fn take_combine(job_row: &mut JobRow, command: &CommitModel) -> Result<(), Fault> {
+    let job = job_row.mut_job();
+    let wanted = command.combine.as_ref();
+    if let (Some(given), Some(wanted)) = (job.combine.as_ref(), wanted) {
+        if given != wanted {
+            return Err(invalid("combine", "the job's spec says another"));
+        }
+    } else if job.combine.is_none() && hyperparameters::is_new(command.get_optimizer(), wanted) {
+        job.set_combine(command.get_combine().clone());
+    }
+    Ok(())
 }
 
 fn commit_next(machine: &mut Machine<'_>, command: &CommitModel, job_row: JobRow) -> Handled {

@@ -4,6 +4,7 @@
 use raftgrid_proto::v1::{ArtifactState, JobRow};
 
 use crate::commands::artifacts;
+use crate::commands::gradients::STATES_SINCE;
 use crate::error::Fault;
 use crate::keys;
 use crate::limits::{
@@ -46,6 +47,10 @@ fn release(machine: &mut Machine<'_>, job_row: &mut JobRow) -> Result<(), Fault>
         if contribution.artifact_id != 0 {
             let bytes = delete_artifact(machine, job_row, contribution.artifact_id)?;
             job_row.retained_bytes = job_row.retained_bytes.saturating_sub(bytes);
+        }
+        if machine.meta.machine_version >= STATES_SINCE {
+            // An id that is none was refused when the contribution came.
+            delete_artifact(machine, job_row, contribution.state_artifact.parse().unwrap_or(0))?;
         }
     }
     if let Some(row) = read::round(&machine.rows, job_row.sequence, round)? {

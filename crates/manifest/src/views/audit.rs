@@ -63,6 +63,7 @@ pub fn audit(rows: &dyn Rows, job_id: &str, with_contributions: bool) -> Result<
         ledger_hash_verified: walk.verified,
         verified_from_round: walk.verified_from_round,
         contributions: RepeatedField::from_vec(walk.contributions),
+        retained_from_round: job_row.retained_from_round,
         ..AuditJobResponse::default()
     }))
 }

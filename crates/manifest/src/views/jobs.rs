@@ -120,6 +120,13 @@ pub fn round_of(rows: &dyn Rows, job_sequence: u64, round: u64) -> Result<Option
     read::round(rows, job_sequence, round)
 }
 
+/// The artifact that the accepted contribution of a shard to the round before `round` named as its state; empty if it named none.
+pub fn shard_state(rows: &dyn Rows, job_sequence: u64, round: u64, shard: u32) -> Result<String, RowsError> {
+    let Some(before) = round.checked_sub(1) else { return Ok(String::new()) };
+    let row = read::contribution(rows, job_sequence, before, shard)?;
+    Ok(row.filter(|row| !row.digest.is_empty()).map(|row| row.state_artifact).unwrap_or_default())
+}
+
 /// A round's rows of the ledger, in shard order. A row with an empty digest holds refused results only.
 pub fn contributions(rows: &dyn Rows, job_id: &str, round: u64) -> Result<Vec<ContributionRow>, RowsError> {
     match read::job_by_id(rows, job_id)? {

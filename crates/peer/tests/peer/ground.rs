@@ -242,6 +242,10 @@ impl Bytes for Fragments {
     fn open_artifact(&self, _: &str) -> Result<Box<dyn Download>, CallError> {
         Err(CallError::Internal("not asked by peers".to_owned()))
     }
+    fn recompute(&self, _: &str, _: u64) -> Result<Recomputed, CallError> {
+        Err(CallError::Internal("peers do not ask for it".to_owned()))
+    }
+
     fn fragment_sink(
         &self,
         artifact: u64,

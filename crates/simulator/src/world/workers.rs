@@ -6,7 +6,7 @@ use super::World;
 use crate::ask::Ask;
 use crate::calls::Caller;
 use crate::rng::hash_bytes;
-use crate::worker::Worker;
+use crate::worker::{Worker, KILL_TAKES_MS};
 
 impl World {
     pub(super) fn wake_worker(&mut self, number: usize) {
@@ -26,14 +26,15 @@ impl World {
     }
 
     /// A worker that cannot renew a lease ends the process before the lease is over: when another attempt begins, nothing of the task runs any
-    /// more. Machines that stand still are left out: nobody can promise anything for them, and what their processes do has no effect.
+    /// more. Machines that stand still are left out, until what they kill when they go on again is gone: nobody can promise anything for them, and
+    /// what their processes do has no effect.
     fn judge_processes(&mut self, number: usize) {
         let Some(worker) = self.workers.get_mut(number) else { return };
         let launched: Vec<LeaseId> = std::mem::take(&mut worker.launched);
         for lease in launched {
             self.count("process");
             self.note("process", [number as u64, lease.epoch, hash_bytes(lease.task_id.as_bytes()), 0]);
-            let moves = |other: &&Worker| other.away_until_us <= self.now_us;
+            let moves = |other: &&Worker| other.away_until_us + KILL_TAKES_MS * 1_000 <= self.now_us;
             let twice =
                 self.workers.iter().filter(moves).find_map(|other| Some((other.number, other.runs_otherwise(&lease)?)));
             if let Some((other, old)) = twice {

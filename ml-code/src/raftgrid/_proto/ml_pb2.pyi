@@ -103,21 +103,55 @@ class Ack(_message.Message):
     def __init__(self, success: bool = ..., outcome: _Optional[_Union[AckOutcome, str]] = ..., reason: _Optional[str] = ..., position: _Optional[int] = ..., resume_offset: _Optional[int] = ...) -> None: ...
 
 class Optimizer(_message.Message):
-    __slots__ = ("algorithm", "learning_rate", "momentum", "nesterov", "weight_decay")
+    __slots__ = ("algorithm", "learning_rate", "momentum", "nesterov", "weight_decay", "beta1", "beta2", "epsilon", "schedule")
     ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     MOMENTUM_FIELD_NUMBER: _ClassVar[int]
     NESTEROV_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
+    BETA1_FIELD_NUMBER: _ClassVar[int]
+    BETA2_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     algorithm: str
     learning_rate: float
     momentum: float
     nesterov: bool
     weight_decay: float
-    def __init__(self, algorithm: _Optional[str] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., nesterov: bool = ..., weight_decay: _Optional[float] = ...) -> None: ...
+    beta1: float
+    beta2: float
+    epsilon: float
+    schedule: LearningRateSchedule
+    def __init__(self, algorithm: _Optional[str] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., nesterov: bool = ..., weight_decay: _Optional[float] = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., epsilon: _Optional[float] = ..., schedule: _Optional[_Union[LearningRateSchedule, _Mapping]] = ...) -> None: ...
+
+class LearningRateSchedule(_message.Message):
+    __slots__ = ("kind", "warmup_rounds", "decay_rounds", "final_factor", "step_rounds", "step_factor")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    DECAY_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    FINAL_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    STEP_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    warmup_rounds: int
+    decay_rounds: int
+    final_factor: float
+    step_rounds: int
+    step_factor: float
+    def __init__(self, kind: _Optional[str] = ..., warmup_rounds: _Optional[int] = ..., decay_rounds: _Optional[int] = ..., final_factor: _Optional[float] = ..., step_rounds: _Optional[int] = ..., step_factor: _Optional[float] = ...) -> None: ...
+
+class Combine(_message.Message):
+    __slots__ = ("strategy", "trim_fraction", "clip_norm")
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    TRIM_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    CLIP_NORM_FIELD_NUMBER: _ClassVar[int]
+    strategy: str
+    trim_fraction: float
+    clip_norm: float
+    def __init__(self, strategy: _Optional[str] = ..., trim_fraction: _Optional[float] = ..., clip_norm: _Optional[float] = ...) -> None: ...
 
 class InitModelChunk(_message.Message):
-    __slots__ = ("job_id", "task_id", "lease_epoch", "data", "offset", "crc32c", "total_bytes", "digest", "optimizer", "numeric_class")
+    __slots__ = ("job_id", "task_id", "lease_epoch", "data", "offset", "crc32c", "total_bytes", "digest", "optimizer", "numeric_class", "combine")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +162,7 @@ class InitModelChunk(_message.Message):
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     NUMERIC_CLASS_FIELD_NUMBER: _ClassVar[int]
+    COMBINE_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     task_id: str
     lease_epoch: int
@@ -138,7 +173,8 @@ class InitModelChunk(_message.Message):
     digest: bytes
     optimizer: Optimizer
     numeric_class: bytes
-    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., lease_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., offset: _Optional[int] = ..., crc32c: _Optional[int] = ..., total_bytes: _Optional[int] = ..., digest: _Optional[bytes] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., numeric_class: _Optional[bytes] = ...) -> None: ...
+    combine: Combine
+    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., lease_epoch: _Optional[int] = ..., data: _Optional[bytes] = ..., offset: _Optional[int] = ..., crc32c: _Optional[int] = ..., total_bytes: _Optional[int] = ..., digest: _Optional[bytes] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., numeric_class: _Optional[bytes] = ..., combine: _Optional[_Union[Combine, _Mapping]] = ...) -> None: ...
 
 class ShardStep(_message.Message):
     __slots__ = ("round", "shard", "num_shards", "seed", "model_version", "model_digest", "state_artifact")
@@ -171,7 +207,7 @@ class NextShardsRequest(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., lease_epoch: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
 
 class NextShardsResponse(_message.Message):
-    __slots__ = ("steps", "finished", "phase", "rounds", "rounds_committed", "model_version", "has_model")
+    __slots__ = ("steps", "finished", "phase", "rounds", "rounds_committed", "model_version", "has_model", "shard_state")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +215,7 @@ class NextShardsResponse(_message.Message):
     ROUNDS_COMMITTED_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     HAS_MODEL_FIELD_NUMBER: _ClassVar[int]
+    SHARD_STATE_FIELD_NUMBER: _ClassVar[int]
     steps: _containers.RepeatedCompositeFieldContainer[ShardStep]
     finished: bool
     phase: str
@@ -186,4 +223,5 @@ class NextShardsResponse(_message.Message):
     rounds_committed: int
     model_version: int
     has_model: bool
-    def __init__(self, steps: _Optional[_Iterable[_Union[ShardStep, _Mapping]]] = ..., finished: bool = ..., phase: _Optional[str] = ..., rounds: _Optional[int] = ..., rounds_committed: _Optional[int] = ..., model_version: _Optional[int] = ..., has_model: bool = ...) -> None: ...
+    shard_state: bool
+    def __init__(self, steps: _Optional[_Iterable[_Union[ShardStep, _Mapping]]] = ..., finished: bool = ..., phase: _Optional[str] = ..., rounds: _Optional[int] = ..., rounds_committed: _Optional[int] = ..., model_version: _Optional[int] = ..., has_model: bool = ..., shard_state: bool = ...) -> None: ...
