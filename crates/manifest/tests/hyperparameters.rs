@@ -91,7 +91,8 @@ fn a_job_keeps_what_its_script_asks_for_and_its_spec_comes_first() {
 
 #[test]
 fn each_refusal_names_the_field() {
-    let cases: [(fn(&mut CommitModel), &str); 9] = [
+    type Case = (fn(&mut CommitModel), &'static str);
+    let cases: [Case; 9] = [
         (|c| c.mut_optimizer().algorithm = "magic".into(), "optimizer.algorithm"),
         (|c| c.mut_optimizer().learning_rate = f64::NAN, "optimizer.learning_rate"),
         (|c| c.mut_optimizer().beta2 = 1.0, "optimizer.beta2"),
