@@ -226,3 +226,35 @@ fn what_an_older_version_stored_are_copies_and_stays_readable_after_the_upgrade(
     costs(&cluster, &coded, 2, 1);
     read_from_all_that_run(&cluster, &coded);
 }
+
+#[test]
+fn an_artifact_is_verified_on_each_replica_written_where_asked_and_deleted_by_its_name() {
+    let cluster = started(3);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
+    std::fs::write(&source, content()).expect("room for it");
+    let path = |path: &PathBuf| path.display().to_string();
+    let run = |args: &[&str]| cluster.gridctl(args);
+    let (code, _, errors) = run(&["artifact", "push", &path(&source), "--name", "data/set"]);
+    assert_eq!(code, 0, "{errors}");
+    let (code, out, errors) = run(&["artifact", "verify", "data/set"]);
+    assert_eq!(code, 0, "{errors}");
+    assert_eq!(out.matches("SHA-256").count(), 3, "once for each replica: {out}");
+    let (code, _, errors) = run(&["artifact", "get", "data/set", "-o", &path(&target)]);
+    assert_eq!(code, 0, "{errors}");
+    assert!(std::fs::read(&target).expect("it is there") == content());
+    let (code, _, errors) = run(&["artifact", "get", "data/set"]);
+    assert_eq!(code, 2, "{errors}");
+
+    let (_, out, _) = run(&["artifact", "ls", "--output", "json"]);
+    let all: serde_json::Value = serde_json::from_str(&out).expect("a list is JSON");
+    let id = all[0]["artifact"].as_str().expect("the only one").to_owned();
+    assert!(bytes_on_disks(&cluster, &id) > 0, "{all}");
+    assert_eq!(run(&["artifact", "rm", "data/set"]).0, 0);
+    let (code, _, errors) = run(&["artifact", "verify", "data/set"]);
+    assert_eq!(code, 1, "{errors}");
+    assert_eq!(run(&["artifact", "rm", "data/set"]).0, 1, "it is gone");
+    wait_for("empty disks", || (bytes_on_disks(&cluster, &id) == 0).then_some(()));
+    let (code, _, errors) = run(&["artifact", "push", &path(&source), "--name", "data/set"]);
+    assert_eq!(code, 0, "the name is free: {errors}");
+}

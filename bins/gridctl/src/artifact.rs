@@ -9,7 +9,7 @@ use raftgrid_rpc::methods::LIST_ARTIFACTS;
 use serde_json::{json, Value};
 
 use crate::cli::Artifact;
-use crate::context::{exit_on_interrupt, Context};
+use crate::context::{connect, exit_on_interrupt, Context};
 use crate::failure::{Failure, Result};
 use crate::output::{hex, thousands, Progress};
 
@@ -21,7 +21,16 @@ pub(crate) fn run(context: &Context, command: Artifact) -> Result<()> {
     let client = context.client()?;
     match command {
         Artifact::Push { file, name } => push(context, &client, &file, name),
-        Artifact::Get { artifact, file } => get(context, &client, &artifact, &file),
+        Artifact::Get { artifact, file, to } => {
+            let file = file.or(to).ok_or_else(|| Failure::usage("no file is named", "-o FILE"))?;
+            get(context, &client, &artifact, &file)
+        }
+        Artifact::Rm { artifacts } => artifacts.iter().try_for_each(|artifact| {
+            let id = client.delete_artifact(artifact)?;
+            context.output.done(format!("artifact {id} deleted"), &json!({"artifact": id, "deleted": true}));
+            Ok(())
+        }),
+        Artifact::Verify { artifacts } => artifacts.iter().try_for_each(|artifact| verify(context, artifact)),
         Artifact::Ls => {
             let all = list(context, &client)?;
             let headers = ["id", "kind", "bytes", "state", "name", "sha-256"];
@@ -73,6 +82,26 @@ fn get(context: &Context, client: &Client, artifact: &str, file: &Path) -> Resul
     let json = json!({"artifact": head.artifact_id, "sha256": digest, "bytes": head.total_bytes, "file": file});
     let bytes = thousands(u128::from(head.total_bytes));
     context.output.done(format!("{}: {bytes} bytes, SHA-256 {digest}", file.display()), &json);
+    Ok(())
+}
+
+/// Reads it whole from each replica, one after another. The client holds what comes against the SHA-256 of the manifest.
+fn verify(context: &Context, artifact: &str) -> Result<()> {
+    for endpoint in context.endpoints()? {
+        let client = connect(vec![endpoint.clone()], &context.global)?;
+        let progress = Progress::bytes("reading", context.output);
+        let head = client.get_artifact(artifact, &mut std::io::sink(), &mut |done, all| progress.set(done, all));
+        progress.finish();
+        let head =
+            head.map_err(|error| Failure::from(error).of(format!("artifact {artifact}, replica at {endpoint}")))?;
+        let (digest, bytes) = (hex(&head.digest), thousands(u128::from(head.total_bytes)));
+        let json = json!({
+            "artifact": head.artifact_id, "endpoint": endpoint, "sha256": digest, "bytes": head.total_bytes,
+        });
+        context
+            .output
+            .done(format!("artifact {} from {endpoint}: {bytes} bytes, SHA-256 {digest}", head.artifact_id), &json);
+    }
     Ok(())
 }
 

@@ -81,7 +81,7 @@ pub(crate) enum Command {
     /// The replicas: members, status, leader, snapshot, …
     #[structopt(setting = AppSettings::SubcommandRequired)]
     Cluster(Cluster),
-    /// Bytes that outlive processes: push, get, ls
+    /// Bytes that outlive processes: push, get, ls, rm, verify
     #[structopt(setting = AppSettings::SubcommandRequired)]
     Artifact(Artifact),
     /// Train the same model three times, twice of it in trouble, and compare the results
@@ -644,11 +644,26 @@ pub(crate) enum Artifact {
         /// Id, or JOB/model@latest, or JOB/model@7
         artifact: String,
         /// Where to write it
-        #[structopt(parse(from_os_str))]
-        file: PathBuf,
+        #[structopt(parse(from_os_str), required_unless = "to")]
+        file: Option<PathBuf>,
+        /// The same
+        #[structopt(short = "o", long, parse(from_os_str), value_name = "FILE", conflicts_with = "file")]
+        to: Option<PathBuf>,
     },
     /// All artifacts
     Ls,
+    /// Delete artifacts: their names are free at once
+    Rm {
+        /// Ids or names
+        #[structopt(required = true)]
+        artifacts: Vec<String>,
+    },
+    /// Read artifacts whole from each replica: the SHA-256 must be the one that was announced
+    Verify {
+        /// Ids or names
+        #[structopt(required = true)]
+        artifacts: Vec<String>,
+    },
 }
 
 #[derive(Clone, Debug, StructOpt)]

@@ -39,6 +39,12 @@ impl Failure {
         self
     }
 
+    /// The same with what it is about.
+    pub(crate) fn of(mut self, what: impl fmt::Display) -> Self {
+        self.cause = format!("{what}: {}", self.cause);
+        self
+    }
+
     pub(crate) fn interrupted() -> Self {
         Self { status: Status::Interrupted, ..Self::new("interrupted", "") }
     }

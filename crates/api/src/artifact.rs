@@ -6,9 +6,9 @@ use raftgrid_proto::v1::*;
 use raftgrid_replica::ports::{Purpose, Uploaded};
 use raftgrid_rpc::methods;
 
-use crate::calls::{read, Incoming, Outgoing, Surface};
+use crate::calls::{propose, read, Incoming, Outgoing, Surface};
 use crate::context::{Context, Core};
-use crate::failure::{Answer, Failure};
+use crate::failure::{not_found, Answer, Failure};
 use crate::streams::{receive, send, Begin, Piece};
 use crate::{validate, views};
 
@@ -18,6 +18,7 @@ pub(crate) fn register(surface: Surface) -> Surface {
         .server_streaming(&methods::GET_ARTIFACT, get)
         .unary(&methods::STAT_ARTIFACT, stat)
         .unary(&methods::LIST_ARTIFACTS, list)
+        .unary(&methods::DELETE_ARTIFACT, delete)
 }
 
 impl Piece for PutArtifactChunk {
@@ -98,6 +99,20 @@ async fn stat(core: Arc<Core>, _: Context, request: StatArtifactRequest) -> Answ
         response.set_artifact(info);
         response.set_found(true);
     }
+    Ok(response)
+}
+
+async fn delete(core: Arc<Core>, context: Context, request: DeleteArtifactRequest) -> Answer<DeleteArtifactResponse> {
+    validate::name("artifact", request.get_artifact())?;
+    validate::optional_name("request_id", request.get_request_id())?;
+    let view = read(&core, Consistency::LINEARIZABLE).await?;
+    let found = views::artifact(&*view.rows, request.get_artifact())?;
+    let info = found.ok_or_else(|| not_found("artifact", request.get_artifact()))?;
+    let artifact_id = info.get_artifact_id().parse().unwrap_or(0);
+    let kind = Command_oneof_kind::delete_artifact(DeleteArtifact { artifact_id, ..DeleteArtifact::default() });
+    propose(&core, &context, request.get_request_id(), kind).await?;
+    let mut response = DeleteArtifactResponse::new();
+    response.set_artifact_id(info.get_artifact_id().to_owned());
     Ok(response)
 }
 

@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::io::{SeekFrom, Write};
 use std::time::{Duration, Instant};
 
-use raftgrid_proto::v1::{ArtifactChunk, GetArtifactRequest, PutArtifactChunk, PutArtifactResponse};
+use raftgrid_proto::v1::{
+    ArtifactChunk, DeleteArtifactRequest, GetArtifactRequest, PutArtifactChunk, PutArtifactResponse,
+};
 use raftgrid_rpc::chunk::{ChunkError, Verifier};
-use raftgrid_rpc::methods::{GET_ARTIFACT, PUT_ARTIFACT};
+use raftgrid_rpc::methods::{DELETE_ARTIFACT, GET_ARTIFACT, PUT_ARTIFACT};
 use sha2::{Digest, Sha256};
 
 use crate::call::{request_id, Client};
@@ -58,6 +60,14 @@ impl Client {
             };
             self.stream_up(endpoint, &PUT_ARTIFACT, head.clone(), fill_put, source, pace.whole_left(), &mut moved)
         })
+    }
+
+    /// Deletes an artifact by its id or name; gives its id.
+    pub fn delete_artifact(&self, artifact: &str) -> Result<String, ClientError> {
+        let mut request = DeleteArtifactRequest::new();
+        request.set_artifact(artifact.to_owned());
+        request.set_request_id(request_id());
+        Ok(self.call(&DELETE_ARTIFACT, &request, self.config().timeout)?.take_artifact_id())
     }
 
     /// Writes an artifact (an id, or a name such as `JOB/model@latest`) to `target`. Goes on at the same byte on another endpoint when

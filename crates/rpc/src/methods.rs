@@ -70,6 +70,7 @@ methods! {
     PUT_ARTIFACT: ClientStreaming "/raftgrid.v1.ArtifactService/Put" (PutArtifactChunk) -> PutArtifactResponse;
     GET_ARTIFACT: ServerStreaming "/raftgrid.v1.ArtifactService/Get" (GetArtifactRequest) -> ArtifactChunk;
     STAT_ARTIFACT: Unary "/raftgrid.v1.ArtifactService/Stat" (StatArtifactRequest) -> StatArtifactResponse;
+    DELETE_ARTIFACT: Unary "/raftgrid.v1.ArtifactService/Delete" (DeleteArtifactRequest) -> DeleteArtifactResponse;
     LIST_ARTIFACTS: Unary "/raftgrid.v1.ArtifactService/List" (ListArtifactsRequest) -> ListArtifactsResponse;
 
     SUBMIT_JOB: Unary "/raftgrid.v1.JobService/Submit" (SubmitJobRequest) -> SubmitJobResponse;
