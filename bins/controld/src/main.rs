@@ -41,7 +41,9 @@ fn main() -> ExitCode {
         Err(error) => return wrong_usage(Options::NAME, error),
     };
     match run(&options, &settings, plan, worker) {
-        Ok(()) => ExitCode::SUCCESS,
+        // Without the destructors of the C++ libraries: a thread of a pool may still be in one of them, and would meet a mutex that is gone
+        // ("pthread lock: Invalid argument", SIGABRT). What must last was synced long before.
+        Ok(()) => signal_hook::low_level::exit(0),
         // One line: the cause behind each step.
         Err(error) => failed(Options::NAME, format!("{error:#}")),
     }
