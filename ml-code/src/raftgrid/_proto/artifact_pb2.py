@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eraftgrid/_proto/artifact.proto\x12\x0braftgrid.v1\"\x95\x01\n\x10PutArtifactChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x06 \x01(\x07\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x0c\n\x04kind\x18\x08 \x01(\t\"L\n\x13PutArtifactResponse\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x10\n\x08\x65xisting\x18\x03 \x01(\x08\"6\n\x12GetArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"w\n\rArtifactChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x13\n\x0b\x61rtifact_id\x18\x06 \x01(\t\"\'\n\x13StatArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\"\x84\x01\n\x0c\x41rtifactInfo\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x0f\n\x07holders\x18\x06 \x03(\x04\x12\r\n\x05state\x18\x07 \x01(\t\"R\n\x14StatArtifactResponse\x12+\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x19.raftgrid.v1.ArtifactInfo\x12\r\n\x05\x66ound\x18\x02 \x01(\x08\"9\n\x14ListArtifactsRequest\x12\x12\n\npage_token\x18\x01 \x01(\x0c\x12\r\n\x05limit\x18\x02 \x01(\x05\"^\n\x15ListArtifactsResponse\x12,\n\tartifacts\x18\x01 \x03(\x0b\x32\x19.raftgrid.v1.ArtifactInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\x0c\x32\xbd\x02\n\x0f\x41rtifactService\x12H\n\x03Put\x12\x1d.raftgrid.v1.PutArtifactChunk\x1a .raftgrid.v1.PutArtifactResponse(\x01\x12\x44\n\x03Get\x12\x1f.raftgrid.v1.GetArtifactRequest\x1a\x1a.raftgrid.v1.ArtifactChunk0\x01\x12K\n\x04Stat\x12 .raftgrid.v1.StatArtifactRequest\x1a!.raftgrid.v1.StatArtifactResponse\x12M\n\x04List\x12!.raftgrid.v1.ListArtifactsRequest\x1a\".raftgrid.v1.ListArtifactsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eraftgrid/_proto/artifact.proto\x12\x0braftgrid.v1\"\x95\x01\n\x10PutArtifactChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x06 \x01(\x07\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x0c\n\x04kind\x18\x08 \x01(\t\"L\n\x13PutArtifactResponse\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x10\n\x08\x65xisting\x18\x03 \x01(\x08\"6\n\x12GetArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"w\n\rArtifactChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x13\n\x0b\x61rtifact_id\x18\x06 \x01(\t\"\'\n\x13StatArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\"\x84\x01\n\x0c\x41rtifactInfo\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x0f\n\x07holders\x18\x06 \x03(\x04\x12\r\n\x05state\x18\x07 \x01(\t\"R\n\x14StatArtifactResponse\x12+\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x19.raftgrid.v1.ArtifactInfo\x12\r\n\x05\x66ound\x18\x02 \x01(\x08\"=\n\x15\x44\x65leteArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"-\n\x16\x44\x65leteArtifactResponse\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\"9\n\x14ListArtifactsRequest\x12\x12\n\npage_token\x18\x01 \x01(\x0c\x12\r\n\x05limit\x18\x02 \x01(\x05\"^\n\x15ListArtifactsResponse\x12,\n\tartifacts\x18\x01 \x03(\x0b\x32\x19.raftgrid.v1.ArtifactInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\x0c\x32\x90\x03\n\x0f\x41rtifactService\x12H\n\x03Put\x12\x1d.raftgrid.v1.PutArtifactChunk\x1a .raftgrid.v1.PutArtifactResponse(\x01\x12\x44\n\x03Get\x12\x1f.raftgrid.v1.GetArtifactRequest\x1a\x1a.raftgrid.v1.ArtifactChunk0\x01\x12K\n\x04Stat\x12 .raftgrid.v1.StatArtifactRequest\x1a!.raftgrid.v1.StatArtifactResponse\x12M\n\x04List\x12!.raftgrid.v1.ListArtifactsRequest\x1a\".raftgrid.v1.ListArtifactsResponse\x12Q\n\x06\x44\x65lete\x12\".raftgrid.v1.DeleteArtifactRequest\x1a#.raftgrid.v1.DeleteArtifactResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,10 +45,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARTIFACTINFO']._serialized_end=628
   _globals['_STATARTIFACTRESPONSE']._serialized_start=630
   _globals['_STATARTIFACTRESPONSE']._serialized_end=712
-  _globals['_LISTARTIFACTSREQUEST']._serialized_start=714
-  _globals['_LISTARTIFACTSREQUEST']._serialized_end=771
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=773
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=867
-  _globals['_ARTIFACTSERVICE']._serialized_start=870
-  _globals['_ARTIFACTSERVICE']._serialized_end=1187
+  _globals['_DELETEARTIFACTREQUEST']._serialized_start=714
+  _globals['_DELETEARTIFACTREQUEST']._serialized_end=775
+  _globals['_DELETEARTIFACTRESPONSE']._serialized_start=777
+  _globals['_DELETEARTIFACTRESPONSE']._serialized_end=822
+  _globals['_LISTARTIFACTSREQUEST']._serialized_start=824
+  _globals['_LISTARTIFACTSREQUEST']._serialized_end=881
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=883
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=977
+  _globals['_ARTIFACTSERVICE']._serialized_start=980
+  _globals['_ARTIFACTSERVICE']._serialized_end=1380
 # @@protoc_insertion_point(module_scope)

@@ -92,6 +92,20 @@ class StatArtifactResponse(_message.Message):
     found: bool
     def __init__(self, artifact: _Optional[_Union[ArtifactInfo, _Mapping]] = ..., found: bool = ...) -> None: ...
 
+class DeleteArtifactRequest(_message.Message):
+    __slots__ = ("artifact", "request_id")
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    artifact: str
+    request_id: str
+    def __init__(self, artifact: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class DeleteArtifactResponse(_message.Message):
+    __slots__ = ("artifact_id",)
+    ARTIFACT_ID_FIELD_NUMBER: _ClassVar[int]
+    artifact_id: str
+    def __init__(self, artifact_id: _Optional[str] = ...) -> None: ...
+
 class ListArtifactsRequest(_message.Message):
     __slots__ = ("page_token", "limit")
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]

@@ -54,6 +54,11 @@ class ArtifactServiceStub(object):
                 request_serializer=raftgrid_dot___proto_dot_artifact__pb2.ListArtifactsRequest.SerializeToString,
                 response_deserializer=raftgrid_dot___proto_dot_artifact__pb2.ListArtifactsResponse.FromString,
                 _registered_method=True)
+        self.Delete = channel.unary_unary(
+                '/raftgrid.v1.ArtifactService/Delete',
+                request_serializer=raftgrid_dot___proto_dot_artifact__pb2.DeleteArtifactRequest.SerializeToString,
+                response_deserializer=raftgrid_dot___proto_dot_artifact__pb2.DeleteArtifactResponse.FromString,
+                _registered_method=True)
 
 
 class ArtifactServiceServicer(object):
@@ -83,6 +88,12 @@ class ArtifactServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Delete(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ArtifactServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -105,6 +116,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.List,
                     request_deserializer=raftgrid_dot___proto_dot_artifact__pb2.ListArtifactsRequest.FromString,
                     response_serializer=raftgrid_dot___proto_dot_artifact__pb2.ListArtifactsResponse.SerializeToString,
+            ),
+            'Delete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Delete,
+                    request_deserializer=raftgrid_dot___proto_dot_artifact__pb2.DeleteArtifactRequest.FromString,
+                    response_serializer=raftgrid_dot___proto_dot_artifact__pb2.DeleteArtifactResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -215,6 +231,33 @@ class ArtifactService(object):
             '/raftgrid.v1.ArtifactService/List',
             raftgrid_dot___proto_dot_artifact__pb2.ListArtifactsRequest.SerializeToString,
             raftgrid_dot___proto_dot_artifact__pb2.ListArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Delete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftgrid.v1.ArtifactService/Delete',
+            raftgrid_dot___proto_dot_artifact__pb2.DeleteArtifactRequest.SerializeToString,
+            raftgrid_dot___proto_dot_artifact__pb2.DeleteArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,
