@@ -49,7 +49,8 @@ pub use task_results::report_digest;
 /// | 3 | SuspendTask, ResumeTask, RequeueTask, SetPriority; a task's row remembers its attempts; replicated keys; limits and requirements of tasks, logs as artifacts, problems of nodes; dependencies, jobs of type dag, eval and torchrun, arrays, sweeps, matmul by blocks, schedules; PutQueue, DeleteQueue, PreemptTask, SetMaintenance; queues, gangs, operators and attributes of constraints, preferences, affinities |
 /// | 4 | a node's row remembers its process's generation: an older process does not take its place |
 /// | 5 | coded artifacts: BeginArtifact with a code, receipts of fragments, RecodeArtifact; optimisers other than SGD, schedules of the learning rate, trimmed mean, median and clipping; encoded gradients; states of shards |
-pub const MACHINE_VERSION: u64 = 5;
+/// | 6 | rounds that a deadline ends, and bounded and asynchronous ones; versions of a name, budgets of bytes, values beside the log |
+pub const MACHINE_VERSION: u64 = 6;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.
 pub fn minimum_version(kind: &Kind) -> u64 {
