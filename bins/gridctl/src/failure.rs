@@ -34,9 +34,8 @@ impl Failure {
     }
 
     /// The same with the file that it is about.
-    pub(crate) fn in_file(mut self, path: &std::path::Path) -> Self {
-        self.cause = format!("{}: {}", path.display(), self.cause);
-        self
+    pub(crate) fn in_file(self, path: &std::path::Path) -> Self {
+        self.of(path.display())
     }
 
     /// The same with what it is about.

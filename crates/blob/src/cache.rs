@@ -27,6 +27,15 @@ struct Kept {
     asked: u64,
 }
 
+impl Kept {
+    /// Notes that it was asked for, if it is here.
+    fn ask(&mut self, artifact_id: u64) -> Option<()> {
+        self.asked += 1;
+        self.files.get_mut(&artifact_id)?.1 = self.asked;
+        Some(())
+    }
+}
+
 impl Cache {
     /// Empties the folder, makes it if it is missing.
     pub(crate) fn open(folder: &Path) -> Result<Self, BlobError> {
@@ -39,10 +48,8 @@ impl Cache {
 
     /// The decoded artifact, if it is here; its footer is verified now, each block when it is read.
     pub fn get(&self, artifact_id: u64) -> Option<FragmentReader> {
-        let mut kept = self.lock();
-        kept.asked += 1;
-        let asked = kept.asked;
-        kept.files.get_mut(&artifact_id)?.1 = asked;
+        self.lock().ask(artifact_id)?;
+        // Without the lock: one that is let go meanwhile is not here.
         open_file(self.path(artifact_id), artifact_id, 0).ok()
     }
 

@@ -498,6 +498,32 @@ fn a_shard_carries_its_state_on_and_lets_it_go_with_its_round() {
 }
 
 #[test]
+fn what_a_contribution_of_an_older_version_named_as_its_state_is_not_deleted_for_it() {
+    let mut world = World::with_nodes();
+    let epochs = world.training(JOB, |train| {
+        (train.shards, train.workers, train.rounds, train.retain_rounds) = (1, 1, 8, 2);
+    });
+    let code = world.begin("", "bundle", "code");
+    world.ok(commit_artifact(code, "code"));
+    let artifact = world.begin(JOB, "gradient", "g0");
+    let Kind::commit_gradient(mut commit) = gradient(JOB, 0, 0, &t(0), epochs[0], artifact, "g0") else {
+        unreachable!()
+    };
+    commit.state_artifact = code.to_string();
+    world.ok(Kind::commit_gradient(commit));
+    let model = world.next_model(JOB, 0);
+    world.ok(Kind::commit_model(model));
+    let version = raftgrid_manifest::MACHINE_VERSION;
+    world.ok(Kind::set_machine_version(SetMachineVersion { version, ..SetMachineVersion::default() }));
+    for round in 1..6 {
+        world.whole_round(JOB, round, epochs[0]);
+    }
+    let state = |id| views::artifact_row(&world.rows, id).expect("memory").expect("the row stands").state;
+    assert_eq!(state(artifact), ArtifactState::ARTIFACT_DELETING, "its round was let go");
+    assert_eq!(state(code), ArtifactState::ARTIFACT_COMMITTED);
+}
+
+#[test]
 fn the_state_that_a_shard_named_comes_back_with_its_next_step_only() {
     let mut world = World::with_nodes();
     let epochs = world.training(JOB, |train| (train.shards, train.rounds) = (2, 2));

@@ -98,7 +98,7 @@ fn stale(machine: &mut Machine<'_>, mut job_row: JobRow, why: String) -> Handled
 pub(crate) const STATES_SINCE: u64 = 5;
 
 /// Kind of the artifacts that carry a shard's state.
-const STATE_KIND: &str = "shard-state";
+pub(crate) const STATE_KIND: &str = "shard-state";
 
 fn check(command: &CommitGradient) -> Result<(), Fault> {
     check_digest("digest", &command.digest)?;

@@ -4,7 +4,7 @@
 use raftgrid_proto::v1::{ArtifactState, JobRow};
 
 use crate::commands::artifacts;
-use crate::commands::gradients::STATES_SINCE;
+use crate::commands::gradients::{STATES_SINCE, STATE_KIND};
 use crate::error::Fault;
 use crate::keys;
 use crate::limits::{
@@ -49,8 +49,7 @@ fn release(machine: &mut Machine<'_>, job_row: &mut JobRow) -> Result<(), Fault>
             job_row.retained_bytes = job_row.retained_bytes.saturating_sub(bytes);
         }
         if machine.meta.machine_version >= STATES_SINCE {
-            // An id that is none was refused when the contribution came.
-            delete_artifact(machine, job_row, contribution.state_artifact.parse().unwrap_or(0))?;
+            release_state(machine, job_row, &contribution.state_artifact)?;
         }
     }
     if let Some(row) = read::round(&machine.rows, job_row.sequence, round)? {
@@ -58,6 +57,16 @@ fn release(machine: &mut Machine<'_>, job_row: &mut JobRow) -> Result<(), Fault>
     }
     job_row.retained_from_round += 1;
     Ok(())
+}
+
+/// Lets go the state of a shard that a contribution named. One that came before machine version 5 could name anything: only what was kept as a
+/// state goes.
+fn release_state(machine: &mut Machine<'_>, job_row: &JobRow, named: &str) -> Result<(), Fault> {
+    let Ok(artifact_id) = named.parse() else { return Ok(()) };
+    match read::artifact(&machine.rows, artifact_id)? {
+        Some(row) if row.kind == STATE_KIND => delete_artifact(machine, job_row, artifact_id).map(|_| ()),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Begins to delete an artifact of the job's own; gives its size.
