@@ -65,6 +65,22 @@ fn the_model_is_the_same_to_the_last_bit_with_one_and_three_workers() {
     assert_eq!(three["duplicated"], 0);
     assert_eq!(three["reproducible"], "yes", "{three}");
     assert_eq!(three["model_sha256"], one["model_sha256"]);
+    the_loss_of_each_round_is_drawn(&cluster, "three");
+}
+
+fn the_loss_of_each_round_is_drawn(cluster: &Cluster, name: &str) {
+    let history = cluster.client().job_history(name).expect("its history");
+    let rounds: Vec<u64> = history.iter().map(|round| round.round).collect();
+    assert_eq!(rounds, (0..12).collect::<Vec<_>>());
+    assert!(history.iter().all(|round| round.contributions == 4 && round.metrics_json.contains("loss")));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("loss.svg");
+    let (code, out, errors) = cluster.gridctl(&["job", "plot", name, "-o", file.to_str().unwrap()]);
+    assert_eq!(code, 0, "{out}{errors}");
+    let picture = std::fs::read_to_string(&file).expect("a picture");
+    // A point for each round.
+    assert_eq!(picture.matches("<circle").count(), 12, "{picture}");
+    assert!(picture.contains("three, 12 of 12 rounds: loss"));
 }
 
 #[test]

@@ -265,8 +265,22 @@ pub(crate) enum Job {
         /// Name of the job
         name: String,
     },
+    /// Draw loss, accuracy and other metrics by round
+    Plot(Plot),
     /// What made the model: hold the ledger against what must be in it
     Audit(Audit),
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct Plot {
+    /// Name of the job
+    pub(crate) name: String,
+    /// The picture: FILE.png or FILE.svg
+    #[structopt(short = "o", long = "out", parse(from_os_str), value_name = "FILE", default_value = "loss.png")]
+    pub(crate) output: PathBuf,
+    /// Only this metric; can be given again (without: loss, accuracy, then others by name, six at most)
+    #[structopt(long, value_name = "NAME", number_of_values = 1)]
+    pub(crate) metric: Vec<String>,
 }
 
 #[derive(Clone, Debug, StructOpt)]

@@ -10,6 +10,7 @@ use crate::context::{exit_on_interrupt, Context};
 use crate::failure::Result;
 use crate::job_submit;
 use crate::output::{ago, hex, line, word, Output};
+use crate::plot;
 use crate::rounds;
 use crate::task::{task_json, task_row, TASK_HEADERS};
 
@@ -45,6 +46,7 @@ pub(crate) fn run(context: &Context, command: Job) -> Result<()> {
             context.output.done(format!("job {name} is {}", word(job.get_phase(), "JOB_")), &job_json(&job));
             Ok(())
         }
+        Job::Plot(args) => plot::run(context, &client, &args),
         Job::Audit(args) => audit::run(context, &client, &args),
     }
 }
@@ -104,6 +106,7 @@ pub(crate) fn job_json(job: &JobMessage) -> Value {
         "stale": job.get_stale(),
         "rejected": job.get_rejected(),
         "mismatches": job.get_mismatches(),
+        "quarantined_nodes": job.get_quarantined_nodes(),
         "elements": elements_json(job),
     })
 }
@@ -135,6 +138,7 @@ fn show(context: &Context, response: &GetJobResponse) {
             ("rounds", format!("{} of {}", job.get_rounds_committed(), train.get_rounds())),
             ("shards", train.get_shards().to_string()),
             ("metrics", rounds::metrics_text(job.get_metrics_json())),
+            ("quarantined", job.get_quarantined_nodes().join(", ")),
             ("model", format!("version {}, SHA-256 {}", job.get_model_version(), hex(job.get_model_digest()))),
         ]);
     }

@@ -10,6 +10,8 @@ use raftgrid_proto::v1::{Job, JobPhase, Task, TaskStatus, WatchJobResponse};
 use serde_json::{json, Value};
 
 use crate::context::Context;
+use crate::curve::numbers;
+use crate::drawing::Drawing;
 use crate::failure::{Failure, Result};
 use crate::output::{line, thousands, word};
 
@@ -94,15 +96,7 @@ impl Rounds {
 
 /// `loss 0.4312  accuracy 0.912` out of a round's metrics: those two first, then other numbers in the order of their names.
 pub(crate) fn metrics_text(metrics_json: &str) -> String {
-    let metrics = serde_json::from_str::<Value>(metrics_json).unwrap_or(Value::Null);
-    let Some(map) = metrics.as_object() else { return String::new() };
-    let mut pairs: Vec<(&str, f64)> = map.iter().filter_map(|(name, v)| Some((name.as_str(), v.as_f64()?))).collect();
-    let rank = |name: &str| match name {
-        "loss" => 0,
-        "accuracy" => 1,
-        _ => 2,
-    };
-    pairs.sort_by(|a, b| rank(a.0).cmp(&rank(b.0)).then(a.0.cmp(b.0)));
+    let pairs = numbers(metrics_json);
     let words: Vec<String> = pairs.into_iter().take(6).map(|(name, value)| format!("{name} {value:.4}")).collect();
     words.join("  ")
 }
@@ -138,18 +132,22 @@ pub(crate) fn follow(context: &Context, client: &Client, name: &str, lines: bool
     // First, so that a name that does not exist is told at once and in plain words.
     let mut job = client.get_job(name)?.take_job();
     let leader = lines.then(|| LeaderView::start(client.clone()));
+    let mut drawing = Drawing::new(lines && !context.output.is_json());
+    if lines && job.get_rounds_committed() > 0 {
+        for round in client.job_history(name)? {
+            drawing.earlier(round.get_round() + 1, round.get_metrics_json());
+        }
+    }
     let (mut rounds, mut before) = (Rounds::default(), Instant::now());
     for change in client.watch_job(name, 0) {
         let mut change = change?;
         if let (Some(round), Some(leader)) = (rounds.of(&change), &leader) {
+            let leader = leader.name();
             if context.output.is_json() {
-                let metrics = serde_json::from_str::<Value>(&round.metrics_json).unwrap_or(Value::Null);
-                let ms = u64::try_from(round.seen.saturating_duration_since(before).as_millis()).unwrap_or(u64::MAX);
-                line(
-                    json!({"round": round.number, "rounds": round.rounds, "metrics": metrics, "leader": leader.name(), "ms": ms}),
-                );
+                line(round_json(&round, before, &leader));
             } else {
-                line(round_line(&round, before, &leader.name()));
+                let text = round_line(&round, before, &leader);
+                drawing.round(round.number, &round.metrics_json, || line(text));
             }
             before = round.seen;
         }
@@ -157,9 +155,15 @@ pub(crate) fn follow(context: &Context, client: &Client, name: &str, lines: bool
     }
     let job = settled(client, &job)?;
     if lines && !context.output.is_json() {
-        line(format_args!("job {name} is {}", word(job.get_phase(), "JOB_")));
+        drawing.end(|| line(format_args!("job {name} is {}", word(job.get_phase(), "JOB_"))));
     }
     Ok(job)
+}
+
+fn round_json(round: &Round, before: Instant, leader: &str) -> Value {
+    let metrics = serde_json::from_str::<Value>(&round.metrics_json).unwrap_or(Value::Null);
+    let ms = u64::try_from(round.seen.saturating_duration_since(before).as_millis()).unwrap_or(u64::MAX);
+    json!({"round": round.number, "rounds": round.rounds, "metrics": metrics, "leader": leader, "ms": ms})
 }
 
 /// The job with its result: a job is over with its last round, its trainers report what they made of it a moment later.

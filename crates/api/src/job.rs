@@ -17,6 +17,7 @@ pub(crate) fn register(surface: Surface) -> Surface {
         .unary(&methods::LIST_JOBS, list)
         .unary(&methods::CANCEL_JOB, cancel)
         .unary(&methods::RETRY_ELEMENTS, retry_elements)
+        .unary(&methods::JOB_HISTORY, history)
         .unary(&methods::AUDIT_JOB, audit)
         .unary(&methods::RECOMPUTE_ROUND, recompute_round)
         .server_streaming(&methods::WATCH_JOB, watch::job)
@@ -99,6 +100,14 @@ async fn retry_elements(
     response.job = row.job;
     response.mut_job().elements = elements.into();
     Ok(response)
+}
+
+async fn history(core: Arc<Core>, _: Context, request: JobHistoryRequest) -> Answer<JobHistoryResponse> {
+    validate::name("job_id", request.get_job_id())?;
+    let view = read(&core, Consistency::LINEARIZABLE).await?;
+    let (job_id, from) = (request.get_job_id(), request.get_from_round());
+    views::round_history(&*view.rows, job_id, from, validate::page(request.get_limit()))?
+        .ok_or_else(|| not_found("job", job_id))
 }
 
 async fn audit(core: Arc<Core>, _: Context, request: AuditJobRequest) -> Answer<AuditJobResponse> {

@@ -57,6 +57,15 @@ pub(crate) fn job(rows: &dyn Rows, job_id: &str) -> Answer<Option<JobRow>> {
     Ok(views::job_row(rows, job_id)?)
 }
 
+pub(crate) fn round_history(
+    rows: &dyn Rows,
+    job_id: &str,
+    from: u64,
+    limit: usize,
+) -> Answer<Option<JobHistoryResponse>> {
+    Ok(views::round_history(rows, job_id, from, limit)?)
+}
+
 pub(crate) fn jobs(rows: &dyn Rows, limit: usize, token: &[u8]) -> Answer<(Vec<Job>, Vec<u8>)> {
     let found = views::list_jobs(rows, token, limit).map_err(listing)?;
     Ok((found.jobs, found.next_page_token))

@@ -1,7 +1,9 @@
 //! Jobs.
 
 use raftgrid_proto::v1::*;
-use raftgrid_rpc::methods::{AUDIT_JOB, CANCEL_JOB, GET_JOB, LIST_JOBS, RECOMPUTE_ROUND, RETRY_ELEMENTS, SUBMIT_JOB};
+use raftgrid_rpc::methods::{
+    AUDIT_JOB, CANCEL_JOB, GET_JOB, JOB_HISTORY, LIST_JOBS, RECOMPUTE_ROUND, RETRY_ELEMENTS, SUBMIT_JOB,
+};
 
 use crate::call::{request_id, Client};
 use crate::error::ClientError;
@@ -57,6 +59,23 @@ impl Client {
         request.set_job_id(job_id.to_owned());
         request.set_request_id(request_id());
         Ok(self.call(&RETRY_ELEMENTS, &request, self.config().timeout)?.take_job())
+    }
+
+    /// Committed rounds of a job, oldest first: all of the newest, ever fewer of those long before (`JobHistoryRequest`).
+    pub fn job_history(&self, job_id: &str) -> Result<Vec<RoundSummary>, ClientError> {
+        let (mut rounds, mut from_round) = (Vec::new(), 0);
+        loop {
+            let mut request = JobHistoryRequest::new();
+            request.set_job_id(job_id.to_owned());
+            request.set_from_round(from_round);
+            request.set_limit(PAGE_ROWS_MAX);
+            let mut response = self.call(&JOB_HISTORY, &request, self.config().timeout)?;
+            rounds.extend(response.take_rounds().into_vec());
+            match response.get_next_round() {
+                next if next > from_round => from_round = next,
+                _ => return Ok(rounds),
+            }
+        }
     }
 
     /// What the ledger says about a job; with every contribution if asked.

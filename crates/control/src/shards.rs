@@ -155,9 +155,10 @@ fn command(job: &JobView, round: u64, mut leases: Vec<ShardLease>) -> Option<Com
     }))
 }
 
-/// Trainers of the job that may be given work, in order of sequence, with no work counted yet.
+/// Trainers of the job that may be given work, in order of sequence, with no work counted yet. Those on nodes that are quarantined for the job
+/// are among them only if there is no other.
 fn trainers<'a>(moment: &Moment<'a>, liveness: &Liveness, job: u64) -> Vec<Trainer<'a>> {
-    moment
+    let mut trainers: Vec<Trainer<'a>> = moment
         .view
         .tasks_of_job(job)
         .filter(|(_, row)| row.open_epoch != 0 && row.ready && row.get_task().phase != Phase::PHASE_STOPPING)
@@ -169,7 +170,13 @@ fn trainers<'a>(moment: &Moment<'a>, liveness: &Liveness, job: u64) -> Vec<Train
             epoch: row.open_epoch,
             unfinished: 0,
         })
-        .collect()
+        .collect();
+    let quarantined = moment.view.jobs.get(&job).map(|job| job.row.get_job().get_quarantined_nodes());
+    let trusted = |trainer: &Trainer<'_>| !quarantined.is_some_and(|nodes| nodes.iter().any(|n| n == trainer.node_id));
+    if trainers.iter().any(trusted) {
+        trainers.retain(trusted);
+    }
+    trainers
 }
 
 fn on_healthy_node(moment: &Moment<'_>, liveness: &Liveness, row: &TaskRow) -> bool {

@@ -146,7 +146,8 @@ impl View {
             | Table::Digest
             | Table::Kv
             | Table::KvByJob
-            | Table::KvCount => Ok(Touched::Nothing),
+            | Table::KvCount
+            | Table::RoundHistory => Ok(Touched::Nothing),
         }
     }
 

@@ -62,8 +62,16 @@ pub const ROUNDS_MAX: u64 = 1_000_000_000;
 pub const ROUND_LEASES_MAX: usize = 4 * SHARDS_MAX as usize;
 /// Refused results that one (round, shard) keeps by name; more are only counted.
 pub const REFUSED_MAX: usize = 8;
+/// Refused contributions of a node to a job, where another node's passed, after which the job's shards go to other nodes.
+pub const QUARANTINE_REFUSALS: u32 = 3;
+/// Nodes whose refused contributions a job counts.
+pub const QUARANTINED_NODES_MAX: usize = 64;
 /// Nodes on which a (round, shard) may be rejected before the job stops.
 pub const REJECTING_NODES_MAX: usize = 2;
+/// Newest rounds whose metrics are all kept; a power of two. Of those before, ever fewer are (`commands/history.rs`).
+pub const HISTORY_ROUNDS: u64 = 4_096;
+/// Bytes of a page of a job's history.
+pub const HISTORY_PAGE_BYTES: u64 = 1 << 20;
 /// Rounds that the ledger keeps whole; older ones live on in the hash chain and the counters.
 pub const LEDGER_ROUNDS: u64 = 100;
 /// Rounds whose gradient bytes are always kept: those of round r, until model r+2 is committed.
@@ -189,4 +197,5 @@ const _: () = assert!(SLOTS_DEFAULT <= SLOTS_MAX);
 const _: () = assert!(REFUSED_MAX >= REJECTING_NODES_MAX);
 const _: () = assert!(RETAIN_ROUNDS_DEFAULT >= RETAIN_ROUNDS_MIN);
 const _: () = assert!(LEDGER_ROUNDS > RETAIN_ROUNDS_DEFAULT);
+const _: () = assert!(HISTORY_ROUNDS.is_power_of_two() && HISTORY_ROUNDS > LEDGER_ROUNDS);
 const _: () = assert!(REQUEST_AHEAD_MS_MAX < REQUEST_AGE_MS_MAX);

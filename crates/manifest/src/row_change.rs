@@ -96,7 +96,8 @@ pub fn row_change(change: &Change) -> Result<RowChange, RowsError> {
             | Table::Schedule
             | Table::Kv
             | Table::KvByJob
-            | Table::KvCount,
+            | Table::KvCount
+            | Table::RoundHistory,
             _,
         ) => RowChange::Internal,
     })

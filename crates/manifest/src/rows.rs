@@ -59,10 +59,12 @@ pub enum Table {
     KvByJob = 25,
     /// One row: how many keys there are (`KvCountRow`).
     KvCount = 26,
+    /// (job sequence, round): `RoundHistoryRow`.
+    RoundHistory = 30,
 }
 
 /// All tables, in order of their number.
-pub const TABLES: [Table; 26] = [
+pub const TABLES: [Table; 27] = [
     Table::Meta,
     Table::Task,
     Table::TaskById,
@@ -89,6 +91,7 @@ pub const TABLES: [Table; 26] = [
     Table::Kv,
     Table::KvByJob,
     Table::KvCount,
+    Table::RoundHistory,
 ];
 
 /// The tables cannot be read: the medium failed or a row does not decode. The replica must stop.

@@ -80,6 +80,7 @@ methods! {
     WATCH_JOB: ServerStreaming "/raftgrid.v1.JobService/Watch" (WatchJobRequest) -> WatchJobResponse;
     RETRY_ELEMENTS: Unary "/raftgrid.v1.JobService/RetryElements" (RetryElementsRequest) -> RetryElementsResponse;
     RECOMPUTE_ROUND: Unary "/raftgrid.v1.JobService/RecomputeRound" (RecomputeRoundRequest) -> RecomputeRoundResponse;
+    JOB_HISTORY: Unary "/raftgrid.v1.JobService/History" (JobHistoryRequest) -> JobHistoryResponse;
     AUDIT_JOB: Unary "/raftgrid.v1.JobService/Audit" (AuditJobRequest) -> AuditJobResponse;
 
     PUT_SCHEDULE: Unary "/raftgrid.v1.ScheduleService/Put" (PutScheduleRequest) -> PutScheduleResponse;

@@ -119,6 +119,20 @@ fn trainers_that_are_not_ready_stopping_or_out_of_reach_get_nothing() {
 }
 
 #[test]
+fn a_quarantined_node_gets_shards_only_where_no_other_trainer_is_in_reach() {
+    let mut world = open_round(3, 5, 0.0);
+    let mut job = train_job(0.0);
+    job.mut_job().quarantined_nodes = vec!["node-0".to_owned(), "node-2".to_owned()].into();
+    world.job(&job);
+    let leases = shard_leases(&world.step(vec![]));
+    assert_eq!(per_trainer(&leases).into_keys().collect::<Vec<_>>(), vec![trainer_id(1)]);
+
+    let mut world = open_round(1, 5, 0.0);
+    world.job(&job);
+    assert_eq!(shard_leases(&world.step(vec![])).len(), 6, "better a watched node than none");
+}
+
+#[test]
 fn nothing_is_leased_while_the_job_is_not_running() {
     for phase in [JobPhase::JOB_INIT, JobPhase::JOB_PAUSED] {
         let mut world = open_round(3, 5, 0.0);

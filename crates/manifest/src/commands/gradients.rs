@@ -9,6 +9,7 @@ use raftgrid_proto::v1::{
 use crate::commands::artifacts;
 use crate::commands::job_end::{self, end_job};
 use crate::commands::job_spec::committed_artifact;
+use crate::commands::quarantine;
 use crate::commands::rounds::{self, answer, note_class, train_job};
 use crate::commands::trainers::trainer_of;
 use crate::error::{Fault, Handled};
@@ -202,6 +203,7 @@ fn accept(machine: &mut Machine<'_>, command: &CommitGradient, mut ledger: Ledge
     let whose = whose(&ledger);
     note_class(&mut ledger.job_row, &command.numeric_class, &whose);
     ledger.job_row.retained_bytes = ledger.job_row.retained_bytes.saturating_add(artifact.total_bytes);
+    quarantine::note_passed(machine, &mut ledger.job_row, &ledger.contribution);
     ledger.job_row.rejected_streak = 0;
     ledger.job_row.mut_job().accepted += 1;
     answer(&mut ledger.round, &ledger.attempt);
@@ -272,10 +274,14 @@ pub(crate) fn reject(machine: &mut Machine<'_>, command: &RejectGradient) -> Han
     }
     // One entry a node, the newest: whatever a node sends, there is room for the next node's.
     let listed = ledger.contribution.refused.iter().filter(|r| r.outcome == REJECTED).count();
+    let node_id = refused.node_id.clone();
     let mut known = ledger.contribution.refused.iter_mut().filter(|r| r.outcome == REJECTED);
     match known.find(|r| r.node_id == refused.node_id) {
         Some(entry) => *entry = refused,
-        None if listed < REFUSED_MAX => ledger.contribution.refused.push(refused),
+        None if listed < REFUSED_MAX => {
+            ledger.contribution.refused.push(refused);
+            quarantine::note_refused(machine, &mut ledger.job_row, &ledger.contribution, &node_id);
+        }
         None => {}
     }
     answer(&mut ledger.round, &ledger.attempt);

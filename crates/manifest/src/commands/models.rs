@@ -6,6 +6,7 @@ use raftgrid_proto::v1::{
 };
 
 use crate::commands::artifacts;
+use crate::commands::history;
 use crate::commands::hyperparameters::{self, check_combine, check_optimizer};
 use crate::commands::job_end::{self, phase_name};
 use crate::commands::lifecycle::require_running;
@@ -144,6 +145,7 @@ fn commit_next(machine: &mut Machine<'_>, command: &CommitModel, job_row: JobRow
     round.committed_at_ms = machine.now_ms();
     round.committed_position = machine.position.get();
     rounds::put(machine, job_row.sequence, &round);
+    history::note(machine, job_row.sequence, &round);
     advance(machine, command, job_row, &round, (&model, &state))?;
     Ok(CommandReply { id: model.artifact_id.to_string(), number: model.artifact_id, ..machine.ok() })
 }

@@ -5,6 +5,7 @@ mod audit;
 mod cluster;
 mod encoded;
 mod explain;
+mod history;
 mod jobs;
 mod kv;
 mod never;
@@ -21,6 +22,7 @@ pub use audit::audit;
 pub use cluster::{digest, members, members_ever, meta, request_answer};
 pub use encoded::EncodedTask;
 pub use explain::explain_task;
+pub use history::round_history;
 pub use jobs::{
     contributions, element_counts, expected_inputs_hash, get_job, get_round, job_row, job_row_by_sequence, job_rows,
     job_tasks, list_jobs, next_elements, round_of, shard_state, shown_tasks, JobPage,
