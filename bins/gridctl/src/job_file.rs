@@ -71,6 +71,7 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
             "openblas_coretype",
             "native_environment",
             "retain_rounds",
+            "norm_limit",
         ],
     ),
     ("matmul", &["n", "seed", "rows", "inner", "columns", "block", "left", "right", "check"]),
@@ -305,6 +306,7 @@ impl Reader<'_> {
         train.openblas_coretype = section.text("openblas_coretype")?.unwrap_or_default().to_owned();
         train.native_environment = section.flag("native_environment")?;
         train.retain_rounds = section.number("retain_rounds", u64::MAX >> 1)?.unwrap_or(0);
+        train.norm_limit = section.real("norm_limit", f64::MAX)?.unwrap_or(0.0);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use raftgrid_manifest::{views, Rows, Table};
 use raftgrid_proto::v1::{
     Ack, AckOutcome, Command_oneof_kind, CommitGradient, JobRow, Outcome, RejectGradient, TaskRow,
 };
+use raftgrid_train::limits::NORM_LIMIT_DEFAULT;
 use raftgrid_train::{check_contribution, check_model, effective_weight, Contribution, GuardLimits};
 
 use crate::acks::{ack_of, refusal};
@@ -125,6 +126,11 @@ fn enter(
     let known = known.into_iter().find(|row| row.shard == target.shard);
     let model = views::round_of(rows.as_ref(), target.job.sequence, target.round).map_err(rows_failed)?;
     let in_ledger = known.is_some_and(|row| !row.digest.is_empty());
+    if !in_ledger && target.task.open_epoch != target.epoch {
+        // The rows are as new as the epoch, so it never opens again: its bytes need not be placed first. A retry of what is in the ledger is
+        // told so, whatever became of its lease.
+        return Err(stale(meta));
+    }
     let placed = if in_ledger {
         // Its bytes are not needed: the ledger only compares digests now.
         None
@@ -135,7 +141,8 @@ fn enter(
         let model = uploads.models.bytes(model.model_artifact)?;
         let bytes = writer.read_back().map_err(blob_failed)?;
         let encoded = views::meta(rows.as_ref()).map_err(rows_failed)?.machine_version >= ENCODED_SINCE;
-        if let Err(reason) = check_gradient(&model, &bytes, meta.weight, encoded) {
+        let limits = limits_of(&target.job);
+        if let Err(reason) = check_gradient(&model, &bytes, meta.weight, encoded, &limits) {
             return reject(uploads, &target, &reason, digest);
         }
         let description = Description {
@@ -166,14 +173,19 @@ fn reject(uploads: &Uploads, target: &Target, reason: &str, digest: [u8; 32]) ->
     Ok(refusal(AckOutcome::ACK_REJECTED, reason.to_owned()))
 }
 
+/// What the job takes: its own limit of the norm, or the one that keeps a diverged gradient out of everybody's model.
+fn limits_of(job: &JobRow) -> GuardLimits {
+    let asked = job.get_job().get_spec().get_train().norm_limit;
+    GuardLimits { norm_max: Some(if asked > 0.0 { asked } else { NORM_LIMIT_DEFAULT }), ..GuardLimits::default() }
+}
+
 /// `encoded`: whoever leads can read one that is smaller than the model.
-fn check_gradient(model: &[u8], bytes: &[u8], weight: f64, encoded: bool) -> Result<(), String> {
-    let limits = GuardLimits::default();
-    let model = check_model(model, &limits).map_err(|error| error.to_string())?;
+fn check_gradient(model: &[u8], bytes: &[u8], weight: f64, encoded: bool, limits: &GuardLimits) -> Result<(), String> {
+    let model = check_model(model, &GuardLimits::default()).map_err(|error| error.to_string())?;
     let checked = if encoded {
-        Contribution::parse(model.layout(), bytes, &limits).map(drop)
+        Contribution::parse(model.layout(), bytes, limits).map(drop)
     } else {
-        check_contribution(model.layout(), bytes, &limits).map(drop)
+        check_contribution(model.layout(), bytes, limits).map(drop)
     };
     checked.map_err(|error| error.to_string())?;
     effective_weight(weight).map_err(|error| error.to_string())?;
@@ -208,20 +220,22 @@ fn commit_gradient(
     Ok(commit)
 }
 
+fn stale(meta: &GradientMeta) -> CallError {
+    CallError::Precondition(format!("STALE_LEASE: task {} is not leased with epoch {}", meta.task_id, meta.lease_epoch))
+}
+
 /// Whose gradient it is.
 fn resolve(rows: &dyn Rows, meta: &GradientMeta, digest: [u8; 32]) -> Result<Resolved, CallError> {
     if meta.lease_epoch == 0 {
         return old_clients::resolve(rows, meta, digest);
     }
-    let stale = || {
-        CallError::Precondition(format!(
-            "STALE_LEASE: task {} is not leased with epoch {}",
-            meta.task_id, meta.lease_epoch
-        ))
-    };
-    let task = views::task_row(rows, &meta.task_id).map_err(rows_failed)?.ok_or_else(stale)?;
+    let task = views::task_row(rows, &meta.task_id).map_err(rows_failed)?.ok_or_else(|| stale(meta))?;
     let job_id = task.get_task().job_id.clone();
-    let job = views::job_row(rows, &job_id).map_err(rows_failed)?.ok_or_else(stale)?;
-    // Whether the epoch is still open is decided where the command is applied.
+    let job = views::job_row(rows, &job_id).map_err(rows_failed)?.ok_or_else(|| stale(meta))?;
+    let shards = job.get_job().get_spec().get_train().shards;
+    if meta.shard >= shards {
+        return Err(CallError::Invalid(format!("shard: below {shards}, is {}", meta.shard)));
+    }
+    // Whether the epoch is still open then is decided where the command is applied.
     Ok(Ok(Target { epoch: meta.lease_epoch, round: meta.round, shard: meta.shard, job, task }))
 }

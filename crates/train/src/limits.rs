@@ -10,6 +10,9 @@ pub const TENSORS_MAX: usize = 65_536;
 pub const NAME_BYTES_MAX: usize = 1024;
 /// Most dimensions of a tensor: NumPy 2's own limit.
 pub const DIMENSIONS_MAX: usize = 64;
+/// Largest Euclidean norm of a contribution unless the job says another: 2^64. The squares of larger values, which Adam keeps, do not fit into f32,
+/// and a gradient of that size is of a model that has diverged long ago.
+pub const NORM_LIMIT_DEFAULT: f64 = 18_446_744_073_709_551_616.0;
 /// Elements in one block of the fixed summation tree.
 pub const NORM_BLOCK_ELEMENTS: usize = 4096;
 /// Lanes of a block of the fixed summation tree; a power of two.

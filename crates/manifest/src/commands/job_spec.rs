@@ -168,6 +168,9 @@ fn check_train(machine: &Machine<'_>, train: &TrainSpec) -> Result<(), Fault> {
     if !(0.0..=1.0).contains(&train.verify) {
         return Err(invalid("spec.train.verify", format!("0..=1, is {}", train.verify)));
     }
+    if !(train.norm_limit.is_finite() && train.norm_limit >= 0.0) {
+        return Err(invalid("spec.train.norm_limit", format!("0 (2^64) or above it, is {}", train.norm_limit)));
+    }
     check_bytes("spec.train.openblas_coretype", train.openblas_coretype.len(), NOTE_BYTES_MAX)?;
     if !train.initial_model.is_empty() {
         committed_artifact(machine, "spec.train.initial_model", &train.initial_model)?;

@@ -119,6 +119,7 @@ fn spec_version(spec: &TaskSpec) -> u64 {
 /// before. [`minimum_version`] is what apply itself asks.
 pub fn fields_version(kind: &Kind) -> u64 {
     let asks = match kind {
+        Kind::submit_job(command) if command.get_spec().get_train().norm_limit != 0.0 => return 6,
         Kind::submit_job(command) => {
             let train = command.get_spec().get_train();
             hyperparameters::is_new(train.get_optimizer(), train.combine.as_ref())

@@ -1,0 +1,573 @@
+//! A trainer that sends what it must not: a thousand generated cases of each kind, to real replicas, under a lease that is open. Each is refused
+//! by name, the model stays what it was, nothing outside the store is written, and the job then trains as if none of it had been.
+
+mod harness;
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use futures::executor::block_on;
+use futures::SinkExt;
+use harness::{wait_for, Cluster};
+use raftgrid_client::{Client, Upload};
+use raftgrid_proto::v1::*;
+use raftgrid_rpc::grpcio::{CallOption, Client as Stub, Error, WriteFlags};
+use raftgrid_rpc::methods::{HEARTBEAT, NEXT_SHARDS, POLL_TASK, SEND_GRADIENTS};
+use sha2::{Digest, Sha256};
+
+const CASES: u64 = 1_000;
+/// Senders at once.
+const SENDERS: u64 = 8;
+const CALL: Duration = Duration::from_secs(20);
+const SHARDS: u32 = 2;
+/// In every name that must not become a file.
+const MARK: &str = "rg-evil";
+
+/// Repeatable numbers (splitmix64).
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    fn of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
+    }
+}
+
+/// A tensor of a frame.
+#[derive(Clone)]
+struct Tensor {
+    name: String,
+    dtype: &'static str,
+    shape: Vec<usize>,
+    data: Vec<u8>,
+}
+
+/// The model's layout: two of f32, one of f64.
+fn tensors(rng: &mut Rng) -> Vec<Tensor> {
+    let mut small = || (rng.next() % 2_000) as f64 / 1_000.0 - 1.0;
+    let mut f32s = |count: usize| (0..count).flat_map(|_| (small() as f32).to_le_bytes()).collect();
+    let (w, b) = (f32s(12), f32s(3));
+    let s = (0..2).flat_map(|_| small().to_le_bytes()).collect();
+    let tensor =
+        |name: &str, dtype, shape: &[usize], data| Tensor { name: name.to_owned(), dtype, shape: shape.to_vec(), data };
+    vec![tensor("b", "F32", &[3], b), tensor("s", "F64", &[2], s), tensor("w", "F32", &[4, 3], w)]
+}
+
+/// A safetensors file.
+fn frame(tensors: &[Tensor]) -> Vec<u8> {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    // The widest elements first, as the format's own package writes them: offsets stay aligned.
+    let mut order: Vec<&Tensor> = tensors.iter().collect();
+    order.sort_by_key(|tensor| (tensor.dtype != "F64", tensor.name.clone()));
+    for tensor in order {
+        let begin = data.len();
+        data.extend_from_slice(&tensor.data);
+        let entry =
+            serde_json::json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, data.len()]});
+        header.insert(tensor.name.clone(), entry);
+    }
+    let mut text = serde_json::to_vec(&header).expect("JSON");
+    text.resize(text.len().div_ceil(8) * 8, b' ');
+    [(text.len() as u64).to_le_bytes().to_vec(), text, data].concat()
+}
+
+/// What is sent, before it is cut into chunks.
+#[derive(Clone)]
+struct Case {
+    bytes: Vec<u8>,
+    head: GradientChunk,
+    /// (offset, length) of each chunk.
+    cuts: Vec<(usize, usize)>,
+    /// The chunk whose checksum is wrong.
+    wrong_checksum: Option<usize>,
+}
+
+impl Case {
+    fn of(bytes: Vec<u8>, trainer: &Trainer, shard: u32) -> Self {
+        let mut head = GradientChunk::new();
+        head.set_job_id(trainer.job.clone());
+        head.set_worker_id(trainer.node.clone());
+        head.set_task_id(trainer.task.clone());
+        head.set_lease_epoch(trainer.epoch);
+        head.set_shard(shard);
+        head.set_weight(1.0);
+        head.set_total_bytes(bytes.len() as u64);
+        head.set_digest(Sha256::digest(&bytes).to_vec());
+        let cuts = vec![(0, bytes.len())];
+        Self { bytes, head, cuts, wrong_checksum: None }
+    }
+
+    /// Cut into three to six chunks.
+    fn in_pieces(mut self, rng: &mut Rng) -> Self {
+        let pieces = 3 + rng.below(4);
+        let at = |piece: usize| piece * self.bytes.len() / pieces;
+        self.cuts = (0..pieces).map(|piece| (at(piece), at(piece + 1) - at(piece))).collect();
+        self
+    }
+
+    fn chunks(&self) -> Vec<GradientChunk> {
+        let chunk = |(number, (offset, length)): (usize, &(usize, usize))| {
+            let mut chunk = if number == 0 { self.head.clone() } else { GradientChunk::new() };
+            let data = &self.bytes[*offset..offset + length];
+            let flip = u32::from(self.wrong_checksum == Some(number));
+            chunk.set_offset(*offset as u64);
+            chunk.set_crc32c(crc32c::crc32c(data) ^ flip);
+            chunk.set_data(data.to_vec());
+            chunk
+        };
+        self.cuts.iter().enumerate().map(chunk).collect()
+    }
+}
+
+/// What it came to: the words of the refusal, or the acknowledgement.
+fn send(stub: &Stub, chunks: Vec<GradientChunk>) -> Result<Ack, String> {
+    let option = CallOption::default().timeout(CALL);
+    let (mut sink, answer) = stub.client_streaming(&SEND_GRADIENTS.method, option).expect("a call can be made");
+    for chunk in chunks {
+        // One that was refused midway is not read to its end.
+        if block_on(sink.send((chunk, WriteFlags::default()))).is_err() {
+            break;
+        }
+    }
+    let _refused_midway = block_on(sink.close());
+    match block_on(answer) {
+        Ok(ack) if ack.success => Ok(ack),
+        Ok(ack) => Err(format!("{:?} {}", ack.outcome, ack.reason)),
+        Err(Error::RpcFailure(status)) => Err(format!("{} {}", status.code(), status.message())),
+        Err(other) => panic!("no answer: {other}"),
+    }
+}
+
+type Make = fn(&mut Rng, &Trainer) -> Case;
+
+/// Each kind with the words that every refusal of it has one of.
+const KINDS: [(&str, &[&str], Make); 13] = [
+    ("NaN and infinities", &["is not finite"], not_finite),
+    ("numbers near 1e38 and beyond", &["the norm is"], huge),
+    ("other shapes", &["has shape"], other_shape),
+    ("other dtypes", &["has dtype", "has an unknown dtype", "failed to read the frame", "the scale of"], other_dtype),
+    ("tensors that are missing or unknown", &["is missing", "is unknown", "the scale of"], other_names),
+    (
+        "files that are none",
+        &["failed to read the frame", "is missing", "has shape", "has dtype", "is unknown"],
+        garbage,
+    ),
+    ("short streams", &["bytes instead of"], short),
+    ("long streams", &["more than"], long),
+    ("wrong hashes", &["SHA-256 differs", "a SHA-256 has 32 bytes"], wrong_hash),
+    ("chunks out of order and repeated", &["chunk at offset"], out_of_order),
+    ("chunks with wrong checksums", &["crc32c of the chunk"], wrong_checksum),
+    ("attempts that are not the open one", &["STALE_LEASE"], old_attempt),
+    ("weights and shards that are none", &["weight", "shard: "], wrong_numbers),
+];
+
+fn some_shard(rng: &mut Rng) -> u32 {
+    rng.below(SHARDS as usize) as u32
+}
+
+fn good(rng: &mut Rng, trainer: &Trainer) -> Case {
+    let bytes = frame(&tensors(rng));
+    let shard = some_shard(rng);
+    Case::of(bytes, trainer, shard)
+}
+
+fn changed(rng: &mut Rng, trainer: &Trainer, change: impl FnOnce(&mut Rng, &mut Vec<Tensor>)) -> Case {
+    let mut list = tensors(rng);
+    change(rng, &mut list);
+    let shard = some_shard(rng);
+    Case::of(frame(&list), trainer, shard)
+}
+
+fn put(tensor: &mut Tensor, element: usize, value: f64) {
+    if tensor.dtype == "F32" {
+        tensor.data[4 * element..4 * element + 4].copy_from_slice(&(value as f32).to_le_bytes());
+    } else {
+        tensor.data[8 * element..8 * element + 8].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+fn elements(tensor: &Tensor) -> usize {
+    tensor.shape.iter().product()
+}
+
+fn not_finite(rng: &mut Rng, trainer: &Trainer) -> Case {
+    changed(rng, trainer, |rng, list| {
+        for _ in 0..=rng.below(3) {
+            let at = rng.below(list.len());
+            let element = rng.below(elements(&list[at]));
+            put(&mut list[at], element, *rng.of(&[f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY]));
+        }
+    })
+}
+
+fn huge(rng: &mut Rng, trainer: &Trainer) -> Case {
+    changed(rng, trainer, |rng, list| {
+        let at = rng.below(list.len());
+        let element = rng.below(elements(&list[at]));
+        let exponent = 20 + rng.below(if list[at].dtype == "F32" { 19 } else { 280 });
+        let value = 10_f64.powi(exponent as i32);
+        put(&mut list[at], element, if rng.below(2) == 0 { value } else { -value });
+    })
+}
+
+fn other_shape(rng: &mut Rng, trainer: &Trainer) -> Case {
+    changed(rng, trainer, |rng, list| {
+        let at = rng.below(list.len());
+        let tensor = &mut list[at];
+        let width = if tensor.dtype == "F32" { 4 } else { 8 };
+        let before = tensor.shape.clone();
+        while tensor.shape == before {
+            tensor.shape = (0..rng.below(4)).map(|_| rng.below(5)).collect();
+        }
+        tensor.data = vec![0; width * tensor.shape.iter().product::<usize>()];
+    })
+}
+
+fn other_dtype(rng: &mut Rng, trainer: &Trainer) -> Case {
+    const NARROW: [(&str, usize); 7] =
+        [("F64", 8), ("I64", 8), ("I32", 4), ("U32", 4), ("I16", 2), ("U8", 1), ("BOOL", 1)];
+    const WIDE: [(&str, usize); 6] = [("F32", 4), ("F16", 2), ("BF16", 2), ("I8", 1), ("I64", 8), ("C64", 8)];
+    changed(rng, trainer, |rng, list| {
+        let at = rng.below(list.len());
+        let tensor = &mut list[at];
+        let (dtype, width) = if tensor.dtype == "F32" { *rng.of(&NARROW) } else { *rng.of(&WIDE) };
+        tensor.dtype = dtype;
+        tensor.data = vec![0; width * tensor.shape.iter().product::<usize>()];
+    })
+}
+
+fn other_names(rng: &mut Rng, trainer: &Trainer) -> Case {
+    const NAMES: [&str; 8] = ["W", "w ", "ww", "../w", "w/../b", "\u{0}", "__metadata", "w.scale"];
+    changed(rng, trainer, |rng, list| {
+        let at = rng.below(list.len());
+        match rng.below(3) {
+            0 => drop(list.remove(at)),
+            1 => list[at].name = format!("{}{}", rng.of(&NAMES), rng.below(100)),
+            _ => {
+                let name = format!("{}{}", rng.of(&NAMES), rng.below(100));
+                list.push(Tensor { name, dtype: "F32", shape: vec![1], data: vec![0; 4] });
+            }
+        }
+    })
+}
+
+fn garbage(rng: &mut Rng, trainer: &Trainer) -> Case {
+    let whole = frame(&tensors(rng));
+    let bytes = match rng.below(4) {
+        0 => (0..1 + rng.below(300)).map(|_| rng.next() as u8).collect(),
+        // The header's length is a lie.
+        1 => [&rng.next().to_le_bytes(), &whole[8..]].concat(),
+        // Cut off, announced as it is.
+        2 => whole[..rng.below(whole.len())].to_vec(),
+        // More behind the last tensor than the header says.
+        _ => [whole.clone(), vec![0; 1 + rng.below(64)]].concat(),
+    };
+    let shard = some_shard(rng);
+    Case::of(if bytes.is_empty() { vec![0] } else { bytes }, trainer, shard)
+}
+
+fn short(rng: &mut Rng, trainer: &Trainer) -> Case {
+    let mut case = good(rng, trainer).in_pieces(rng);
+    case.head.set_total_bytes((case.bytes.len() + 1 + rng.below(1_000)) as u64);
+    case
+}
+
+fn long(rng: &mut Rng, trainer: &Trainer) -> Case {
+    let mut case = good(rng, trainer).in_pieces(rng);
+    case.head.set_total_bytes((1 + rng.below(case.bytes.len() - 1)) as u64);
+    case
+}
+
+fn wrong_hash(rng: &mut Rng, trainer: &Trainer) -> Case {
+    let mut case = good(rng, trainer);
+    let at = rng.below(32);
+    let digest = case.head.mut_digest();
+    match rng.below(3) {
+        0 => digest[at] ^= 1 << rng.below(8),
+        1 => digest.truncate(at.max(1)),
+        _ => digest.reverse(),
+    }
+    case
+}
+
+fn out_of_order(rng: &mut Rng, trainer: &Trainer) -> Case {
+    let mut case = good(rng, trainer).in_pieces(rng);
+    let pieces = case.cuts.len();
+    let at = rng.below(pieces - 1);
+    match rng.below(3) {
+        0 => case.cuts.swap(at, at + 1),
+        1 => case.cuts.insert(at + 1, case.cuts[at]),
+        _ => drop(case.cuts.remove(at)),
+    }
+    case
+}
+
+fn wrong_checksum(rng: &mut Rng, trainer: &Trainer) -> Case {
+    let mut case = good(rng, trainer).in_pieces(rng);
+    case.wrong_checksum = Some(rng.below(case.cuts.len()));
+    case
+}
+
+fn old_attempt(rng: &mut Rng, trainer: &Trainer) -> Case {
+    let mut case = good(rng, trainer);
+    // Epochs are positions in the log: those of before, and those that were never given but have been passed.
+    let epoch = 1 + rng.next() % (trainer.epoch - 1);
+    case.head.set_lease_epoch(epoch);
+    case
+}
+
+fn wrong_numbers(rng: &mut Rng, trainer: &Trainer) -> Case {
+    let mut case = good(rng, trainer);
+    if rng.below(2) == 0 {
+        let bad = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, -f64::MIN_POSITIVE];
+        case.head.set_weight(*rng.of(&bad));
+    } else {
+        case.head.set_shard(SHARDS + (rng.next() as u32 >> rng.below(31)).min(u32::MAX - SHARDS));
+    }
+    case
+}
+
+/// A worker that this test is itself, with the trainer that it was given.
+struct Trainer {
+    job: String,
+    node: String,
+    task: String,
+    epoch: u64,
+}
+
+struct Nodes {
+    client: Client,
+    /// Node → its incarnation.
+    incarnations: BTreeMap<String, u64>,
+    /// Node → (task, epoch) of what it was given.
+    held: Mutex<BTreeMap<String, Vec<(String, u64)>>>,
+}
+
+impl Nodes {
+    fn register(client: Client, names: &[&str]) -> Self {
+        let mut nodes = Self { client, incarnations: BTreeMap::new(), held: Mutex::default() };
+        for name in names {
+            let incarnation = wait_for("a registration", || nodes.beat(name)).incarnation;
+            nodes.incarnations.insert((*name).to_owned(), incarnation);
+        }
+        nodes
+    }
+
+    fn beat(&self, node: &str) -> Option<HeartbeatResponse> {
+        let mut request = HeartbeatRequest::new();
+        request.set_node_id(node.to_owned());
+        request.set_boot_nonce(1);
+        request.set_generation(1);
+        request.set_incarnation(self.incarnations.get(node).copied().unwrap_or(0));
+        for (task, epoch) in self.held.lock().expect("no beat panics").get(node).into_iter().flatten() {
+            let mut lease = Lease::new();
+            lease.set_task_id(task.clone());
+            lease.set_epoch(*epoch);
+            request.mut_held().push(lease);
+        }
+        let mut row = Node::new();
+        row.set_node_id(node.to_owned());
+        row.mut_capacity().set_slots(2);
+        request.set_node(row);
+        self.client.call(&HEARTBEAT, &request, CALL).ok()
+    }
+
+    /// The trainer that the node is given next; it asks for shards until it has one.
+    fn trainer(&self, node: &str) -> Trainer {
+        let mut request = PollTaskRequest::new();
+        request.set_node_id(node.to_owned());
+        request.set_incarnation(self.incarnations[node]);
+        request.set_max_tasks(1);
+        request.set_wait_ms(500);
+        let task = wait_for("a trainer", || {
+            self.client.call(&POLL_TASK, &request, CALL).ok()?.take_tasks().into_iter().next()
+        });
+        let lease = (task.task_id.clone(), task.lease_epoch);
+        self.held.lock().expect("no beat panics").entry(node.to_owned()).or_default().push(lease);
+        Trainer { job: task.job_id.clone(), node: node.to_owned(), task: task.task_id.clone(), epoch: task.lease_epoch }
+    }
+
+    fn ask(&self, trainer: &Trainer) -> Vec<ShardStep> {
+        let mut request = NextShardsRequest::new();
+        request.set_job_id(trainer.job.clone());
+        request.set_task_id(trainer.task.clone());
+        request.set_lease_epoch(trainer.epoch);
+        request.set_wait_ms(200);
+        let answer = self.client.call(&NEXT_SHARDS, &request, CALL);
+        answer.map(|mut answer| answer.take_steps().into_vec()).unwrap_or_default()
+    }
+}
+
+fn submit(client: &Client, name: &str, model: &str) {
+    let mut train = TrainSpec::new();
+    train.set_shards(SHARDS);
+    train.set_workers(2);
+    train.set_rounds(1);
+    train.set_initial_model(model.to_owned());
+    train.mut_optimizer().set_algorithm("sgd".to_owned());
+    train.mut_optimizer().set_learning_rate(0.5);
+    let mut spec = JobSpec::new();
+    spec.set_name(name.to_owned());
+    spec.set_field_type("train".to_owned());
+    spec.set_train(train);
+    spec.set_task_data(br#"{"script":"none.py","args":[]}"#.to_vec());
+    client.submit_job(spec).expect("the job is accepted");
+}
+
+fn job(client: &Client, name: &str) -> Job {
+    client.get_job(name).expect("the job stands").take_job()
+}
+
+/// Runs all cases of a kind from `SENDERS` threads, each at the replicas in turn; what was not refused as it must be.
+fn run_kind(stubs: &[Stub], trainer: &Trainer, kind: usize) -> Vec<String> {
+    let (name, words, make) = KINDS[kind];
+    let one = |number: u64| {
+        let mut rng = Rng((kind as u64) << 32 | number);
+        let case = make(&mut rng, trainer);
+        match send(&stubs[number as usize % stubs.len()], case.chunks()) {
+            Ok(ack) => Some(format!("{name}, case {number}: acknowledged: {ack:?}")),
+            Err(why) if words.iter().any(|word| why.contains(word)) => None,
+            Err(why) => Some(format!("{name}, case {number}: refused as \"{why}\", and not for {words:?}")),
+        }
+    };
+    thread::scope(|scope| {
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|sender| scope.spawn(move || (0..CASES).filter(|n| n % SENDERS == sender).filter_map(one).collect()))
+            .collect();
+        senders.into_iter().flat_map(|sender| sender.join().expect("a sender ends") as Vec<String>).collect()
+    })
+}
+
+/// Names of artifacts that look like paths.
+fn evil_name(rng: &mut Rng) -> String {
+    const PARTS: [&str; 12] = ["..", ".", "", "/", "/etc", "~", "a/b", "..\\", "\u{0}", "%2e%2e", "\u{202e}", "con\n"];
+    let parts: Vec<&str> = (0..1 + rng.below(4)).map(|_| *rng.of(&PARTS)).collect();
+    format!("{}/{MARK}-{}", parts.join("/"), rng.below(1_000))
+}
+
+fn files_with_the_mark(folder: &std::path::Path, deep: bool, found: &mut Vec<String>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().contains(MARK) {
+            found.push(entry.path().display().to_string());
+        }
+        if deep && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            files_with_the_mark(&entry.path(), true, found);
+        }
+    }
+}
+
+/// Uploads that were refused leave nothing behind.
+fn incoming(cluster: &Cluster) -> usize {
+    let count =
+        |at: usize| std::fs::read_dir(cluster.data_dir(at).join("blobs/incoming")).map_or(0, |files| files.count());
+    (0..cluster.replicas.len()).map(count).sum()
+}
+
+fn train_well(stubs: &[Stub], nodes: &Nodes, trainer: &Trainer, name: &str) -> Vec<u8> {
+    let mut given = std::collections::BTreeSet::new();
+    wait_for("both shards", || {
+        for step in nodes.ask(trainer) {
+            let case = Case::of(frame(&tensors(&mut Rng(u64::from(step.shard)))), trainer, step.shard);
+            given.insert(send(&stubs[0], case.chunks()).map(|_| step.shard).expect("a good gradient is taken"));
+        }
+        (given.len() == SHARDS as usize).then_some(())
+    });
+    let job =
+        wait_for("the end of the job", || Some(job(&nodes.client, name)).filter(|job| job.phase == JobPhase::JOB_DONE));
+    job.model_digest
+}
+
+#[test]
+fn a_thousand_bad_inputs_of_each_kind_are_refused_by_name_and_change_nothing() {
+    let cluster = Cluster::start(3, &[]);
+    let client = cluster.client();
+    let upload = Upload { name: String::new(), kind: "model".to_owned() };
+    let bytes = frame(&tensors(&mut Rng(77)));
+    let model = client.put_artifact(&upload, &mut Cursor::new(bytes), &mut |_, _| ()).expect("stored").artifact_id;
+    wait_for("machine version 6", || at_machine_version_6(&cluster).then_some(()));
+    submit(&client, "attacked", &model);
+    let nodes = Nodes::register(cluster.client(), &["bad", "good"]);
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                ["bad", "good"].iter().for_each(|node| drop(nodes.beat(node)));
+                thread::sleep(Duration::from_millis(200));
+            }
+        });
+        let _end = End(&ended);
+        let (bad, good) = (nodes.trainer("bad"), nodes.trainer("good"));
+        wait_for("a shard for each", || (!nodes.ask(&bad).is_empty() && !nodes.ask(&good).is_empty()).then_some(()));
+        let env = raftgrid_rpc::environment("attacker");
+        let stubs: Vec<Stub> =
+            cluster.replicas.iter().map(|one| Stub::new(raftgrid_rpc::bulk_channel(&env, &one.client))).collect();
+        let before = job(&client, "attacked");
+        for kind in 0..KINDS.len() {
+            let wrong = run_kind(&stubs, &bad, kind);
+            assert!(wrong.is_empty(), "{} cases, first: {:#?}", wrong.len(), &wrong[..wrong.len().min(3)]);
+            let now = job(&client, "attacked");
+            assert_eq!((now.phase, now.accepted), (JobPhase::JOB_RUNNING, 0), "{}: {}", KINDS[kind].0, now.reason);
+            assert_eq!((now.model_version, &now.model_digest), (0, &before.model_digest));
+        }
+        names_are_no_paths(&cluster, &client);
+        wait_for("nothing left of refused uploads", || (incoming(&cluster) == 0).then_some(()));
+
+        let model_after = train_well(&stubs, &nodes, &good, "attacked");
+        assert!(job(&client, "attacked").quarantined_nodes.is_empty(), "two shards were refused; three make a habit");
+        submit(&client, "quiet", &model);
+        let quiet = wait_for("the other job's trainer", || Some(nodes.trainer("good")).filter(|t| t.job == "quiet"));
+        assert_eq!(train_well(&stubs, &nodes, &quiet, "quiet"), model_after, "as if none of it had been");
+    });
+}
+
+/// Ends the beats also where an assertion fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn at_machine_version_6(cluster: &Cluster) -> bool {
+    (0..cluster.replicas.len())
+        .filter_map(|at| cluster.state(at))
+        .any(|state| state.role == "leader" && state.machine_version >= 6)
+}
+
+fn names_are_no_paths(cluster: &Cluster, client: &Client) {
+    let mut rng = Rng(99);
+    for number in 0..CASES {
+        let name = evil_name(&mut rng);
+        let upload = Upload { name: name.clone(), kind: "file".to_owned() };
+        let refused = client.put_artifact(&upload, &mut Cursor::new(b"x".to_vec()), &mut |_, _| ());
+        let why = refused.expect_err(&format!("case {number}: the name {name:?} was taken")).to_string();
+        assert!(why.contains("name"), "case {number}: {name:?}: {why}");
+        let mut bytes = Vec::new();
+        let read = client.get_artifact(&name, &mut bytes, &mut |_, _| ());
+        assert!(read.is_err() && bytes.is_empty(), "case {number}: {name:?} was read");
+    }
+    let mut found = Vec::new();
+    files_with_the_mark(cluster.dir.path(), true, &mut found);
+    files_with_the_mark(&std::env::temp_dir(), false, &mut found);
+    for folder in ["/", "/etc", "."] {
+        files_with_the_mark(std::path::Path::new(folder), false, &mut found);
+    }
+    assert!(found.is_empty(), "{found:?}");
+}
