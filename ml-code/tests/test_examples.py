@@ -16,7 +16,7 @@ SOURCE = Path(raftgrid.__file__).parent.parent
 
 
 def run(name, *args, needs=(), **environment):
-    """(lines, result, SHA-256 of the model)."""
+    """(lines, result, SHA-256 of the model, if it makes one)."""
     for package in needs:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{name} needs {package}, which is not installed")
@@ -30,7 +30,7 @@ def run(name, *args, needs=(), **environment):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     found = {line.split(" ", 1)[0]: line.split(" ", 1)[1] for line in lines if line.startswith(("result ", "model "))}
-    return lines, json.loads(found["result"]), found["model"]
+    return lines, json.loads(found["result"]), found.get("model")
 
 
 def test_the_regression_comes_to_the_least_squares():
@@ -72,8 +72,17 @@ def test_many_local_steps_learn_the_spirals_and_more_of_them_more(outer):
     assert run("local_sgd.py", "--outer", outer, "--steps", "1")[1]["test_accuracy"] < 0.97
 
 
+def test_a_sweep_finds_that_the_setting_matters():
+    def held_out(*args):
+        return run("sweep_digits.py", *args, needs=["sklearn"])[1]["held_out_accuracy"]
+
+    slow, fast, decayed = held_out("--learning-rate", "0.02"), held_out(), held_out("--decay", "0.5")
+    assert decayed < fast and slow < fast and 0.93 < fast < 1.0
+    assert held_out() == fast
+
+
 def test_every_example_has_a_test():
-    tested = {"digits_cnn.py", "fedavg_uneven.py", "linear_diabetes.py", "local_sgd.py"}
+    tested = {"sweep_digits.py", "digits_cnn.py", "fedavg_uneven.py", "linear_diabetes.py", "local_sgd.py"}
     elsewhere = {"digits_mlp.py", "matmul.py"}  # test_local.py
     with_a_cluster = {"matmul_check.py", "model_sizes.py", "torchrun_sum.py"}  # crates/chaos, `make test-torch`
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested | elsewhere | with_a_cluster

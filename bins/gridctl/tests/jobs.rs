@@ -173,6 +173,11 @@ fn graphs_arrays_and_schedules_run_to_their_ends() {
     let second = dev.json(&["task", "get", "sweep/1"]);
     assert_eq!(second["result"]["c"], serde_json::json!({"base": 1, "lr": 0.25}), "{second}");
     assert_eq!(second["result"]["e"], "0.25");
+    dev.ok(&["job", "submit", &example("sweep_digits.toml"), "--wait"]);
+    // The last name changes fastest.
+    let last = dev.json(&["task", "get", "sweep-digits/11"])["result"].clone();
+    assert_eq!((&last["decay"], &last["learning_rate"]), (&0.01.into(), &2.0.into()), "{last}");
+    assert!(last["held_out_accuracy"].as_f64().is_some_and(|share| share > 0.8), "{last}");
 
     dev.ok(&["schedule", "put", &example("schedule.toml")]);
     assert!(dev.json(&["schedule", "get", "nightly"])["next_tick_ms"].as_u64().is_some_and(|at| at > 0));
