@@ -45,7 +45,7 @@ proto: system-deps venv ## Generate code from proto/ (Rust: by the build of raft
 	PYTHON='$(PYTHON)' sh ml-code/generate.sh
 
 build: system-deps ## Compile controld, workerd and gridctl
-	$(call say,Compiling into $(CARGO_TARGET_DIR) (the first time takes 20 to 30 minutes on two cores: gRPC and BoringSSL and RocksDB))
+	$(call say,Compiling into $(CARGO_TARGET_DIR) (the first time takes about half an hour on two cores: gRPC and BoringSSL and RocksDB))
 	cargo build --release $(LOCKED) --bins
 
 fmt: ## Format the Rust code
