@@ -436,7 +436,7 @@ fn job(client: &Client, name: &str) -> Job {
 /// Runs all cases of a kind from `SENDERS` threads, each at the replicas in turn; what was not refused as it must be.
 fn run_kind(stubs: &[Stub], trainer: &Trainer, kind: usize) -> Vec<String> {
     let (name, words, make) = KINDS[kind];
-    let one = |number: u64| {
+    let one = move |number: u64| {
         let mut rng = Rng((kind as u64) << 32 | number);
         let case = make(&mut rng, trainer);
         match send(&stubs[number as usize % stubs.len()], case.chunks()) {
@@ -445,11 +445,10 @@ fn run_kind(stubs: &[Stub], trainer: &Trainer, kind: usize) -> Vec<String> {
             Err(why) => Some(format!("{name}, case {number}: refused as \"{why}\", and not for {words:?}")),
         }
     };
+    let share = |sender: u64| -> Vec<String> { (0..CASES).filter(|n| n % SENDERS == sender).filter_map(one).collect() };
     thread::scope(|scope| {
-        let senders: Vec<_> = (0..SENDERS)
-            .map(|sender| scope.spawn(move || (0..CASES).filter(|n| n % SENDERS == sender).filter_map(one).collect()))
-            .collect();
-        senders.into_iter().flat_map(|sender| sender.join().expect("a sender ends") as Vec<String>).collect()
+        let senders: Vec<_> = (0..SENDERS).map(|sender| scope.spawn(move || share(sender))).collect();
+        senders.into_iter().flat_map(|sender| sender.join().expect("a sender ends")).collect()
     })
 }
 
@@ -518,11 +517,11 @@ fn a_thousand_bad_inputs_of_each_kind_are_refused_by_name_and_change_nothing() {
         let stubs: Vec<Stub> =
             cluster.replicas.iter().map(|one| Stub::new(raftgrid_rpc::bulk_channel(&env, &one.client))).collect();
         let before = job(&client, "attacked");
-        for kind in 0..KINDS.len() {
+        for (kind, (name, ..)) in KINDS.iter().enumerate() {
             let wrong = run_kind(&stubs, &bad, kind);
             assert!(wrong.is_empty(), "{} cases, first: {:#?}", wrong.len(), &wrong[..wrong.len().min(3)]);
             let now = job(&client, "attacked");
-            assert_eq!((now.phase, now.accepted), (JobPhase::JOB_RUNNING, 0), "{}: {}", KINDS[kind].0, now.reason);
+            assert_eq!((now.phase, now.accepted), (JobPhase::JOB_RUNNING, 0), "{name}: {}", now.reason);
             assert_eq!((now.model_version, &now.model_digest), (0, &before.model_digest));
         }
         names_are_no_paths(&cluster, &client);
