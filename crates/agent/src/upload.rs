@@ -60,9 +60,14 @@ macro_rules! up_chunk {
     };
 }
 
-up_chunk!(GradientChunk, send_gradients, Some(Point::GradientReceived), |chunk: &mut GradientChunk, task: &TaskContext| {
-    chunk.set_worker_id(task.node_id.clone());
-});
+up_chunk!(
+    GradientChunk,
+    send_gradients,
+    Some(Point::GradientReceived),
+    |chunk: &mut GradientChunk, task: &TaskContext| {
+        chunk.set_worker_id(task.node_id.clone());
+    }
+);
 up_chunk!(InitModelChunk, init_model, None);
 
 /// What came: the first chunk without its data, and the body.

@@ -40,10 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("simulator", &["driver", "store", "replica", "manifest", "control", "train", "worker", "blob", "proto"]),
     // Real processes under fire: it starts built programs, talks to them as a client, opens what a power cut left, and has the
     // simulator's checkers judge. No program links it.
-    (
-        "chaos",
-        &["proto", "rpc", "client", "simulator", "driver", "manifest", "store", "store-rocks", "crashpoint"],
-    ),
+    ("chaos", &["proto", "rpc", "client", "simulator", "driver", "manifest", "store", "store-rocks", "crashpoint"]),
 ];
 
 /// Programs: they may know every crate of ours, and none of the libraries below.

@@ -65,9 +65,19 @@ pub fn account(tools: &Tools, cluster: &Cluster, acks: &[PathBuf], dir: &Path) -
 /// Nothing lost, nothing twice, every acknowledgement in the ledger, and each replica recomputes every round.
 fn clean(audit: &Value, rounds: u64, replicas: usize) -> Result<Account> {
     let figure = |name: &str| audit[name].as_u64().with_context(|| format!("the account has no {name}: {audit}"));
-    let text = |name: &str| audit[name].as_str().map(str::to_owned).with_context(|| format!("the account has no {name}: {audit}"));
+    let text = |name: &str| {
+        audit[name].as_str().map(str::to_owned).with_context(|| format!("the account has no {name}: {audit}"))
+    };
     let expected = rounds * SHARDS;
-    let wanted = [("rounds", rounds), ("expected", expected), ("accepted", expected), ("lost", 0), ("duplicated", 0), ("mismatches", 0), ("rejected", 0)];
+    let wanted = [
+        ("rounds", rounds),
+        ("expected", expected),
+        ("accepted", expected),
+        ("lost", 0),
+        ("duplicated", 0),
+        ("mismatches", 0),
+        ("rejected", 0),
+    ];
     for (name, value) in wanted {
         if figure(name)? != value {
             bail!("{name} is {}, not {value}: {audit}", figure(name)?);
@@ -163,7 +173,10 @@ mod tests {
     fn another_model_ledger_or_file_differs_from_the_undisturbed_run() {
         let account = clean(&audit(), 2, 3).expect("it is clean");
         assert_eq!(account.differs(&account), None);
-        assert_eq!(Account { again: 9, reproducible: "unverified".to_owned(), ..account.clone() }.differs(&account), None);
+        assert_eq!(
+            Account { again: 9, reproducible: "unverified".to_owned(), ..account.clone() }.differs(&account),
+            None
+        );
         for other in [
             Account { model: "ba".to_owned(), ..account.clone() },
             Account { ledger: "dc".to_owned(), ..account.clone() },

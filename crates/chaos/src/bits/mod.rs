@@ -126,7 +126,8 @@ impl Tally {
     fn missing(&self) -> Vec<String> {
         let hits = |point: &Point| self.hits.get(point).copied().unwrap_or(0);
         let points = PLACES.iter().filter(|place| self.armed.contains(&place.point) && hits(&place.point) == 0);
-        let mut missing: Vec<String> = points.map(|place| format!("nobody came to {}, though it was armed", place.name)).collect();
+        let mut missing: Vec<String> =
+            points.map(|place| format!("nobody came to {}, though it was armed", place.name)).collect();
         let python = PythonPoint::EACH.iter().filter(|point| self.python.get(point) == Some(&(true, 0)));
         missing.extend(python.map(|point| format!("no Python process came to {point}, though it was ordered")));
         let kinds = Kind::EACH.iter().filter(|kind| self.kills.get(kind).copied().unwrap_or(0) == 0);

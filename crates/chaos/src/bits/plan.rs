@@ -158,7 +158,8 @@ pub fn campaign(seed: u64, runs: u64, rounds: u64, short: bool) -> Vec<Plan> {
     let mut plans = Vec::new();
     for number in 1..=runs {
         let mut replica_points = replica_deck.draw(REPLICA_POINTS, &mut chance);
-        replica_points.sort_by_key(|point| (reached(*point).0 != Reached::AtFirst, *point == Point::FirstModelCommitted));
+        replica_points
+            .sort_by_key(|point| (reached(*point).0 != Reached::AtFirst, *point == Point::FirstModelCommitted));
         let count = if short { WORKER_POINTS_SHORT } else { WORKER_POINTS };
         let worker_points = worker_deck.draw(count, &mut chance);
         // The last third is for points that were not come past by then.

@@ -23,7 +23,9 @@ use super::plan::{reached, Kind, Plan, Reached};
 use super::python::{self, Orders, PythonPoint};
 use super::{Tools, JOB, SETTINGS};
 use crate::cluster::{wait_for, Cluster, Program};
-use crate::limits::{AWAY_ROUNDS, FORCE_AGAIN_ROUNDS, JOB_LOOK_TIMEOUT, LOOK_PAUSE, RESTART_PAUSE_MS_MAX, RUN_PATIENCE};
+use crate::limits::{
+    AWAY_ROUNDS, FORCE_AGAIN_ROUNDS, JOB_LOOK_TIMEOUT, LOOK_PAUSE, RESTART_PAUSE_MS_MAX, RUN_PATIENCE,
+};
 
 /// What came of a run.
 pub struct Outcome {
@@ -216,13 +218,15 @@ impl Run<'_> {
 
     /// Kills whose turn it is, and lays orders for Python processes.
     fn trouble(&mut self, committed: u64) -> Result<()> {
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.plan.python).into_iter().partition(|it| it.0 <= committed);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.plan.python).into_iter().partition(|it| it.0 <= committed);
         self.plan.python = later;
         for (_, point) in due {
             self.orders.give(point)?;
             self.ordered.insert(point);
         }
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.plan.kills).into_iter().partition(|it| it.0 <= committed);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.plan.kills).into_iter().partition(|it| it.0 <= committed);
         self.plan.kills = later;
         for (at, kind) in due {
             // Nobody leads just now, or no Python runs: the next look tries again.
@@ -238,7 +242,8 @@ impl Run<'_> {
             Kind::Leader => self.cluster.leader().map(Who::Replica),
             Kind::Follower => self.a_follower().map(Who::Replica),
             Kind::Worker => {
-                let running: Vec<Who> = (0..self.plan.workers).map(Who::Worker).filter(|who| self.crew.runs(*who)).collect();
+                let running: Vec<Who> =
+                    (0..self.plan.workers).map(Who::Worker).filter(|who| self.crew.runs(*who)).collect();
                 (!running.is_empty()).then(|| *self.plan.chance.pick(&running))
             }
             Kind::Python => {
@@ -249,7 +254,11 @@ impl Run<'_> {
             }
             Kind::All => {
                 self.kill_all();
-                self.crew.everyone().into_iter().filter(|who| !self.is_away(*who)).for_each(|who| self.restart_later(who));
+                self.crew
+                    .everyone()
+                    .into_iter()
+                    .filter(|who| !self.is_away(*who))
+                    .for_each(|who| self.restart_later(who));
                 return Ok(true);
             }
         };
@@ -297,7 +306,8 @@ impl Run<'_> {
             let points = self.points_of(everyone[0]);
             let open = |point: &Point| points.contains(point) && reached(*point).0 == Reached::InRounds;
             let Some(point) = self.unhit.iter().copied().find(open) else { continue };
-            let waits = self.forced[side].is_some_and(|(forced, at)| forced == point && committed < at + FORCE_AGAIN_ROUNDS);
+            let waits =
+                self.forced[side].is_some_and(|(forced, at)| forced == point && committed < at + FORCE_AGAIN_ROUNDS);
             if waits {
                 continue;
             }
@@ -374,7 +384,9 @@ fn follow(
         let Ok(answer) = client.call(&GET_JOB, &request, JOB_LOOK_TIMEOUT) else { continue };
         let over = |task: &Task| matches!(task.get_status(), TaskStatus::COMPLETED | TaskStatus::FAILED);
         match answer.get_job().get_phase() {
-            JobPhase::JOB_DONE if answer.get_tasks().iter().all(over) => note(progress, |progress| progress.over = true),
+            JobPhase::JOB_DONE if answer.get_tasks().iter().all(over) => {
+                note(progress, |progress| progress.over = true)
+            }
             JobPhase::JOB_DONE => doing("it is done, its tasks end"),
             JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED => {}
             other => bail!("the job is {other:?}: {}", answer.get_job().get_reason()),
@@ -389,7 +401,7 @@ fn follow(
 fn submit(tools: &Tools, endpoints: &[String], job: &Path, workers: usize) -> Result<bool> {
     let mut command = Command::new(&tools.gridctl);
     command.args(["job", "submit"]).arg(job).args(["--set", &format!("train.workers={workers}")]);
-    command.args(["--endpoints", &endpoints.join(",")]).stdin(Stdio::null());
+    command.args(["--timeout", "5s", "--endpoints", &endpoints.join(",")]).stdin(Stdio::null());
     let output = command.output().with_context(|| format!("failed to start {}", tools.gridctl.display()))?;
     match output.status.code() {
         Some(0) => Ok(true),

@@ -13,13 +13,24 @@ const DIGEST_SHOWN: usize = 16;
 
 /// A run, as soon as it is over.
 pub(super) fn line(plan: &Plan, outcome: Option<&Outcome>) -> String {
-    let names = |points: &[raftgrid_crashpoint::Point]| points.iter().map(|point| point.name()).collect::<Vec<_>>().join(" ");
-    let head = format!("run {} ({} workers, {} replicas; {} | {})", plan.number, plan.workers, plan.replicas, names(&plan.replica_points), names(&plan.worker_points));
+    let names =
+        |points: &[raftgrid_crashpoint::Point]| points.iter().map(|point| point.name()).collect::<Vec<_>>().join(" ");
+    let head = format!(
+        "run {} ({} workers, {} replicas; {} | {})",
+        plan.number,
+        plan.workers,
+        plan.replicas,
+        names(&plan.replica_points),
+        names(&plan.worker_points)
+    );
     match outcome {
         None => format!("{head}: WRONG"),
         Some(outcome) => {
             let (killed, at_points) = (outcome.kills.values().sum::<u64>(), outcome.hits.values().sum::<u64>());
-            format!("{head}: {} s, {killed} killed, {at_points} at points, model {}", outcome.seconds, outcome.account.model)
+            format!(
+                "{head}: {} s, {killed} killed, {at_points} at points, model {}",
+                outcome.seconds, outcome.account.model
+            )
         }
     }
 }
@@ -29,8 +40,21 @@ pub(super) fn runs(rows: &[(Plan, Option<Outcome>)]) -> String {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
     table.set_header([
-        "run", "workers", "replicas", "s", "leader", "follower", "worker", "python", "all", "at points", "python at points",
-        "acknowledged", "sent again", "reproducible", "model",
+        "run",
+        "workers",
+        "replicas",
+        "s",
+        "leader",
+        "follower",
+        "worker",
+        "python",
+        "all",
+        "at points",
+        "python at points",
+        "acknowledged",
+        "sent again",
+        "reproducible",
+        "model",
     ]);
     for (plan, outcome) in rows {
         let mut row = vec![plan.number.to_string(), plan.workers.to_string(), plan.replicas.to_string()];
@@ -59,7 +83,12 @@ pub(super) fn points(tally: &Tally) -> String {
     table.load_preset(UTF8_HORIZONTAL_ONLY);
     table.set_header(["point", "of", "deaths", "what is true there"]);
     for place in PLACES.iter().filter(|place| tally.armed.contains(&place.point)) {
-        table.add_row([place.name.to_owned(), place.owner.to_string(), hits(place.point).to_string(), place.state.to_owned()]);
+        table.add_row([
+            place.name.to_owned(),
+            place.owner.to_string(),
+            hits(place.point).to_string(),
+            place.state.to_owned(),
+        ]);
     }
     let mut python = 0;
     for point in PythonPoint::EACH {
