@@ -25,13 +25,13 @@ static LEFT: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArmError {
     /// No such point.
-    #[error("{VARIABLE}: `{0}` is no crash point; docs/chaos.md lists them")]
+    #[error("RAFTGRID_CRASH_AT: `{0}` is no crash point; docs/chaos.md lists them")]
     Unknown(String),
     /// A point of the other program.
-    #[error("{VARIABLE}: {} is a crash point of {}", .0.name(), .0.place().owner)]
+    #[error("RAFTGRID_CRASH_AT: {} is a crash point of {}", .0.name(), .0.place().owner)]
     Elsewhere(Point),
     /// What stands behind the colon.
-    #[error("{VARIABLE}: `{0}` is no count of 1 or more")]
+    #[error("RAFTGRID_CRASH_AT: `{0}` is no count of 1 or more")]
     Count(String),
 }
 

@@ -51,8 +51,9 @@ pub fn account(tools: &Tools, cluster: &Cluster, acks: &[PathBuf], dir: &Path) -
     let mut account = clean(&audit, tools.rounds, cluster.len())?;
     for (at, endpoint) in endpoints.iter().enumerate() {
         let file = dir.join(format!("model-{}.safetensors", at + 1));
-        let words = ["artifact", "get", &format!("{JOB}/model@latest"), "-o", &file.display().to_string()];
-        ask(tools, &words.map(str::to_owned), std::slice::from_ref(endpoint))?;
+        let (name, target) = (format!("{JOB}/model@latest"), file.display().to_string());
+        let words = ["artifact", "get", name.as_str(), "-o", target.as_str()].map(str::to_owned);
+        ask(tools, &words, std::slice::from_ref(endpoint))?;
         let bytes = std::fs::read(&file).with_context(|| format!("failed to read {}", file.display()))?;
         if at > 0 && bytes != account.bytes {
             bail!("replica {} gives other bytes for the last model than replica 1", at + 1);

@@ -22,7 +22,7 @@ use super::crew::{Arm, Crew, End, Who};
 use super::plan::{reached, Kind, Plan, Reached};
 use super::python::{self, Orders, PythonPoint};
 use super::{Tools, JOB, SETTINGS};
-use crate::cluster::{wait_for, Cluster, Program};
+use crate::cluster::{Cluster, Program};
 use crate::limits::{
     AWAY_ROUNDS, FORCE_AGAIN_ROUNDS, JOB_LOOK_TIMEOUT, LOOK_PAUSE, RESTART_PAUSE_MS_MAX, RUN_PATIENCE,
 };
@@ -254,11 +254,11 @@ impl Run<'_> {
             }
             Kind::All => {
                 self.kill_all();
-                self.crew
-                    .everyone()
-                    .into_iter()
-                    .filter(|who| !self.is_away(*who))
-                    .for_each(|who| self.restart_later(who));
+                for who in self.crew.everyone() {
+                    if !self.is_away(who) {
+                        self.restart_later(who);
+                    }
+                }
                 return Ok(true);
             }
         };
@@ -313,7 +313,10 @@ impl Run<'_> {
             }
             self.forced[side] = Some((point, committed));
             let kind = |who: &Who| if matches!(who, Who::Replica(_)) { Kind::All } else { Kind::Worker };
-            for who in everyone.into_iter().filter(|who| !self.is_away(*who)) {
+            for who in everyone {
+                if self.is_away(who) {
+                    continue;
+                }
                 self.kill(who, kind(&who))?;
                 self.start_armed(who, Some(Arm { point, count: 1 }))?;
             }
