@@ -287,7 +287,7 @@ impl<'a> Suite<'a> {
             python: python.clone(),
             python_path: options.python_path.clone().unwrap_or_default(),
             script: script.clone(),
-            rounds: if options.short { 30 } else { 40 },
+            rounds: if options.short { 20 } else { 40 },
         };
         let runs = options.runs.unwrap_or(if options.short { 3 } else { 40 });
         let campaign = Campaign { seed: options.seed, runs, short: options.short, only: options.run };

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use raftgrid_crashpoint::{Point, PLACES};
 
-use plan::{Kind, Plan};
+use plan::Kind;
 use python::PythonPoint;
 use run::Outcome;
 

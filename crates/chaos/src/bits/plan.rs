@@ -11,11 +11,11 @@ use crate::chance::Chance;
 pub const WORKERS: [usize; 4] = [1, 2, 3, 5];
 /// Every so many runs there are five replicas.
 const FIVE_REPLICAS_EVERY: u64 = 8;
-/// Points of controld in one run, and of workerd.
+/// Points of controld in one run. In the short form the job has fewer rounds for them.
 const REPLICA_POINTS: usize = 3;
+const REPLICA_POINTS_SHORT: usize = 2;
+/// Points of workerd in one run.
 const WORKER_POINTS: usize = 2;
-/// The short form has fewer runs, and must still come past all points of a worker.
-const WORKER_POINTS_SHORT: usize = 3;
 
 /// Whom a kill without a point hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,11 +157,11 @@ pub fn campaign(seed: u64, runs: u64, rounds: u64, short: bool) -> Vec<Plan> {
     let (mut replica_deck, mut worker_deck) = (Deck::of(Owner::Controld), Deck::of(Owner::Workerd));
     let mut plans = Vec::new();
     for number in 1..=runs {
-        let mut replica_points = replica_deck.draw(REPLICA_POINTS, &mut chance);
+        let count = if short { REPLICA_POINTS_SHORT } else { REPLICA_POINTS };
+        let mut replica_points = replica_deck.draw(count, &mut chance);
         replica_points
             .sort_by_key(|point| (reached(*point).0 != Reached::AtFirst, *point == Point::FirstModelCommitted));
-        let count = if short { WORKER_POINTS_SHORT } else { WORKER_POINTS };
-        let worker_points = worker_deck.draw(count, &mut chance);
+        let worker_points = worker_deck.draw(WORKER_POINTS, &mut chance);
         // The last third is for points that were not come past by then.
         let early = |chance: &mut Chance| chance.between(1, (rounds * 3 / 5).max(2));
         let mut kills: Vec<(u64, Kind)> = [Kind::Leader, Kind::Follower, Kind::Worker, Kind::Python]

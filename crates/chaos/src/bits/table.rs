@@ -98,9 +98,13 @@ pub(super) fn points(tally: &Tally) -> String {
             table.add_row([point.to_string(), "python".to_owned(), count.to_string(), String::new()]);
         }
     }
+    let armed = tally.armed.len() + tally.python.values().filter(|(ordered, _)| *ordered).count();
     let come = PLACES.iter().filter(|place| hits(place.point) > 0).count() + python;
     let kills: Vec<String> =
         Kind::EACH.iter().map(|kind| format!("{kind} {}", tally.kills.get(kind).copied().unwrap_or(0))).collect();
     let all = PLACES.len() + PythonPoint::EACH.len();
-    format!("{table}\npoints come to: {come} of {all}; kills from outside: {}", kills.join(", "))
+    format!(
+        "{table}\npoints come to: {come} of {armed} armed, {all} there are; kills from outside: {}",
+        kills.join(", ")
+    )
 }
