@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{anyhow, bail, Context, Result};
 use raftgrid_client::{Client, ClientConfig};
 use raftgrid_crashpoint::Point;
 use raftgrid_manifest::MACHINE_VERSION;
@@ -79,16 +79,10 @@ pub fn run(tools: &Tools, plan: &Plan, dir: &Path, job: &Path) -> Result<Outcome
         ordered: BTreeSet::new(),
     };
     let started = Instant::now();
-    let trained = run.train(tools, job).with_context(|| run.crew.last_words());
-    let seconds = started.elapsed().as_secs();
-    trained?;
-    run.kill_all();
-    for at in 0..cluster.len() {
-        run.crew.start(Who::Replica(at), None)?;
-    }
-    cluster.settled().with_context(|| run.crew.last_words())?;
-    let account = account::account(tools, &cluster, &run.crew.acks_files(), dir);
-    let account = account.with_context(|| run.crew.last_words())?;
+    let trained = run.train(tools, job).map(|()| started.elapsed().as_secs());
+    let judged = trained.and_then(|seconds| Ok((seconds, run.account(tools, dir)?)));
+    // Behind the cause: they are long.
+    let (seconds, account) = judged.map_err(|error| anyhow!("{error:#}\n{}", run.crew.last_words()))?;
     let python = PythonPoint::EACH.map(|point| (point, (run.ordered.contains(&point), run.orders.taken(point))));
     let Run { kills, hits, armed, .. } = run;
     Ok(Outcome { seconds, kills, hits, armed, python: python.into_iter().collect(), account })
@@ -130,6 +124,16 @@ impl Run<'_> {
             stop.store(true, Ordering::SeqCst);
             done
         })
+    }
+
+    /// Everything is killed once more; then the replicas, unarmed, say what they have.
+    fn account(&mut self, tools: &Tools, dir: &Path) -> Result<Account> {
+        self.kill_all();
+        for at in 0..self.cluster.len() {
+            self.crew.start(Who::Replica(at), None)?;
+        }
+        self.cluster.settled()?;
+        account::account(tools, self.cluster, &self.crew.acks_files(), dir)
     }
 
     fn look_after(&mut self, progress: &Mutex<Progress>) -> Result<()> {
