@@ -72,6 +72,8 @@ test: check venv ## Everything that must hold: check, unit tests, Python tests, 
 	cargo test --release $(LOCKED) --workspace
 	$(call say,Real processes under fire: kills and partitions and full disks and lost power in the short form)
 	'$(BIN)/raftgrid-chaos' --short --seed '$(SEED)'
+	$(call say,The model to the last bit while everything is killed at named points in the short form)
+	'$(BIN)/raftgrid-chaos' --short $(BITS)
 	$(call say,Benches compile and run once)
 	cargo bench $(LOCKED) -p raftgrid-benches -- --test
 	@printf '\n== all tests passed\n'
@@ -87,6 +89,13 @@ SEED ?= 1
 .PHONY: chaos
 chaos: older build venv ## 200 kills, partitions, membership, upgrade, full and failing disks, 1,200 power cuts on real processes (docs/chaos.md; half an hour)
 	'$(BIN)/raftgrid-chaos' --seed '$(SEED)' --python '$(PYTHON)' --python-path '$(CURDIR)/ml-code/src' --train '$(CURDIR)/bins/controld/tests/scripts/line.py'
+
+# The digits job, its interpreter and its package, for the part `bits` of raftgrid-chaos.
+BITS = --only bits --seed '$(SEED)' --python '$(PYTHON)' --python-path '$(CURDIR)/ml-code/src' --train '$(CURDIR)/ml-code/examples/digits_mlp.py'
+RUNS ?= 40
+.PHONY: prove-bits
+prove-bits: build venv ## The digits job RUNS times with 1, 2, 3 and 5 workers while all is killed at random and at named points; one SHA-256 (docs/chaos.md; half an hour)
+	'$(BIN)/raftgrid-chaos' $(BITS) --runs '$(RUNS)'
 
 .PHONY: older
 older: system-deps ## The kept older controld that `make chaos` upgrades from, built once from the git history

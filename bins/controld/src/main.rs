@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use crossbeam::channel::{bounded, Sender};
 use options::Options;
 use plan::Plan;
+use raftgrid_crashpoint::{arm_from_environment, Owner};
 use raftgrid_settings::program::{failed, open, wrong_usage, Program};
 use raftgrid_settings::{Settings, SettingsError};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
         Ok(planned) => planned,
         Err(error) => return wrong_usage(Options::NAME, error),
     };
+    if let Err(error) = arm_from_environment(Owner::Controld) {
+        return wrong_usage(Options::NAME, error);
+    }
     match run(&options, &settings, plan, worker) {
         // Without the destructors of the C++ libraries: a thread of a pool may still be in one of them, and would meet a mutex that is gone
         // ("pthread lock: Invalid argument", SIGABRT). What must last was synced long before.

@@ -67,6 +67,30 @@ fn each_mistake_is_one_line_with_the_status_of_wrong_usage() {
 }
 
 #[test]
+fn a_crash_point_that_is_none_of_this_program_is_wrong_usage() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (daemon, line, point, words) in [
+        ("controld", "--node-id 1 --data-dir d --bootstrap", "log.sinced", "`log.sinced` is no crash point"),
+        (
+            "controld",
+            "--node-id 1 --data-dir d --bootstrap",
+            "gradient.acked",
+            "gradient.acked is a crash point of workerd",
+        ),
+        ("controld", "--node-id 1 --data-dir d --bootstrap", "log.synced:0", "`0` is no count of 1 or more"),
+        ("workerd", "--dir d", "log.synced:3", "log.synced is a crash point of controld"),
+    ] {
+        let mut command = Command::new(program(daemon));
+        command.args(line.split(' ')).current_dir(folder.path()).env("RAFTGRID_CRASH_AT", point);
+        let output = command.output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{daemon} {point}: {text}");
+        assert!(text.contains(words) && text.starts_with(daemon), "{daemon} {point}: {text}");
+    }
+    assert!(!folder.path().join("d").exists(), "nothing was touched");
+}
+
+#[test]
 fn certificates_that_cannot_be_used_are_one_line_with_the_setting_and_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let certs = folder.path().join("certs");

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use raftgrid_agent::run_worker;
+use raftgrid_crashpoint::{arm_from_environment, Owner};
 use raftgrid_settings::program::{failed, open, wrong_usage, Program};
 use raftgrid_settings::{Settings, SettingsError};
 use raftgrid_worker::{look_at_gpus, look_at_python, WorkerConfig, WorkerEnd};
@@ -39,6 +40,9 @@ fn main() -> ExitCode {
         Ok(parts) => parts,
         Err(error) => return wrong_usage(Options::NAME, error),
     };
+    if let Err(error) = arm_from_environment(Owner::Workerd) {
+        return wrong_usage(Options::NAME, error);
+    }
     match run(&settings, config, &endpoints) {
         Ok(()) => ExitCode::SUCCESS,
         // One line: the cause behind each step.

@@ -10,6 +10,7 @@ use grpcio::{
     ClientStreamingSink, Environment, RequestStream, RpcContext, RpcStatus, RpcStatusCode, Server, ServerStreamingSink,
     UnarySink, WriteFlags,
 };
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::chunk::CHUNK_BYTES_MAX;
 use raftgrid_rpc::methods::*;
@@ -146,6 +147,9 @@ impl Agent {
                 for step in response.get_steps() {
                     caller.task.remember_model(step.get_model_version(), step.get_model_digest());
                 }
+                if !response.get_steps().is_empty() {
+                    reach(Point::ShardsTaken);
+                }
                 Ok(response)
             });
             let sent = match answer {
@@ -203,7 +207,10 @@ impl Agent {
 }
 
 fn note_gradient(acks: &Acks, head: &GradientChunk, ack: &Ack) -> std::io::Result<()> {
-    acks.note(head, ack)
+    reach(Point::GradientAcked);
+    acks.note(head, ack)?;
+    reach(Point::GradientNoted);
+    Ok(())
 }
 
 fn said_hello(task: &TaskContext, _: HelloRequest) -> Result<HelloResponse, RpcStatus> {

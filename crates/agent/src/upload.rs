@@ -7,6 +7,7 @@ use futures::executor::block_on;
 use futures::TryStreamExt;
 use grpcio::{RequestStream, RpcStatus, RpcStatusCode};
 use protobuf::Message;
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_proto::v1::{Ack, GradientChunk, InitModelChunk};
 use raftgrid_rpc::chunk::{ChunkError, Verifier};
 use raftgrid_rpc::status::{invalid, status};
@@ -17,6 +18,8 @@ use crate::spool::{Spool, Spools};
 
 /// The two kinds of chunk that go up.
 pub(crate) trait UpChunk: Message {
+    /// Where the worker may be made to end once it is here whole.
+    const RECEIVED: Option<Point>;
     /// (offset, crc32c, data), taken out of the chunk.
     fn take_piece(&mut self) -> (u64, u32, Vec<u8>);
     /// (total bytes, SHA-256) as announced; 0 and "" if not.
@@ -30,8 +33,9 @@ pub(crate) trait UpChunk: Message {
 }
 
 macro_rules! up_chunk {
-    ($type:ty, $send:ident $(, $own:expr)?) => {
+    ($type:ty, $send:ident, $received:expr $(, $own:expr)?) => {
         impl UpChunk for $type {
+            const RECEIVED: Option<Point> = $received;
             fn take_piece(&mut self) -> (u64, u32, Vec<u8>) {
                 (self.get_offset(), self.get_crc32c(), self.take_data())
             }
@@ -56,10 +60,15 @@ macro_rules! up_chunk {
     };
 }
 
-up_chunk!(GradientChunk, send_gradients, |chunk: &mut GradientChunk, task: &TaskContext| {
-    chunk.set_worker_id(task.node_id.clone());
-});
-up_chunk!(InitModelChunk, init_model);
+up_chunk!(
+    GradientChunk,
+    send_gradients,
+    Some(Point::GradientReceived),
+    |chunk: &mut GradientChunk, task: &TaskContext| {
+        chunk.set_worker_id(task.node_id.clone());
+    }
+);
+up_chunk!(InitModelChunk, init_model, None);
 
 /// What came: the first chunk without its data, and the body.
 pub(crate) struct Received<Chunk> {
@@ -104,6 +113,9 @@ pub(crate) fn receive<Chunk: UpChunk>(
     let found =
         verifier.finish((total_bytes > 0).then_some(total_bytes), announced).map_err(|error| of_chunk(&error))?;
     head.describe(task, received, found);
+    if let Some(point) = Chunk::RECEIVED {
+        reach(point);
+    }
     Ok(Received { head, body })
 }
 

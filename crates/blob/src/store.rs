@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
+use raftgrid_crashpoint::{reach, Point};
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
@@ -118,8 +119,10 @@ impl FragmentStore {
 
     /// Gives a finished fragment its place; durable when it returns. Storing the same fragment again replaces it.
     pub fn keep(&self, mut written: FragmentWriter, artifact_id: u64, fragment: u32) -> Result<(), BlobError> {
+        reach(Point::FragmentBeforeSync);
         // Here and not before: bytes that are only coded, or only read from, need not be durable under this form.
         written.file.sync_all().map_err(io("sync", &written.path))?;
+        reach(Point::FragmentSynced);
         let folder = self.folder(artifact_id);
         fs::create_dir_all(&folder).map_err(io("create", &folder))?;
         // Always: a folder that is there may be another thread's, or a killed process's, that was not synced yet.
@@ -127,7 +130,9 @@ impl FragmentStore {
         let path = folder.join(fragment.to_string());
         fs::rename(&written.path, &path).map_err(io("rename to", &path))?;
         written.kept = true;
-        sync_directory(&folder)
+        sync_directory(&folder)?;
+        reach(Point::FragmentNamed);
+        Ok(())
     }
 
     /// Opens a fragment; its footer is verified now, each block when it is read.

@@ -171,7 +171,12 @@ impl Cluster {
 
     /// Starts one that does not run.
     pub fn start(&self, at: usize) -> Result<()> {
-        let process = Process::start(&mut self.command(at), &self.seats[at].log)?;
+        self.start_command(at, &mut self.command(at))
+    }
+
+    /// The same by a command line of the caller's, made out of `command`.
+    pub fn start_command(&self, at: usize, command: &mut Command) -> Result<()> {
+        let process = Process::start(command, &self.seats[at].log)?;
         *lock(&self.processes[at]) = Some(process);
         Ok(())
     }
@@ -286,13 +291,18 @@ impl Cluster {
     pub fn last_words(&self) -> String {
         let mut out = String::new();
         for seat in self.seats.iter().filter(|seat| seat.log.exists()) {
-            let text = std::fs::read_to_string(&seat.log).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            let tail = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-            out.push_str(&format!("--- end of {}\n{}\n", seat.log.display(), tail.join("\n")));
+            out.push_str(&tail(&seat.log));
         }
         out
     }
+}
+
+/// The last lines of a log, with its name.
+pub fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+    format!("--- end of {}\n{}\n", log.display(), tail.join("\n"))
 }
 
 /// Waits until `look` gives something.

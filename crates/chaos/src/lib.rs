@@ -5,6 +5,7 @@
 //! left it. Called by the program `raftgrid-chaos` (`make chaos`) alone: no shipped program may depend on it. Timing decides no verdict,
 //! but one: what must come when all faults are over comes within `limits::PATIENCE`.
 
+pub mod bits;
 pub mod calls;
 pub mod chance;
 pub mod cluster;

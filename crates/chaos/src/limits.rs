@@ -40,3 +40,13 @@ pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 pub const CHANGE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Replicas that run at the same time.
 pub const PROCESSES_MAX: usize = 6;
+/// A job of `bits`, from its first process to its end. Its passing is a failure of the run.
+pub const RUN_PATIENCE: Duration = Duration::from_secs(300);
+/// One look at the job, with retries.
+pub const JOB_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest pause between the death of a process and the start of the next one there, in milliseconds.
+pub const RESTART_PAUSE_MS_MAX: u64 = 400;
+/// Rounds for which a replica is kept down until the log that it lacks is gone.
+pub const AWAY_ROUNDS: u64 = 10;
+/// Rounds after which a point that nobody came to is armed everywhere again.
+pub const FORCE_AGAIN_ROUNDS: u64 = 5;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use raftgrid_chaos::bits::{self, Campaign, Tools};
 use raftgrid_chaos::cluster::{program, Program};
 use raftgrid_chaos::disks::{self, Disks};
 use raftgrid_chaos::fire::{fire, Outcome, Plan};
@@ -26,7 +27,7 @@ struct Options {
     /// A minute and a half of everything, instead of 200 kills and 1,000 power cuts.
     #[structopt(long)]
     short: bool,
-    /// Only these parts: kills, five, members, upgrade, netns, disk, power.
+    /// Only these parts: kills, five, members, upgrade, netns, disk, power; or bits, which is no part of all and needs --python and --train.
     #[structopt(long)]
     only: Vec<String>,
     /// Kills of the run with three replicas.
@@ -59,6 +60,12 @@ struct Options {
     /// Folders that the script finds modules in.
     #[structopt(long)]
     python_path: Option<PathBuf>,
+    /// Disturbed runs of bits.
+    #[structopt(long)]
+    runs: Option<u64>,
+    /// Of the runs of bits only this one.
+    #[structopt(long)]
+    run: Option<u64>,
     /// Where a run that went wrong is kept.
     #[structopt(long)]
     keep: Option<PathBuf>,
@@ -110,6 +117,10 @@ fn run(options: &Options) -> Result<usize> {
         println!("{}", report::clusters(&suite.outcomes));
     }
     let mut wrong = suite.outcomes.iter().filter(|outcome| outcome.kept.is_some()).count();
+    // By name only: it needs Python, and has a target of its own.
+    if options.only.iter().any(|only| only == "bits") {
+        wrong += suite.bits()?;
+    }
     if wanted("power") {
         match record::strace_works() {
             Err(error) => println!("skipped: lost power ({error:#})"),
@@ -261,6 +272,33 @@ impl<'a> Suite<'a> {
             script: script.clone(),
             rounds: 300,
         }))
+    }
+
+    /// The model to the last bit.
+    fn bits(&self) -> Result<usize> {
+        let options = self.options;
+        let (Some(python), Some(script)) = (&options.python, &options.train) else {
+            anyhow::bail!("bits needs --python and --train");
+        };
+        let tools = Tools {
+            controld: self.controld.clone(),
+            workerd: self.copied("workerd")?,
+            gridctl: self.copied("gridctl")?,
+            python: python.clone(),
+            python_path: options.python_path.clone().unwrap_or_default(),
+            script: script.clone(),
+            rounds: if options.short { 20 } else { 40 },
+        };
+        let runs = options.runs.unwrap_or(if options.short { 3 } else { 40 });
+        let campaign = Campaign { seed: options.seed, runs, short: options.short, only: options.run };
+        bits::prove(&tools, &campaign, &self.dir.join("bits"))
+    }
+
+    /// A build that goes on beside the run must not change this one either.
+    fn copied(&self, name: &str) -> Result<PathBuf> {
+        let copy = self.dir.join(name);
+        std::fs::copy(program(name)?, &copy).with_context(|| format!("failed to copy {name}"))?;
+        Ok(copy)
     }
 
     fn etcd(&mut self, etcd: &Path) -> Result<()> {

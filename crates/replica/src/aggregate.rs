@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raftgrid_control::Input;
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_driver::Role;
 use raftgrid_manifest::{round_inputs_hash, views, RoundInputs, Rows};
 use raftgrid_proto::v1::{Combine, CommitModel, ContributionRow, JobRow, RoundPhase, RoundRow};
@@ -81,7 +82,9 @@ impl Aggregator {
         let (rows, _) = self.artifacts.views.view();
         let (job, sealed, ledger) = inputs(rows.as_ref(), job_id, round)?;
         drop(rows);
+        reach(Point::RoundBeforeSum);
         let (model, state, metrics) = self.step(&job, &sealed, &ledger)?;
+        reach(Point::RoundSummed);
         self.commit(&job, &sealed, &ledger, &model, &state, metrics)
     }
 
@@ -171,7 +174,9 @@ impl Aggregator {
             name: String::new(),
         };
         let model = self.artifacts.place_bytes(&describe("model"), model)?;
+        reach(Point::RoundModelPlaced);
         let state = self.artifacts.place_bytes(&describe("state"), state)?;
+        reach(Point::RoundPlaced);
         let mut commit = CommitModel::new();
         commit.set_job_id(job.get_job().job_id.clone());
         commit.set_version(sealed.round + 1);

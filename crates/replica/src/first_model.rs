@@ -1,5 +1,6 @@
 //! Model 0 from the trainers of a job: the init task's is committed, the others' are compared with it once it is there.
 
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_manifest::{views, Rows, Table};
 use raftgrid_proto::v1::{Ack, AckOutcome, Command_oneof_kind, CommitModel, JobPhase, JobRow};
 use raftgrid_train::{check_model, GuardLimits};
@@ -114,7 +115,10 @@ fn commit(
     commit.set_optimizer(meta.optimizer.clone());
     commit.combine = meta.combine.clone().into();
     commit.set_numeric_class(meta.numeric_class.clone());
-    Ok(ack_of(uploads.propose(&caller.principal, Command_oneof_kind::commit_model(commit))?))
+    reach(Point::FirstModelPlaced);
+    let reply = uploads.propose(&caller.principal, Command_oneof_kind::commit_model(commit))?;
+    reach(Point::FirstModelCommitted);
+    Ok(ack_of(reply))
 }
 
 fn first_model_compared(rows: &dyn Rows, job: &JobRow, digest: [u8; 32]) -> Result<Ack, CallError> {

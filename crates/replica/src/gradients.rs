@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_manifest::{views, Rows, Table};
 use raftgrid_proto::v1::{
     Ack, AckOutcome, Command_oneof_kind, CommitGradient, JobRow, Outcome, RejectGradient, TaskRow,
@@ -154,7 +155,10 @@ fn enter(
         Some(uploads.artifacts.place(&description, writer, digest)?)
     };
     let command = commit_gradient(&target, meta, placed, digest)?;
-    Ok(ack_of(uploads.propose(&caller.principal, Command_oneof_kind::commit_gradient(command))?))
+    reach(Point::GradientPlaced);
+    let reply = uploads.propose(&caller.principal, Command_oneof_kind::commit_gradient(command))?;
+    reach(Point::GradientCommitted);
+    Ok(ack_of(reply))
 }
 
 fn reject(uploads: &Uploads, target: &Target, reason: &str, digest: [u8; 32]) -> Result<Ack, CallError> {

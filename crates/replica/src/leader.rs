@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender, TrySendError};
 use raftgrid_control::{Action, Beat, BeatAnswer, Config, Control, Input};
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_driver::{RaftHandle, Role};
 use raftgrid_manifest::limits::REASON_BYTES_MAX;
 use raftgrid_manifest::{views, Rows};
@@ -484,9 +485,13 @@ impl Shell {
         match action {
             Action::Propose { tag, commands } => {
                 let inbox = self.inbox.clone();
+                let ends_round = commands.iter().any(|command| command.has_commit_model());
                 self.context.proposals.propose(
                     commands,
                     Box::new(move |replies| {
+                        if ends_round && replies.is_ok() {
+                            reach(Point::RoundCommitted);
+                        }
                         let input = Input::Proposed { tag, replies: replies.ok() };
                         let _ = inbox.events.try_send(Event::Input(Box::new(input)));
                     }),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use protobuf::Message as _;
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_driver::{Committed, ConfState, Index, Snapshot, StateMachine, Term};
 use raftgrid_manifest::{apply, views, Change, Rows, Table, MACHINE_VERSION};
 use raftgrid_proto::v1::MetaRow;
@@ -82,9 +83,11 @@ impl<D: Disk> StateMachine for Machine<D> {
                 Ok(applied) => applied,
                 Err(error) => self.die("apply a committed entry", &error),
             };
+            reach(Point::StateBeforeWrite);
             if let Err(error) = self.tables.commit(&applied.changes, (entry.index, entry.term), None) {
                 self.die("write the state tables", &error);
             }
+            reach(Point::StateWritten);
             self.note_time(&applied.changes);
             self.ring.publish(end_of_entry(entry.index), applied.changes);
             replies.push(applied.replies.iter().map(|it| Bytes::from(encode_replies(it))).collect());
@@ -117,9 +120,11 @@ impl<D: Disk> StateMachine for Machine<D> {
     }
 
     fn restore(&mut self, snapshot: &Snapshot) {
+        reach(Point::SnapshotBeforeInstall);
         if let Err(error) = self.tables.restore(snapshot) {
             self.die("change over to an installed snapshot", &error);
         }
+        reach(Point::SnapshotInstalled);
         let found = views::meta(&self.tables).map_or(0, |meta| meta.machine_version);
         if found > MACHINE_VERSION {
             let cause = format!(
@@ -136,7 +141,13 @@ impl<D: Disk> StateMachine for Machine<D> {
             return done(Err("too many snapshots are waiting".to_owned()));
         };
         let checkpointer = self.checkpointer.clone();
-        slot.run(Box::new(move || done(checkpointer.make().map_err(|error| error.to_string()))));
+        slot.run(Box::new(move || {
+            let made = checkpointer.make().map_err(|error| error.to_string());
+            if made.is_ok() {
+                reach(Point::SnapshotMade);
+            }
+            done(made);
+        }));
     }
 }
 

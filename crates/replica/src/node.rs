@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use raftgrid_blob::FragmentStore;
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_driver::{RaftHandle, Runner, Transport};
 use raftgrid_manifest::watched::Watched;
 use raftgrid_manifest::{views, Table};
@@ -372,6 +373,8 @@ impl FragmentSink for Sink {
 
     fn finish(mut self: Box<Self>) -> Result<(), CallError> {
         self.writer.finish(Some(self.total_bytes), Some(&self.digest)).map_err(blob_failed)?;
-        self.files.keep(self.writer, self.artifact_id, self.fragment).map_err(blob_failed)
+        self.files.keep(self.writer, self.artifact_id, self.fragment).map_err(blob_failed)?;
+        reach(Point::PeerFragmentKept);
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use raftgrid_blob::FragmentWriter;
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_proto::v1::{Command, CommandReply, Command_oneof_kind, CommitArtifact, Outcome};
 
 use crate::artifacts::{blob_failed, Artifacts, Description};
@@ -103,6 +104,7 @@ impl Upload for Incoming {
             Ok(found) => found,
             Err(error) => return done(Err(blob_failed(error))),
         };
+        reach(Point::UploadReceived);
         match self.uploads.waits.place() {
             Ok(place) => place.run(Box::new(move || self.end(found, done))),
             Err(full) => done(Err(full)),

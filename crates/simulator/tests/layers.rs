@@ -16,15 +16,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     // Files, environment and flags of programs; only programs read them.
     ("settings", &[]),
+    // Shells only: what is pure is replayed, and must not end a process.
+    ("crashpoint", &[]),
     ("manifest", &["proto"]),
     ("train", &["proto"]),
     ("control", &["manifest", "proto"]),
     ("driver", &[]),
-    ("store", &["driver", "manifest"]),
+    ("store", &["driver", "manifest", "crashpoint"]),
     ("store-rocks", &["store"]),
-    ("blob", &["proto"]),
-    ("worker", &["proto"]),
-    ("replica", &["driver", "manifest", "control", "train", "blob", "store", "proto"]),
+    ("blob", &["proto", "crashpoint"]),
+    ("worker", &["proto", "crashpoint"]),
+    ("replica", &["driver", "manifest", "control", "train", "blob", "store", "proto", "crashpoint"]),
     ("rpc", &["proto"]),
     ("client", &["proto", "rpc"]),
     // It carries what driver, store and replica define the traits of.
@@ -34,11 +36,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     // It shows what its caller brings.
     ("gateway", &[]),
     // It passes on what Python sends, with client's retries.
-    ("agent", &["proto", "rpc", "client", "worker"]),
+    ("agent", &["proto", "rpc", "client", "worker", "crashpoint"]),
     ("simulator", &["driver", "store", "replica", "manifest", "control", "train", "worker", "blob", "proto"]),
     // Real processes under fire: it starts built programs, talks to them as a client, opens what a power cut left, and has the
     // simulator's checkers judge. No program links it.
-    ("chaos", &["proto", "rpc", "client", "simulator", "driver", "manifest", "store", "store-rocks"]),
+    ("chaos", &["proto", "rpc", "client", "simulator", "driver", "manifest", "store", "store-rocks", "crashpoint"]),
 ];
 
 /// Programs: they may know every crate of ours, and none of the libraries below.
@@ -211,6 +213,9 @@ fn each_kind_of_breach_of_the_table_is_seen() {
         ("raftgrid-worker", "grpcio"),
         ("raftgrid-agent", "grpcio-health"),
         ("raftgrid-manifest", "slog"),
+        ("raftgrid-manifest", "raftgrid-crashpoint"),
+        ("raftgrid-control", "raftgrid-crashpoint"),
+        ("raftgrid-driver", "raftgrid-crashpoint"),
         ("raftgrid-train", "crossbeam"),
         ("controld", "grpcio"),
         ("gridctl", "rocksdb"),

@@ -10,6 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use raftgrid_crashpoint::{reach, Point};
+
 use crate::limits::{BUNDLES_KEPT, BUNDLE_BYTES_MAX, BUNDLE_ENTRIES_MAX};
 use crate::plan::{exit_code, PlanError};
 use crate::plane::{ControlPlane, PlaneError};
@@ -176,6 +178,7 @@ impl Bundles {
             PlanError::new(if ours { exit_code::OS } else { exit_code::DATA }, error.to_string())
         })?;
         fs::set_permissions(unpacked.path(), fs::Permissions::from_mode(0o755)).map_err(disk)?;
+        reach(Point::BundleUnpacked);
         match fs::rename(unpacked.path(), &target) {
             Ok(()) => Ok(target),
             // Another artifact with the same content came first.

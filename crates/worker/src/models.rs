@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_proto::v1::{ModelChunk, ModelRequest};
 use sha2::{Digest, Sha256};
 
@@ -81,6 +82,7 @@ impl Models {
         }
         let model = self.fetch(task, Some(version), plane)?;
         *slot = Some(model.clone());
+        reach(Point::ModelCached);
         Ok(model)
     }
 
@@ -157,6 +159,7 @@ impl Models {
         if !right {
             return Err(PlaneError::Unavailable("a model that is not the one announced".to_owned()));
         }
+        reach(Point::ModelFetched);
         let (version, digest) = (head.get_version(), digest.to_vec());
         Ok(CachedModel { version, total_bytes: received, digest, file: Arc::new(file) })
     }

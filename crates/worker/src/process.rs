@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam::channel::{bounded, Receiver};
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_proto::v1::Task;
 use rustix::io::Errno;
 use rustix::process::{kill_process_group, waitid, Pid, Signal, WaitId, WaitIdOptions};
@@ -223,7 +224,9 @@ fn start_and_wait(
     let cgroup = shared.cgroup(lease, limits);
     let confinement = Confinement::of(limits, cgroup.as_ref().map(Cgroup::folder));
     let command = command(shared, staged, folder, &open.run, &confinement).map_err(disk("prepare the process"))?;
+    reach(Point::ProcessNoted);
     let child = control.start(command)?;
+    reach(Point::ProcessStarted);
     // Without this second writing the run token still finds everything.
     let note = open.note(i32::try_from(child.id()).unwrap_or_default());
     let _ = leftovers::write(&shared.notes_folder, &open.attempt, &note);

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{bounded, select, unbounded, Receiver, Sender};
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_proto::v1::*;
 use slog::{debug, error, info, o, warn, Logger};
 
@@ -383,10 +384,14 @@ fn call(order: CallOrder, plane: &dyn ControlPlane, logger: &Logger) -> Input {
             request.set_result_data(report.result_data);
             request.set_infrastructure(report.node_failed);
             request.set_log_artifact(report.log_artifact);
+            reach(Point::ResultBeforeReport);
             let answer = plane.report(&request, timeout).and_then(|response| match response.get_outcome() {
                 ReportOutcome::REPORT_ACCEPTED | ReportOutcome::REPORT_DUPLICATE => Ok(()),
                 ReportOutcome::REPORT_STALE_LEASE => Err(PlaneError::StaleLease("the report was refused".to_owned())),
             });
+            if answer.is_ok() {
+                reach(Point::ResultReported);
+            }
             Input::ReportAnswered { answer: answer_of(answer, &lease, "report", logger), lease }
         }
     }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+use raftgrid_crashpoint::{reach, Point};
 use raftgrid_driver::mutant;
 use raftgrid_driver::{
     Entry, HardState, Index, InitialState, LogBatch, LogError, LogReadError, LogReader, LogStore, NodeId, Snapshot,
@@ -128,6 +129,7 @@ impl<D: Disk> LogStore for RaftLog<D> {
         if let Some(snapshot) = &batch.snapshot {
             self.check_staged(snapshot)?;
         }
+        reach(Point::LogBeforeWrite);
         let shared = &self.shared;
         let (plan, keep) = {
             let window = shared.window();
@@ -164,6 +166,7 @@ impl<D: Disk> LogStore for RaftLog<D> {
         if keep.is_some() {
             shared.mark().end_shortening();
         }
+        reach(Point::LogWritten);
         Ok(())
     }
 
@@ -320,6 +323,8 @@ impl<D: Disk> Syncer for SyncerImpl<D> {
         if !mutant::on("fsync_skipped") {
             shared.db.sync().map_err(failed("sync"))?;
         }
-        shared.mark().note(&shared.disk, &shared.layout, ticket, noted).map_err(failed("sync"))
+        shared.mark().note(&shared.disk, &shared.layout, ticket, noted).map_err(failed("sync"))?;
+        reach(Point::LogSynced);
+        Ok(())
     }
 }
