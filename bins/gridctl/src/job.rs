@@ -10,6 +10,7 @@ use crate::context::{exit_on_interrupt, Context};
 use crate::failure::Result;
 use crate::job_submit;
 use crate::output::{ago, hex, line, word, Output};
+use crate::round_rules;
 use crate::rounds;
 use crate::task::{task_json, task_row, TASK_HEADERS};
 
@@ -42,6 +43,11 @@ pub(crate) fn run(context: &Context, command: Job) -> Result<()> {
         Job::Wait { name } => wait(context, &client, &name),
         Job::Cancel { name } => {
             let job = client.cancel_job(&name)?;
+            context.output.done(format!("job {name} is {}", word(job.get_phase(), "JOB_")), &job_json(&job));
+            Ok(())
+        }
+        Job::Resume { name } => {
+            let job = client.resume_job(&name)?;
             context.output.done(format!("job {name} is {}", word(job.get_phase(), "JOB_")), &job_json(&job));
             Ok(())
         }
@@ -104,6 +110,11 @@ pub(crate) fn job_json(job: &JobMessage) -> Value {
         "stale": job.get_stale(),
         "rejected": job.get_rejected(),
         "mismatches": job.get_mismatches(),
+        "mode": if train.get_mode().is_empty() { "sync" } else { train.get_mode() },
+        "rounds_by_deadline": job.get_rounds_by_deadline(),
+        "extensions": job.get_extensions(),
+        "stale_gradients": job.get_stale_gradients(),
+        "stalest": job.get_stalest(),
         "elements": elements_json(job),
     })
 }
@@ -115,6 +126,20 @@ fn elements_json(job: &JobMessage) -> Value {
         "count": counts.get_count(), "waiting": counts.get_waiting(), "running": counts.get_running(),
         "done": counts.get_done(), "failed": counts.get_failed(),
     })
+}
+
+/// How the committed rounds ended, where that may differ; empty otherwise.
+fn ended_by(job: &JobMessage) -> String {
+    if round_rules::text(job.get_spec().get_train()).is_empty() {
+        return String::new();
+    }
+    rounds::ended_by(
+        job.get_rounds_committed(),
+        job.get_rounds_by_deadline(),
+        job.get_extensions(),
+        job.get_stale_gradients(),
+        job.get_stalest(),
+    )
 }
 
 fn show(context: &Context, response: &GetJobResponse) {
@@ -134,6 +159,8 @@ fn show(context: &Context, response: &GetJobResponse) {
         pairs.extend([
             ("rounds", format!("{} of {}", job.get_rounds_committed(), train.get_rounds())),
             ("shards", train.get_shards().to_string()),
+            ("rules", round_rules::text(train)),
+            ("ended by", ended_by(job)),
             ("metrics", rounds::metrics_text(job.get_metrics_json())),
             ("model", format!("version {}, SHA-256 {}", job.get_model_version(), hex(job.get_model_digest()))),
         ]);
