@@ -15,6 +15,7 @@ use crate::failure::{Failure, Result};
 use crate::limits::ACKS_BYTES_MAX;
 use crate::output::{hex, line, word, Output};
 use crate::recompute::{self, Recomputed};
+use crate::rounds::ended_by;
 
 /// What acknowledged gradients came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,7 +60,9 @@ impl Report {
     /// Asks the cluster; with `acks` files it also holds their lines against the ledger.
     pub(crate) fn get(client: &Client, name: &str, files: &[PathBuf], contributions: bool) -> Result<Self> {
         let answer = client.audit_job(name, contributions || !files.is_empty())?;
-        let acks = if files.is_empty() { None } else { Some(check_files(files, name, answer.get_contributions())?) };
+        let by_model = answer.get_mode() == "async";
+        let ledger = answer.get_contributions();
+        let acks = if files.is_empty() { None } else { Some(check_files(files, name, ledger, by_model)?) };
         Ok(Self { answer, acks })
     }
 
@@ -100,6 +103,11 @@ impl Report {
             "ledger_sha256": hex(answer.get_ledger_hash()),
             "ledger_verified": answer.get_ledger_hash_verified(),
             "verified_from_round": answer.get_verified_from_round(),
+            "mode": answer.get_mode(),
+            "rounds_by_deadline": answer.get_rounds_by_deadline(),
+            "extensions": answer.get_extensions(),
+            "stale_gradients": answer.get_stale_gradients(),
+            "stalest": answer.get_stalest(),
         });
         if let Some(acks) = &self.acks {
             json["acks"] = json!({
@@ -123,6 +131,16 @@ impl Report {
             ("job", answer.get_job_id().to_owned()),
             ("phase", word(answer.get_phase(), "JOB_")),
             ("rounds", answer.get_rounds_committed().to_string()),
+            (
+                "ended by",
+                ended_by(
+                    answer.get_rounds_committed(),
+                    answer.get_rounds_by_deadline(),
+                    answer.get_extensions(),
+                    answer.get_stale_gradients(),
+                    answer.get_stalest(),
+                ),
+            ),
             ("expected", format!("{} gradients", answer.get_expected())),
             ("accepted", answer.get_accepted().to_string()),
             ("lost", answer.get_lost().to_string()),
@@ -159,11 +177,12 @@ pub(crate) fn run(context: &Context, client: &Client, args: &Audit) -> Result<()
     }
     if args.contributions && context.output == Output::Table {
         line("");
-        let headers = ["round", "shard", "node", "attempt", "outcome", "weight", "digest", "reason"];
+        let headers = ["round", "shard", "model", "node", "attempt", "outcome", "weight", "digest", "reason"];
         let row = |one: &Contribution| {
             vec![
                 one.get_round().to_string(),
                 one.get_shard().to_string(),
+                one.get_model_version().to_string(),
                 one.get_node_id().to_owned(),
                 one.get_attempt().to_string(),
                 one.get_outcome().to_owned(),
@@ -185,14 +204,14 @@ pub(crate) fn run(context: &Context, client: &Client, args: &Audit) -> Result<()
 
 fn contribution_json(one: &Contribution) -> Value {
     json!({
-        "round": one.get_round(), "shard": one.get_shard(), "node": one.get_node_id(), "task": one.get_task_id(),
+        "round": one.get_round(), "shard": one.get_shard(), "model": one.get_model_version(), "node": one.get_node_id(), "task": one.get_task_id(),
         "attempt": one.get_attempt(), "sha256": hex(one.get_digest()), "weight": one.get_weight(),
         "outcome": one.get_outcome(), "reason": one.get_reason(),
         "numeric_class": String::from_utf8_lossy(one.get_numeric_class()),
     })
 }
 
-fn check_files(files: &[PathBuf], job: &str, ledger: &[Contribution]) -> Result<Acks> {
+fn check_files(files: &[PathBuf], job: &str, ledger: &[Contribution], by_model: bool) -> Result<Acks> {
     let mut total = Acks::default();
     for file in files {
         let failed = |cause: String| {
@@ -203,7 +222,7 @@ fn check_files(files: &[PathBuf], job: &str, ledger: &[Contribution]) -> Result<
             return Err(failed(format!("longer than {} MiB", ACKS_BYTES_MAX >> 20)));
         }
         let text = fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
-        let found = check_acks(&text, job, ledger).map_err(failed)?;
+        let found = check_acks(&text, job, ledger, by_model).map_err(failed)?;
         total.acknowledged += found.acknowledged;
         total.in_ledger += found.in_ledger;
         total.missing.extend(found.missing);
@@ -211,12 +230,18 @@ fn check_files(files: &[PathBuf], job: &str, ledger: &[Contribution]) -> Result<
     Ok(total)
 }
 
-/// Holds the lines of one file against the ledger's contributions of `job`.
-pub(crate) fn check_acks(text: &str, job: &str, ledger: &[Contribution]) -> std::result::Result<Acks, String> {
+/// Holds the lines of one file against the ledger's contributions of `job`. `by_model`: its workers' rounds are the versions of their models.
+pub(crate) fn check_acks(
+    text: &str,
+    job: &str,
+    ledger: &[Contribution],
+    by_model: bool,
+) -> std::result::Result<Acks, String> {
+    let round = |one: &Contribution| if by_model { one.get_model_version() } else { one.get_round() };
     let accepted: BTreeMap<(u64, u32), String> = ledger
         .iter()
         .filter(|one| one.get_outcome().eq_ignore_ascii_case("ACCEPTED"))
-        .map(|one| ((one.get_round(), one.get_shard()), hex(one.get_digest())))
+        .map(|one| ((round(one), one.get_shard()), hex(one.get_digest())))
         .collect();
     let mut acks = Acks::default();
     let whole = text.ends_with('\n') || text.is_empty();
@@ -278,7 +303,7 @@ mod tests {
             ack("other", 9, 9, "dddd", "ACCEPTED"),
         ]
         .concat();
-        let acks = check_acks(&text, "digits", &ledger).expect("it parses");
+        let acks = check_acks(&text, "digits", &ledger, false).expect("it parses");
         assert_eq!((acks.acknowledged, acks.in_ledger), (4, 2));
         assert_eq!(acks.missing.len(), 2);
         assert!(
@@ -288,14 +313,23 @@ mod tests {
     }
 
     #[test]
+    fn acknowledged_lines_of_an_async_job_name_the_model() {
+        let mut late = contribution(7, 0, 0xaa, "ACCEPTED");
+        late.set_model_version(5);
+        let text = ack("digits", 5, 0, "aaaa", "ACCEPTED");
+        let in_ledger = |by_model| check_acks(&text, "digits", &[late.clone()], by_model).expect("it parses").in_ledger;
+        assert_eq!((in_ledger(true), in_ledger(false)), (1, 0));
+    }
+
+    #[test]
     fn half_a_line_is_forgiven_at_the_end_only() {
         let ledger = [contribution(0, 0, 0xaa, "ACCEPTED")];
         let good = ack("digits", 0, 0, "aaaa", "ACCEPTED");
         assert_eq!(
-            check_acks(&format!("{good}{{\"job_id\":\"dig"), "digits", &ledger).expect("forgiven").acknowledged,
+            check_acks(&format!("{good}{{\"job_id\":\"dig"), "digits", &ledger, false).expect("forgiven").acknowledged,
             1
         );
-        let error = check_acks(&format!("{{\"job_id\":\"dig\n{good}"), "digits", &ledger).unwrap_err();
+        let error = check_acks(&format!("{{\"job_id\":\"dig\n{good}"), "digits", &ledger, false).unwrap_err();
         assert!(error.starts_with("line 1"), "{error}");
     }
 

@@ -152,6 +152,8 @@ pub(crate) struct Train {
     /// Gradients that close a round [default: all shards, which keeps the job reproducible]
     #[structopt(long, value_name = "K")]
     pub(crate) quorum: Option<u32>,
+    #[structopt(flatten)]
+    pub(crate) rules: RoundRules,
     /// Seed of the model and of every step
     #[structopt(long, default_value = "0", value_name = "N")]
     pub(crate) seed: u64,
@@ -164,6 +166,29 @@ pub(crate) struct Train {
     /// Arguments of the script
     #[structopt(last = true)]
     pub(crate) args: Vec<String>,
+}
+
+/// How rounds end that do not wait for all.
+#[derive(Clone, Debug, Default, StructOpt)]
+pub(crate) struct RoundRules {
+    /// Gradients that close a round when its deadline is over [default: the quorum]
+    #[structopt(long, value_name = "K")]
+    pub(crate) min_contributions: Option<u32>,
+    /// How long a round waits for its quorum: 90s, 10m [default: for ever]
+    #[structopt(long, value_name = "TIME")]
+    pub(crate) round_deadline: Option<String>,
+    /// How often a round below its minimum is given another deadline, and its missing shards other trainers [default: 0]
+    #[structopt(long, value_name = "N")]
+    pub(crate) extensions: Option<u32>,
+    /// After them: pause the job (gridctl job resume) or fail it [default: pause]
+    #[structopt(long, possible_values = &["pause", "fail"], value_name = "WHAT")]
+    pub(crate) on_shortfall: Option<String>,
+    /// sync: gradients of the round's model only; bounded: shards run ahead by --staleness rounds; async: the first --quorum of whatever model [default: sync]
+    #[structopt(long, possible_values = &["sync", "bounded", "async"], value_name = "MODE")]
+    pub(crate) mode: Option<String>,
+    /// Rounds that a gradient's model may be behind, in modes bounded and async
+    #[structopt(long, value_name = "ROUNDS")]
+    pub(crate) staleness: Option<u64>,
 }
 
 #[derive(Clone, Debug, StructOpt)]
@@ -267,6 +292,11 @@ pub(crate) enum Job {
     },
     /// Draw loss, accuracy and other metrics by round
     Plot(Plot),
+    /// Go on with a paused job: its round begins its deadline anew
+    Resume {
+        /// Name of the job
+        name: String,
+    },
     /// What made the model: hold the ledger against what must be in it
     Audit(Audit),
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::cli::{Demo, DevUp, Global, Train};
+use crate::cli::{Demo, DevUp, Global, RoundRules, Train};
 use crate::context::{absolute, connect, Context, Interrupt};
 use crate::demo_run::{run as train_once, Record, Stage};
 use crate::dev;
@@ -103,6 +103,7 @@ fn training(args: &Demo, name: &str, workers: u32) -> Train {
         workers,
         rounds: args.rounds,
         quorum: None,
+        rules: RoundRules::default(),
         seed: 0,
         verify: 0.01,
         watch: true,

@@ -11,6 +11,7 @@ use crate::failure::Result;
 use crate::job_submit;
 use crate::output::{ago, hex, line, word, Output};
 use crate::plot;
+use crate::round_rules;
 use crate::rounds;
 use crate::task::{task_json, task_row, TASK_HEADERS};
 
@@ -47,6 +48,11 @@ pub(crate) fn run(context: &Context, command: Job) -> Result<()> {
             Ok(())
         }
         Job::Plot(args) => plot::run(context, &client, &args),
+        Job::Resume { name } => {
+            let job = client.resume_job(&name)?;
+            context.output.done(format!("job {name} is {}", word(job.get_phase(), "JOB_")), &job_json(&job));
+            Ok(())
+        }
         Job::Audit(args) => audit::run(context, &client, &args),
     }
 }
@@ -107,6 +113,11 @@ pub(crate) fn job_json(job: &JobMessage) -> Value {
         "rejected": job.get_rejected(),
         "mismatches": job.get_mismatches(),
         "quarantined_nodes": job.get_quarantined_nodes(),
+        "mode": if train.get_mode().is_empty() { "sync" } else { train.get_mode() },
+        "rounds_by_deadline": job.get_rounds_by_deadline(),
+        "extensions": job.get_extensions(),
+        "stale_gradients": job.get_stale_gradients(),
+        "stalest": job.get_stalest(),
         "elements": elements_json(job),
     })
 }
@@ -118,6 +129,20 @@ fn elements_json(job: &JobMessage) -> Value {
         "count": counts.get_count(), "waiting": counts.get_waiting(), "running": counts.get_running(),
         "done": counts.get_done(), "failed": counts.get_failed(),
     })
+}
+
+/// How the committed rounds ended, where that may differ; empty otherwise.
+fn ended_by(job: &JobMessage) -> String {
+    if round_rules::text(job.get_spec().get_train()).is_empty() {
+        return String::new();
+    }
+    rounds::ended_by(
+        job.get_rounds_committed(),
+        job.get_rounds_by_deadline(),
+        job.get_extensions(),
+        job.get_stale_gradients(),
+        job.get_stalest(),
+    )
 }
 
 fn show(context: &Context, response: &GetJobResponse) {
@@ -137,6 +162,8 @@ fn show(context: &Context, response: &GetJobResponse) {
         pairs.extend([
             ("rounds", format!("{} of {}", job.get_rounds_committed(), train.get_rounds())),
             ("shards", train.get_shards().to_string()),
+            ("rules", round_rules::text(train)),
+            ("ended by", ended_by(job)),
             ("metrics", rounds::metrics_text(job.get_metrics_json())),
             ("quarantined", job.get_quarantined_nodes().join(", ")),
             ("model", format!("version {}, SHA-256 {}", job.get_model_version(), hex(job.get_model_digest()))),

@@ -65,6 +65,12 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
             "workers",
             "rounds",
             "quorum",
+            "min_contributions",
+            "round_deadline",
+            "extensions_max",
+            "on_shortfall",
+            "mode",
+            "staleness",
             "seed",
             "verify",
             "pin_numeric_class",
@@ -300,6 +306,12 @@ impl Reader<'_> {
             .number("rounds", u64::MAX >> 1)?
             .ok_or_else(|| section.wrong("rounds", "is missing", "rounds = 60"))?;
         train.quorum = section.number_u32("quorum")?.unwrap_or(0);
+        train.min_contributions = section.number_u32("min_contributions")?.unwrap_or(0);
+        train.round_deadline_ms = section.duration_ms("round_deadline")?.unwrap_or(0);
+        train.extensions_max = section.number_u32("extensions_max")?.unwrap_or(0);
+        train.on_shortfall = section.word("on_shortfall", &["pause", "fail"])?.unwrap_or_default().to_owned();
+        train.mode = section.word("mode", &["sync", "bounded", "async"])?.unwrap_or_default().to_owned();
+        train.staleness = section.number("staleness", u64::MAX >> 1)?.unwrap_or(0);
         train.seed = section.number("seed", u64::MAX >> 1)?.unwrap_or(0);
         train.verify = section.real("verify", 1.0)?.unwrap_or(0.01);
         train.pin_numeric_class = section.flag("pin_numeric_class")?;

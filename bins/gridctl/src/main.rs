@@ -46,6 +46,7 @@ mod queue;
 mod recompute;
 mod recover;
 mod restore;
+mod round_rules;
 mod rounds;
 mod schedule;
 mod sim;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use raftgrid_client::Client;
-use raftgrid_proto::v1::{Job, JobPhase, Task, TaskStatus, WatchJobResponse};
+use raftgrid_proto::v1::{Job, JobPhase, RoundSummary, Task, TaskStatus, WatchJobResponse};
 use serde_json::{json, Value};
 
 use crate::context::Context;
@@ -66,6 +66,8 @@ pub(crate) struct Round {
     pub(crate) rounds: u64,
     pub(crate) metrics_json: String,
     pub(crate) seen: Instant,
+    /// How it ended, where not all rounds of the job end alike: `by deadline with 3, extended 1 time, 2 rounds stale`.
+    pub(crate) ended: String,
 }
 
 /// Takes the changes of a job and tells its rounds, each once.
@@ -90,8 +92,33 @@ impl Rounds {
             rounds: job.get_spec().get_train().get_rounds(),
             metrics_json: metrics.to_owned(),
             seen: Instant::now(),
+            ended: how_it_ended(change.get_round()),
         })
     }
+}
+
+fn how_it_ended(round: &RoundSummary) -> String {
+    let mut parts = Vec::new();
+    if !round.get_sealed_by().is_empty() {
+        parts.push(format!("by {} with {}", round.get_sealed_by(), round.get_contributions()));
+    }
+    if round.get_extensions() > 0 {
+        parts.push(format!("extended {} times", round.get_extensions()));
+    }
+    if round.get_stalest() > 0 {
+        parts.push(format!("{} rounds stale", round.get_stalest()));
+    }
+    parts.join(", ")
+}
+
+/// The same of all rounds of a job.
+pub(crate) fn ended_by(rounds: u64, by_deadline: u64, extensions: u64, stale: u64, stalest: u64) -> String {
+    let by_quorum = rounds.saturating_sub(by_deadline);
+    let mut text = format!("{by_quorum} by quorum, {by_deadline} by deadline, {extensions} extensions");
+    if stale > 0 {
+        text += &format!("; {stale} gradients of older models, at most {stalest} rounds");
+    }
+    text
 }
 
 /// `loss 0.4312  accuracy 0.912` out of a round's metrics: those two first, then other numbers in the order of their names.
@@ -106,7 +133,8 @@ pub(crate) fn round_line(round: &Round, before: Instant, leader: &str) -> String
     let width = round.rounds.to_string().len();
     let metrics = metrics_text(&round.metrics_json);
     let ms = thousands(round.seen.saturating_duration_since(before).as_millis());
-    format!("round {:>width$}/{}  {metrics}  leader {leader}  +{ms} ms", round.number, round.rounds)
+    let ended = if round.ended.is_empty() { String::new() } else { format!("  {}", round.ended) };
+    format!("round {:>width$}/{}  {metrics}  leader {leader}  +{ms} ms{ended}", round.number, round.rounds)
 }
 
 /// Whether the job ended well; else the failure that says how it ended.
@@ -163,7 +191,7 @@ pub(crate) fn follow(context: &Context, client: &Client, name: &str, lines: bool
 fn round_json(round: &Round, before: Instant, leader: &str) -> Value {
     let metrics = serde_json::from_str::<Value>(&round.metrics_json).unwrap_or(Value::Null);
     let ms = u64::try_from(round.seen.saturating_duration_since(before).as_millis()).unwrap_or(u64::MAX);
-    json!({"round": round.number, "rounds": round.rounds, "metrics": metrics, "leader": leader, "ms": ms})
+    json!({"round": round.number, "rounds": round.rounds, "metrics": metrics, "leader": leader, "ms": ms, "ended": round.ended})
 }
 
 /// The job with its result: a job is over with its last round, its trainers report what they made of it a moment later.
@@ -185,7 +213,6 @@ pub(crate) fn settled(client: &Client, job: &Job) -> Result<Job> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raftgrid_proto::v1::RoundSummary;
 
     fn change(committed: u64, round: Option<u64>) -> WatchJobResponse {
         let mut change = WatchJobResponse::new();
@@ -221,6 +248,13 @@ mod tests {
             "round  1/60  loss 1.2500  accuracy 0.5000  leader controld-2 (term 3)  +1,250 ms"
         );
         assert_eq!(metrics_text("not json"), "");
+        let mut short = change(1, Some(0));
+        short.mut_round().set_sealed_by("deadline".to_owned());
+        short.mut_round().set_contributions(3);
+        short.mut_round().set_extensions(1);
+        let round = Rounds::default().of(&short).expect("the first");
+        let line = round_line(&round, before, "controld-2 (term 3)");
+        assert!(line.ends_with(" ms  by deadline with 3, extended 1 times"), "{line}");
     }
 
     #[test]

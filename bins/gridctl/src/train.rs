@@ -13,6 +13,7 @@ use crate::context::{exit_on_interrupt, Context};
 use crate::failure::{Failure, Result};
 use crate::limits::TASK_DATA_BYTES_MAX;
 use crate::output::{hex, Output, Progress};
+use crate::round_rules::put_rules;
 use crate::rounds;
 
 /// A job that was handed in.
@@ -64,6 +65,7 @@ pub(crate) fn check(args: &Train) -> Result<()> {
     if args.quorum.is_some_and(|quorum| quorum == 0 || quorum > args.shards) {
         return wrong("--quorum must be between 1 and the number of shards", "leaving --quorum out: all shards");
     }
+    put_rules(&args.rules, args.quorum.unwrap_or(args.shards), &mut TrainSpec::new())?;
     if !(0.0..=1.0).contains(&args.verify) {
         return wrong("--verify is a share between 0 and 1", "--verify 0.01");
     }
@@ -90,6 +92,7 @@ pub(crate) fn submit(client: &Client, args: &Train, output: Output) -> Result<Su
     train.set_quorum(args.quorum.unwrap_or(0));
     train.set_seed(args.seed);
     train.set_verify(args.verify);
+    put_rules(&args.rules, args.quorum.unwrap_or(args.shards), &mut train)?;
     let mut spec = JobSpec::new();
     spec.set_name(args.name.clone());
     spec.set_field_type("train".to_owned());
@@ -124,6 +127,11 @@ mod tests {
             ("--name digits --shards 0 --workers 3 --rounds 60", "--shards"),
             ("--name digits --shards 6 --workers 3 --rounds 60 --quorum 7", "--quorum"),
             ("--name digits --shards 6 --workers 3 --rounds 60 --verify 1.5", "--verify"),
+            ("--name digits --shards 6 --workers 3 --rounds 60 --min-contributions 7 --round-deadline 10s", "--min-contributions"),
+            ("--name digits --shards 6 --workers 3 --rounds 60 --min-contributions 4", "--round-deadline"),
+            ("--name digits --shards 6 --workers 3 --rounds 60 --round-deadline soon", "--round-deadline"),
+            ("--name digits --shards 6 --workers 3 --rounds 60 --mode bounded", "--staleness"),
+            ("--name digits --shards 6 --workers 3 --rounds 60 --staleness 2", "--mode"),
             ("--name a/b --shards 6 --workers 3 --rounds 60", "name"),
         ] {
             let failure = check(&args(wrong)).unwrap_err();

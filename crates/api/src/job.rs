@@ -1,4 +1,4 @@
-//! JobService: submit, get, list, cancel, watch, audit.
+//! JobService: submit, get, list, cancel, resume, watch, audit.
 
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ pub(crate) fn register(surface: Surface) -> Surface {
         .unary(&methods::CANCEL_JOB, cancel)
         .unary(&methods::RETRY_ELEMENTS, retry_elements)
         .unary(&methods::JOB_HISTORY, history)
+        .unary(&methods::RESUME_JOB, resume)
         .unary(&methods::AUDIT_JOB, audit)
         .unary(&methods::RECOMPUTE_ROUND, recompute_round)
         .server_streaming(&methods::WATCH_JOB, watch::job)
@@ -79,6 +80,19 @@ async fn cancel(core: Arc<Core>, context: Context, request: CancelJobRequest) ->
     let view = read_at(&core, reply.get_position()).await?;
     let row = views::job(&*view.rows, request.get_job_id())?.ok_or_else(|| not_found("job", request.get_job_id()))?;
     let mut response = CancelJobResponse::new();
+    response.job = row.job;
+    Ok(response)
+}
+
+async fn resume(core: Arc<Core>, context: Context, request: ResumeJobRequest) -> Answer<ResumeJobResponse> {
+    validate::name("job_id", request.get_job_id())?;
+    validate::optional_name("request_id", request.get_request_id())?;
+    let resume = ResumeJob { job_id: request.get_job_id().to_owned(), ..ResumeJob::default() };
+    let kind = Command_oneof_kind::resume_job(resume);
+    let reply = propose(&core, &context, request.get_request_id(), kind).await?;
+    let view = read_at(&core, reply.get_position()).await?;
+    let row = views::job(&*view.rows, request.get_job_id())?.ok_or_else(|| not_found("job", request.get_job_id()))?;
+    let mut response = ResumeJobResponse::new();
     response.job = row.job;
     Ok(response)
 }

@@ -97,6 +97,7 @@ impl Piece for GradientChunk {
             metrics_json: self.take_metrics_json(),
             state_artifact: self.take_state_artifact(),
             numeric_class: self.take_numeric_class(),
+            model_version: self.get_model_version_given().then_some(self.get_model_version()),
         };
         Ok(Begin {
             purpose: Purpose::Gradient(meta),

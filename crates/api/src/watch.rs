@@ -135,6 +135,9 @@ fn messages(job: &Job, rounds: &[RoundRow], sent: u64, more: bool) -> Vec<WatchJ
         let summary = message.mut_round();
         summary.set_round(round.get_round());
         summary.set_contributions(round.get_accepted());
+        summary.set_sealed_by(round.get_sealed_by().to_owned());
+        summary.set_extensions(round.get_extensions());
+        summary.set_stalest(round.get_stalest());
         summary.set_metrics_json(round.get_metrics_json().to_owned());
         summary.set_committed_at_ms(i64::try_from(round.get_committed_at_ms()).unwrap_or(i64::MAX));
         messages.push(message);

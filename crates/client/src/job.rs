@@ -2,7 +2,7 @@
 
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::methods::{
-    AUDIT_JOB, CANCEL_JOB, GET_JOB, JOB_HISTORY, LIST_JOBS, RECOMPUTE_ROUND, RETRY_ELEMENTS, SUBMIT_JOB,
+    AUDIT_JOB, CANCEL_JOB, GET_JOB, JOB_HISTORY, LIST_JOBS, RECOMPUTE_ROUND, RESUME_JOB, RETRY_ELEMENTS, SUBMIT_JOB,
 };
 
 use crate::call::{request_id, Client};
@@ -59,6 +59,14 @@ impl Client {
         request.set_job_id(job_id.to_owned());
         request.set_request_id(request_id());
         Ok(self.call(&RETRY_ELEMENTS, &request, self.config().timeout)?.take_job())
+    }
+
+    /// A paused job goes on; the job as of then.
+    pub fn resume_job(&self, job_id: &str) -> Result<Job, ClientError> {
+        let mut request = ResumeJobRequest::new();
+        request.set_job_id(job_id.to_owned());
+        request.set_request_id(request_id());
+        Ok(self.call(&RESUME_JOB, &request, self.config().timeout)?.take_job())
     }
 
     /// Committed rounds of a job, oldest first: all of the newest, ever fewer of those long before (`JobHistoryRequest`).

@@ -13,6 +13,7 @@ use raftgrid_proto::v1::TaskStatus;
 
 use crate::cancel::Cancel;
 use crate::clock::ClusterClock;
+use crate::deadlines;
 use crate::dependents;
 use crate::drains;
 use crate::jitter::Jitter;
@@ -234,12 +235,15 @@ impl Parts {
         arrays::step(moment, outbox);
         dependents::step(moment, outbox);
         self.schedules.step(moment, outbox);
+        // Before the shards, which might always have something to lease.
+        let deadlines_wake = deadlines::step(moment, outbox);
         self.rounds.step(moment, &self.liveness, outbox, actions);
         let shards_wake = self.shards.step(moment, &self.liveness, outbox);
         self.scheduler.step(moment, &self.liveness, outbox);
         self.retention.step(moment, outbox);
         let wakes = [
             drains_wake,
+            deadlines_wake,
             jobs_wake,
             shards_wake,
             self.liveness.next_wake(moment.config),

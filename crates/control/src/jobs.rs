@@ -73,7 +73,7 @@ fn fail_without_tasks(view: &View, sequence: u64, job: &JobView, outbox: &mut Ou
     if !row.get_job().get_spec().has_train() || row.open_tasks > 0 || view.tasks_of_job(sequence).next().is_some() {
         return;
     }
-    if job.round.as_ref().is_some_and(|round| round.phase == RoundPhase::ROUND_SEALED) {
+    if job.head().is_some_and(|head| head.row.phase == RoundPhase::ROUND_SEALED) {
         // It needs no trainer any more; if it was the last one, the job is done with its sum.
         return;
     }

@@ -8,6 +8,7 @@ mod cancel;
 mod clock;
 mod control;
 mod cron;
+mod deadlines;
 mod dependents;
 mod drains;
 mod jitter;
@@ -24,6 +25,7 @@ mod schedules;
 mod shards;
 mod timers;
 mod types;
+mod verify;
 mod view;
 
 pub use control::Control;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use raftgrid_manifest::{RoundMode, RoundPolicy};
 use raftgrid_proto::v1::{Command_oneof_kind, CommitModel, JobPhase, RoundPhase};
 
 use crate::jobs::fail;
@@ -94,7 +95,9 @@ impl Rounds {
             } else if let Stage::Committing { commit, proposed } = &mut sum.stage {
                 *proposed = true;
                 let mut commands = vec![Command_oneof_kind::commit_model(commit.as_ref().clone())];
-                if round + 1 < job.row.get_job().get_spec().get_train().rounds {
+                // Rounds that collect ahead have leases already; what is missing of them is seen with the commit.
+                let policy = RoundPolicy::of(&job.row);
+                if round + 1 < policy.rounds && policy.mode == RoundMode::Sync {
                     commands.extend(shards::plan_next(moment, liveness, *sequence, job, round + 1));
                 }
                 outbox.put_together(subject, commands);
@@ -137,7 +140,7 @@ impl Sum {
 
 /// The round of a running job that waits for its sum.
 fn sealed_round(job: &JobView) -> Option<u64> {
-    let round = job.round.as_ref()?;
+    let round = &job.head()?.row;
     let running = job.row.get_job().phase == JobPhase::JOB_RUNNING;
     (running && round.phase == RoundPhase::ROUND_SEALED).then_some(round.round)
 }

@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 
 use protobuf::RepeatedField;
+use raftgrid_manifest::{RoundMode, RoundPolicy};
 use raftgrid_proto::v1::{
     Command_oneof_kind, JobPhase, LeaseShards, NodeStatus, Phase, RoundLease, RoundPhase, RoundRow, ShardLease,
-    TaskRow, TrainSpec,
+    TaskRow,
 };
-use sha2::{Digest, Sha256};
 
 use crate::jobs::fail;
 use crate::limits::{FIRST_ROUND_WAIT_MS, LEASES_PER_COMMAND_MAX, REFUSED_WAIT_MS};
@@ -20,7 +20,8 @@ use crate::liveness::Liveness;
 use crate::moment::Moment;
 use crate::outbox::{Outbox, Subject};
 use crate::types::Millis;
-use crate::view::{JobView, View};
+use crate::verify::wants_verify;
+use crate::view::{JobView, RoundView, View};
 
 /// A trainer that may be given work.
 #[derive(Clone, Debug)]
@@ -59,8 +60,9 @@ impl Shards {
         self.refused_since.retain(|job, _| view.jobs.contains_key(job));
         let mut wake: Option<Millis> = None;
         for (sequence, job) in &view.jobs {
-            let Some(round) = &job.round else { continue };
-            if job.row.get_job().phase != JobPhase::JOB_RUNNING || round.phase != RoundPhase::ROUND_OPEN {
+            let Some(head) = job.head() else { continue };
+            let policy = RoundPolicy::of(&job.row);
+            if job.row.get_job().phase != JobPhase::JOB_RUNNING || !takes_leases(&policy, head) {
                 continue;
             }
             let subject = Subject::Job(*sequence);
@@ -72,14 +74,22 @@ impl Shards {
                 wake = Some(wake.map_or(until, |wake| wake.min(until)));
                 continue;
             }
-            let plan = plan_open(moment, liveness, job, round, &mut trainers);
-            if let Some(command) = command(job, round.round, plan.leases) {
-                outbox.put(subject, command);
-                continue;
+            let (plan, mut commands) = plan_rounds(moment, liveness, job, &policy, &mut trainers);
+            match commands.pop() {
+                None => {}
+                Some(only) if commands.is_empty() => {
+                    outbox.put(subject, only);
+                    continue;
+                }
+                Some(last) => {
+                    commands.push(last);
+                    outbox.put_together(subject, commands);
+                    continue;
+                }
             }
             wake = [wake, plan.look_again].into_iter().flatten().min();
             match self.give_up_at(now, *sequence, plan.refused_by_all) {
-                Some((shard, at)) if now >= at => outbox.put(subject, reject(job, round.round, shard)),
+                Some((shard, at)) if now >= at => outbox.put(subject, reject(head, job, shard)),
                 Some((_, at)) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
                 None => {}
             }
@@ -104,8 +114,8 @@ impl Shards {
         job: &JobView,
         ready: usize,
     ) -> Option<Millis> {
-        let round = job.round.as_ref()?;
-        if round.round > 0 || !round.leases.is_empty() || !job.given.is_empty() || ready == 0 {
+        let head = job.head()?;
+        if head.row.round > 0 || !head.row.leases.is_empty() || !head.given.is_empty() || ready == 0 {
             self.waiting_since.remove(&sequence);
             return None;
         }
@@ -125,6 +135,10 @@ pub(crate) fn plan_next(
 ) -> Option<Command_oneof_kind> {
     let mut trainers = trainers(moment, liveness, sequence);
     let train = job.row.get_job().get_spec().get_train();
+    // Whoever was not fast enough for the round that is closed is still at it.
+    if let Some(closed) = job.head().filter(|_| job.row.round_rules) {
+        count_unfinished(moment.view, &closed.row, &mut trainers);
+    }
     let empty = RoundRow::default();
     let mut leases = Vec::new();
     let mut homes = Vec::new();
@@ -185,8 +199,9 @@ fn on_healthy_node(moment: &Moment<'_>, liveness: &Liveness, row: &TaskRow) -> b
     healthy && liveness.in_reach(moment, node_id)
 }
 
-fn reject(job: &JobView, round: u64, shard: u32) -> Command_oneof_kind {
-    let refused = job.given.get(&shard).and_then(|given| given.refused.last());
+fn reject(head: &RoundView, job: &JobView, shard: u32) -> Command_oneof_kind {
+    let round = head.row.round;
+    let refused = head.given.get(&shard).and_then(|given| given.refused.last());
     let (node_id, reason) = refused.map(|one| (one.node_id.as_str(), one.reason.as_str())).unwrap_or_default();
     let reason =
         format!("round {round} shard {shard} was refused on {node_id} ({reason}), and no other trainer is in reach");
@@ -199,7 +214,77 @@ struct Home {
     node_id: String,
 }
 
-/// Everything of the open round that is to be leased.
+/// Whether pairs of the job may be leased now: of its open round, or of those that shards may be ahead in while it is summed.
+fn takes_leases(policy: &RoundPolicy, head: &RoundView) -> bool {
+    match head.row.phase {
+        RoundPhase::ROUND_OPEN => true,
+        RoundPhase::ROUND_SEALED => matches!(policy.mode, RoundMode::Bounded { .. }),
+        RoundPhase::ROUND_COMMITTED => false,
+    }
+}
+
+/// Everything that is to be leased, a command for each round; and what the open round waits for.
+fn plan_rounds(
+    moment: &Moment<'_>,
+    liveness: &Liveness,
+    job: &JobView,
+    policy: &RoundPolicy,
+    trainers: &mut [Trainer<'_>],
+) -> (Plan, Vec<Command_oneof_kind>) {
+    let (mut plan, mut commands) = (Plan::default(), Vec::new());
+    let Some(head) = job.head() else { return (plan, commands) };
+    count_unfinished(moment.view, &head.row, trainers);
+    if matches!(policy.mode, RoundMode::Bounded { .. }) {
+        job.ahead().for_each(|round| count_unfinished(moment.view, &round.row, trainers));
+    }
+    if head.row.phase == RoundPhase::ROUND_OPEN {
+        plan = plan_open(moment, liveness, job, head, policy, trainers);
+        commands.extend(command(job, head.row.round, std::mem::take(&mut plan.leases)));
+    }
+    if matches!(policy.mode, RoundMode::Bounded { .. }) {
+        let mut before = head;
+        for round in job.ahead() {
+            let leases = plan_ahead(moment.view, policy, before, round, trainers);
+            commands.extend(command(job, round.row.round, leases));
+            before = round;
+        }
+    }
+    (plan, commands)
+}
+
+/// Pairs of a round ahead of its model. A shard takes one round after the other, so that its state goes with it.
+fn plan_ahead(
+    view: &View,
+    policy: &RoundPolicy,
+    before: &RoundView,
+    round: &RoundView,
+    trainers: &mut [Trainer<'_>],
+) -> Vec<ShardLease> {
+    let live: Vec<&ShardLease> = live_leases(view, &round.row).collect();
+    (0..policy.shards)
+        .filter(|shard| before.is_given(*shard) && home(view, round, &live, *shard).is_none())
+        .filter_map(|shard| lease_first(round, policy, trainers, shard))
+        .collect()
+}
+
+/// Leases that somebody works on.
+fn live_leases<'a>(view: &'a View, round: &'a RoundRow) -> impl Iterator<Item = &'a ShardLease> {
+    let open = |lease: &ShardLease| view.lease_is_open(&lease.task_id, lease.epoch);
+    let held = round.leases.iter().filter(|held| !held.answered && !held.taken);
+    held.map(RoundLease::get_lease).filter(move |lease| open(lease))
+}
+
+/// What an extension took from a trainer it is still at.
+fn count_unfinished(view: &View, round: &RoundRow, trainers: &mut [Trainer<'_>]) {
+    let unanswered = round.leases.iter().filter(|held| !held.answered).map(RoundLease::get_lease);
+    for lease in unanswered.filter(|lease| view.lease_is_open(&lease.task_id, lease.epoch)) {
+        if let Some(trainer) = trainers.iter_mut().find(|trainer| trainer.task_id == lease.task_id) {
+            trainer.unfinished += 1;
+        }
+    }
+}
+
+/// Everything of the open round that is to be leased. What its trainers have to do is counted already.
 ///
 /// A pair on a node that fell silent is given to a second trainer before the lease ends, as a verification is: whoever answers first gives
 /// it, and nobody waits for the lease of a dead worker.
@@ -207,24 +292,19 @@ fn plan_open(
     moment: &Moment<'_>,
     liveness: &Liveness,
     job: &JobView,
-    round: &RoundRow,
+    head: &RoundView,
+    policy: &RoundPolicy,
     trainers: &mut [Trainer<'_>],
 ) -> Plan {
-    let view = moment.view;
+    let (view, round) = (moment.view, &head.row);
     let train = job.row.get_job().get_spec().get_train();
-    let is_live = |lease: &&RoundLease| {
-        !lease.answered && view.lease_is_open(&lease.get_lease().task_id, lease.get_lease().epoch)
-    };
-    let live: Vec<&ShardLease> = round.leases.iter().filter(is_live).map(RoundLease::get_lease).collect();
-    for trainer in trainers.iter_mut() {
-        trainer.unfinished = live.iter().filter(|lease| lease.task_id == trainer.task_id).count();
-    }
+    let live: Vec<&ShardLease> = live_leases(view, round).collect();
     let mut plan = Plan::default();
     let mut homes: BTreeMap<u32, Home> = BTreeMap::new();
     for shard in 0..train.shards {
-        if let Some(home) = home(view, job, &live, shard) {
+        if let Some(home) = home(view, head, &live, shard) {
             homes.insert(shard, home);
-        } else if let Some(lease) = lease_first(job, round, trainers, shard) {
+        } else if let Some(lease) = lease_first(head, policy, trainers, shard) {
             homes.insert(shard, Home { task_id: lease.task_id.clone(), node_id: node_of(trainers, &lease) });
             plan.leases.push(lease);
         } else if !trainers.is_empty() {
@@ -233,9 +313,12 @@ fn plan_open(
     }
     for shard in 0..train.shards {
         let Some(home) = homes.get(&shard) else { continue };
-        let lost_at = liveness.lost_at(moment, &home.node_id).filter(|_| !is_given(job, shard));
+        let lost_at = liveness.lost_at(moment, &home.node_id).filter(|_| !head.is_given(shard));
         let lost = lost_at.is_some_and(|at| moment.now >= at);
-        if (lost || wants_verify(train, job, round.round, shard)) && !has_second(job, round, &live, shard) {
+        // Over which model a pair is computed is known when it is given, where that is not the round's.
+        let comparable = policy.mode == RoundMode::Sync || head.is_given(shard);
+        let verify = comparable && wants_verify(train, job, round.round, shard);
+        if (lost || verify) && !has_second(head, &live, shard) {
             plan.leases.extend(lease_elsewhere(round, trainers, shard, home));
         }
         let soon = lost_at.filter(|at| *at > moment.now);
@@ -244,13 +327,9 @@ fn plan_open(
     plan
 }
 
-fn is_given(job: &JobView, shard: u32) -> bool {
-    job.given.get(&shard).is_some_and(|given| !given.digest.is_empty())
-}
-
 /// Who gave the shard, or works on it.
-fn home(view: &View, job: &JobView, live: &[&ShardLease], shard: u32) -> Option<Home> {
-    if let Some(given) = job.given.get(&shard).filter(|given| !given.digest.is_empty()) {
+fn home(view: &View, round: &RoundView, live: &[&ShardLease], shard: u32) -> Option<Home> {
+    if let Some(given) = round.given.get(&shard).filter(|given| !given.digest.is_empty()) {
         return Some(Home { task_id: given.task_id.clone(), node_id: given.node_id.clone() });
     }
     // If only the second computation is left, it is the first one now.
@@ -260,13 +339,22 @@ fn home(view: &View, job: &JobView, live: &[&ShardLease], shard: u32) -> Option<
     Some(Home { task_id: lease.task_id.clone(), node_id: row.get_task().assigned_node_id.clone() })
 }
 
-/// A first computation. A pair that was refused goes to another node first, and never to the same attempt again.
-fn lease_first(job: &JobView, round: &RoundRow, trainers: &mut [Trainer<'_>], shard: u32) -> Option<ShardLease> {
-    let refused = job.given.get(&shard).map(|given| given.get_refused()).unwrap_or_default();
-    let fresh = |trainer: &Trainer<'_>| !had(round, trainer, shard);
+/// A first computation. A pair that was refused goes to another node first, and never to the same attempt again. One that was taken from an
+/// attempt by an extension, or came over too old a model, goes back to it if there is no other.
+fn lease_first(
+    round: &RoundView,
+    policy: &RoundPolicy,
+    trainers: &mut [Trainer<'_>],
+    shard: u32,
+) -> Option<ShardLease> {
+    let refused = round.given.get(&shard).map(|given| given.get_refused()).unwrap_or_default();
+    let fresh = |trainer: &Trainer<'_>| !had(&round.row, trainer, shard);
     let elsewhere = |trainer: &Trainer<'_>| !refused.iter().any(|one| one.node_id == trainer.node_id);
+    let not_refused = |trainer: &Trainer<'_>| !refused.iter().any(|one| one.task_id == trainer.task_id);
+    let comes_back = policy.deadline_ms > 0 || policy.mode != RoundMode::Sync;
     lease(trainers, shard, false, |trainer| fresh(trainer) && elsewhere(trainer))
         .or_else(|| lease(trainers, shard, false, fresh))
+        .or_else(|| lease(trainers, shard, false, |trainer| comes_back && not_refused(trainer)))
 }
 
 /// Was the pair ever leased to this very attempt?
@@ -279,10 +367,10 @@ fn had(round: &RoundRow, trainer: &Trainer<'_>, shard: u32) -> bool {
 }
 
 /// Was the pair computed twice, or is a second computation under way?
-fn has_second(job: &JobView, round: &RoundRow, live: &[&ShardLease], shard: u32) -> bool {
-    let compared = job.given.get(&shard).is_some_and(|given| given.compared > 0);
+fn has_second(round: &RoundView, live: &[&ShardLease], shard: u32) -> bool {
+    let compared = round.given.get(&shard).is_some_and(|given| given.compared > 0);
     let answered =
-        round.leases.iter().any(|lease| lease.answered && lease.get_lease().verify && lease.get_lease().shard == shard);
+        round.row.leases.iter().any(|lease| lease.answered && lease.get_lease().verify && lease.get_lease().shard == shard);
     compared || answered || live.iter().any(|lease| lease.verify && lease.shard == shard)
 }
 
@@ -317,39 +405,4 @@ fn lease_elsewhere(round: &RoundRow, trainers: &mut [Trainer<'_>], shard: u32, h
 fn node_of(trainers: &[Trainer<'_>], lease: &ShardLease) -> String {
     let trainer = trainers.iter().find(|trainer| trainer.task_id == lease.task_id);
     trainer.map(|trainer| trainer.node_id.to_owned()).unwrap_or_default()
-}
-
-/// Is the pair computed twice? A share `verify` of all pairs, drawn by hash; and where any is asked for: the first pair of round 0, and
-/// shard 0 of every round until one comparison was made, so that a job with `verify` never ends unverified for want of luck.
-fn wants_verify(train: &TrainSpec, job: &JobView, round: u64, shard: u32) -> bool {
-    if train.verify <= 0.0 {
-        return false;
-    }
-    let first = shard == 0 && (round == 0 || job.row.get_job().compared == 0);
-    first || drawn(train.seed, round, shard) < train.verify
-}
-
-/// Uniform in 0..1, by SHA-256 over (seed, round, shard).
-fn drawn(seed: u64, round: u64, shard: u32) -> f64 {
-    let mut hash = Sha256::new();
-    hash.update(b"raftgrid/verify/v1");
-    hash.update(seed.to_be_bytes());
-    hash.update(round.to_be_bytes());
-    hash.update(shard.to_be_bytes());
-    let digest = hash.finalize();
-    let head = digest.iter().take(8).fold(0u64, |head, byte| head << 8 | u64::from(*byte));
-    head as f64 / 2f64.powi(64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::drawn;
-
-    #[test]
-    fn verification_draws_about_the_share_that_was_asked_for() {
-        let drawn_below = |share: f64| (0..10_000u32).filter(|n| drawn(7, u64::from(n / 6), n % 6) < share).count();
-        assert!((50..=150).contains(&drawn_below(0.01)), "{}", drawn_below(0.01));
-        assert_eq!(drawn_below(1.0), 10_000);
-        assert_ne!(drawn(7, 1, 0), drawn(8, 1, 0));
-    }
 }

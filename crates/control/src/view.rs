@@ -8,7 +8,7 @@ use protobuf::Message;
 use raftgrid_manifest::{Change, RowsError, Table};
 use raftgrid_proto::v1::{
     ArtifactRow, ArtifactState, ContributionRow, Eligibility, JobPhase, JobRow, MetaRow, NodeRow, Phase, Queue,
-    QueueRow, RoundRow, ScheduleRow, TaskRow, TaskStatus,
+    QueueRow, RoundPhase, RoundRow, ScheduleRow, TaskRow, TaskStatus,
 };
 
 use crate::limits::{AVOIDED_NODES_MAX, LOG_KEPT_MS};
@@ -35,10 +35,49 @@ pub(crate) enum Touched {
 #[derive(Debug, Default)]
 pub(crate) struct JobView {
     pub(crate) row: JobRow,
-    /// The newest round; None before model 0.
-    pub(crate) round: Option<RoundRow>,
-    /// Contributions to the newest round, by shard; empty digest: only refused ones so far.
+    /// By number: the oldest round that is not committed (or the last one of all), and those that collect contributions ahead of it.
+    rounds: BTreeMap<u64, RoundView>,
+}
+
+/// A round and what was given to it.
+#[derive(Debug, Default)]
+pub(crate) struct RoundView {
+    pub(crate) row: RoundRow,
+    /// By shard; empty digest: only refused ones so far.
     pub(crate) given: BTreeMap<u32, ContributionRow>,
+}
+
+impl RoundView {
+    pub(crate) fn is_given(&self, shard: u32) -> bool {
+        self.given.get(&shard).is_some_and(|given| !given.digest.is_empty())
+    }
+}
+
+impl JobView {
+    /// The round that is open, sealed or (after the last one) committed; None before model 0.
+    pub(crate) fn head(&self) -> Option<&RoundView> {
+        self.rounds.values().next()
+    }
+
+    /// Rounds that collect contributions ahead of their model, in order.
+    pub(crate) fn ahead(&self) -> impl Iterator<Item = &RoundView> {
+        self.rounds.values().skip(1)
+    }
+
+    fn put_round(&mut self, row: RoundRow) {
+        let oldest = self.rounds.keys().next().copied();
+        if oldest.is_some_and(|oldest| row.round < oldest) {
+            return;
+        }
+        self.rounds.entry(row.round).or_default().row = row;
+        while self.rounds.len() > 1 {
+            let Some(first) = self.rounds.first_entry() else { break };
+            if first.get().row.phase != RoundPhase::ROUND_COMMITTED {
+                break;
+            }
+            first.remove();
+        }
+    }
 }
 
 /// Of artifacts that are logs of attempts.
@@ -315,13 +354,7 @@ impl View {
         let Some(row) = decode::<RoundRow>(value)? else { return Ok(Touched::Job(job)) };
         // An entry's changes come in order of (table, key): the job's row was seen before. One that is not here is over.
         let Some(view) = self.jobs.get_mut(&job) else { return Ok(Touched::Nothing) };
-        let newest = view.round.as_ref().map(|round| round.round);
-        if newest.is_none_or(|newest| row.round >= newest) {
-            if newest.is_some_and(|newest| row.round > newest) {
-                view.given.retain(|_, contribution| contribution.round >= row.round);
-            }
-            view.round = Some(row);
-        }
+        view.put_round(row);
         Ok(Touched::Job(job))
     }
 
@@ -329,8 +362,9 @@ impl View {
         let Some(row) = decode::<ContributionRow>(value)? else { return Ok(Touched::Job(job)) };
         self.saw(row.position);
         let Some(view) = self.jobs.get_mut(&job) else { return Ok(Touched::Nothing) };
-        if view.round.as_ref().is_none_or(|round| row.round >= round.round) {
-            view.given.insert(row.shard, row);
+        // Its round's row came before it, in the same entry or an earlier one; without it the round is no longer of interest.
+        if let Some(round) = view.rounds.get_mut(&row.round) {
+            round.given.insert(row.shard, row);
         }
         Ok(Touched::Job(job))
     }

@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod placement;
+mod rounds;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -251,6 +252,7 @@ fn check_job(rows: &dyn Rows, row: &JobRow, tasks: &[TaskRow], broken: &mut Vec<
     for round in &list {
         check_round(rows, row, round, broken)?;
     }
+    rounds::check_rules(rows, row, &list, broken)?;
     if let Some(audit) = views::audit(rows, id, false)? {
         if audit.lost != 0 || audit.duplicated != 0 {
             broken.push(format!("7: job {id} lost {} and counts {} twice", audit.lost, audit.duplicated));

@@ -4,6 +4,8 @@
 use raftgrid_proto::v1::{Combine, ContributionRow, JobRow, Optimizer, RoundRow};
 use sha2::{Digest as _, Sha256};
 
+use crate::round_policy::{RoundMode, RoundPolicy};
+
 /// Id of the aggregation: weighted mean in shard order with an f32 accumulator and f64 weights, then the named optimiser, version 1 of both.
 /// It is part of every inputs_hash; a change of the arithmetic needs a new id and a new machine_version.
 pub const ALGORITHM_ID: &str = "raftgrid/weighted-mean-f32-shard-order/1";
@@ -17,6 +19,8 @@ pub struct InputContribution<'a> {
     pub digest: &'a [u8],
     /// The bits of its f64 weight.
     pub weight_bits: u64,
+    /// The model that it was computed over.
+    pub model_version: u64,
 }
 
 /// Everything that decides the bytes of model r+1.
@@ -38,6 +42,8 @@ pub struct RoundInputs<'a> {
     pub bundle_digest: &'a [u8],
     /// [`ALGORITHM_ID`].
     pub algorithm_id: &'a str,
+    /// Whether contributions may be of other models than the round's, so that which they are of counts: the job's mode is not sync.
+    pub names_models: bool,
 }
 
 impl<'a> RoundInputs<'a> {
@@ -49,13 +55,19 @@ impl<'a> RoundInputs<'a> {
             model_digest: &round.input_model_digest,
             state_digest: &round.input_state_digest,
             contributions: accepted
-                .map(|row| InputContribution { shard: row.shard, digest: &row.digest, weight_bits: row.weight_bits })
+                .map(|row| InputContribution {
+                    shard: row.shard,
+                    digest: &row.digest,
+                    weight_bits: row.weight_bits,
+                    model_version: row.model_version,
+                })
                 .collect(),
             optimizer: job.get_job().get_optimizer(),
             combine: job.get_job().combine.as_ref(),
             round: round.round,
             bundle_digest: &job.get_job().get_spec().bundle_digest,
             algorithm_id: ALGORITHM_ID,
+            names_models: RoundPolicy::of(job).mode != RoundMode::Sync,
         }
     }
 }
@@ -67,7 +79,12 @@ pub fn round_inputs_hash(inputs: &RoundInputs<'_>) -> [u8; 32] {
         hash.update((bytes.len() as u64).to_be_bytes());
         hash.update(bytes);
     };
-    part(if inputs.combine.is_some() { b"raftgrid round inputs 2" } else { b"raftgrid round inputs 1" });
+    if inputs.names_models {
+        part(b"raftgrid round inputs 3");
+        part(&[u8::from(inputs.combine.is_some())]);
+    } else {
+        part(if inputs.combine.is_some() { b"raftgrid round inputs 2" } else { b"raftgrid round inputs 1" });
+    }
     part(inputs.algorithm_id.as_bytes());
     part(inputs.model_digest);
     part(inputs.state_digest);
@@ -86,6 +103,9 @@ pub fn round_inputs_hash(inputs: &RoundInputs<'_>) -> [u8; 32] {
         part(&contribution.shard.to_be_bytes());
         part(contribution.digest);
         part(&contribution.weight_bits.to_be_bytes());
+        if inputs.names_models {
+            part(&contribution.model_version.to_be_bytes());
+        }
     }
     hash.finalize().into()
 }
@@ -136,14 +156,15 @@ mod tests {
             model_digest: &[3; 32],
             state_digest: &[4; 32],
             contributions: vec![
-                InputContribution { shard: 0, digest: &digests[0], weight_bits: 1.0_f64.to_bits() },
-                InputContribution { shard: 1, digest: &digests[1], weight_bits: 2.0_f64.to_bits() },
+                InputContribution { shard: 0, digest: &digests[0], weight_bits: 1.0_f64.to_bits(), model_version: 7 },
+                InputContribution { shard: 1, digest: &digests[1], weight_bits: 2.0_f64.to_bits(), model_version: 7 },
             ],
             optimizer: &empty,
             combine: None,
             round: 7,
             bundle_digest: &[5; 32],
             algorithm_id: ALGORITHM_ID,
+            names_models: false,
         };
         change(&mut inputs, &mut optimizer);
         inputs.optimizer = &optimizer;
@@ -165,6 +186,7 @@ mod tests {
             round,
             bundle_digest: &[5; 32],
             algorithm_id: ALGORITHM_ID,
+            names_models: false,
         };
         round_inputs_hash(&inputs)
     }
@@ -183,6 +205,15 @@ mod tests {
             hash(|inputs, _| inputs.contributions[1].weight_bits = 3.0_f64.to_bits()),
             hash(|inputs, _| inputs.contributions[1].digest = &[9; 32]),
             hash(|inputs, _| inputs.contributions.truncate(1)),
+            hash(|inputs, _| inputs.names_models = true),
+            hash(|inputs, _| {
+                inputs.names_models = true;
+                inputs.contributions[0].model_version = 6;
+            }),
+            hash(|inputs, _| {
+                inputs.names_models = true;
+                inputs.combine = Some(Combine::default_instance());
+            }),
             hash(|_, optimizer| optimizer.algorithm = "adam".into()),
             hash(|_, optimizer| optimizer.learning_rate = 0.2),
             hash(|_, optimizer| optimizer.momentum = 0.9),

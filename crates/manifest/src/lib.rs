@@ -32,6 +32,7 @@ mod read;
 pub mod refound;
 mod reply;
 mod requests;
+mod round_policy;
 mod row_change;
 pub mod rows;
 mod tables;
@@ -49,5 +50,6 @@ pub use ledger::{chain_hash, round_inputs_hash, InputContribution, RoundInputs, 
 pub use make::{batch, command, command_for, encode_batch};
 pub use position::Position;
 pub use quota::{within_quota, OverQuota};
+pub use round_policy::{RoundMode, RoundPolicy};
 pub use row_change::{row_change, RowChange};
 pub use rows::{Change, MemRows, Rows, RowsError, Table, TABLES};

@@ -74,6 +74,16 @@ pub const HISTORY_ROUNDS: u64 = 4_096;
 pub const HISTORY_PAGE_BYTES: u64 = 1 << 20;
 /// Rounds that the ledger keeps whole; older ones live on in the hash chain and the counters.
 pub const LEDGER_ROUNDS: u64 = 100;
+/// Shortest and longest deadline of a round: below it rounds would end before a gradient can come, beyond it nobody waits.
+pub const ROUND_DEADLINE_MS_MIN: u64 = 100;
+/// Thirty days.
+pub const ROUND_DEADLINE_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
+/// Extensions of one round.
+pub const EXTENSIONS_MAX: u32 = 1_000;
+/// Rounds that a gradient's model may be behind; each is a row that is open at once, and the ledger must still know what was counted.
+pub const STALENESS_MAX: u64 = 50;
+/// Shards without a contribution that the reason of a job that was paused or failed names.
+pub const MISSING_SHARDS_NAMED: usize = 8;
 /// Rounds whose gradient bytes are always kept: those of round r, until model r+2 is committed.
 pub const RETAIN_ROUNDS_MIN: u64 = 2;
 /// Rounds that are kept once the bytes pass `RETAIN_BYTES_DEFAULT`.
@@ -198,4 +208,5 @@ const _: () = assert!(REFUSED_MAX >= REJECTING_NODES_MAX);
 const _: () = assert!(RETAIN_ROUNDS_DEFAULT >= RETAIN_ROUNDS_MIN);
 const _: () = assert!(LEDGER_ROUNDS > RETAIN_ROUNDS_DEFAULT);
 const _: () = assert!(HISTORY_ROUNDS.is_power_of_two() && HISTORY_ROUNDS > LEDGER_ROUNDS);
+const _: () = assert!(LEDGER_ROUNDS > STALENESS_MAX + 1);
 const _: () = assert!(REQUEST_AHEAD_MS_MAX < REQUEST_AGE_MS_MAX);

@@ -7,6 +7,7 @@ use raftgrid_proto::v1::{
 };
 
 use crate::keys;
+use crate::round_policy::RoundPolicy;
 use crate::rows::{Rows, RowsError, Table};
 
 /// Decodes a row; one that does not decode is damage, and the replica must stop.
@@ -153,6 +154,29 @@ pub(crate) fn contributions(rows: &dyn Rows, job_sequence: u64, round: u64) -> R
         true
     })?;
     Ok(list)
+}
+
+/// What a shard of an async job gave over this model, in whatever round it came in; `head`: the job's newest model. Looks at the rounds that
+/// may hold it: from the model's own on, as far as staleness lets them be.
+pub(crate) fn given_over(
+    rows: &dyn Rows,
+    job_sequence: u64,
+    policy: &RoundPolicy,
+    head: u64,
+    version: u64,
+    shard: u32,
+) -> Result<Option<ContributionRow>, RowsError> {
+    let last = policy.last_open(head);
+    for round in version..=last {
+        if policy.oldest_model(round) > version {
+            break;
+        }
+        let row = contribution(rows, job_sequence, round, shard)?;
+        if let Some(row) = row.filter(|row| !row.digest.is_empty() && row.model_version == version) {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
 }
 
 pub(crate) fn artifact(rows: &dyn Rows, artifact_id: u64) -> Result<Option<ArtifactRow>, RowsError> {

@@ -4,7 +4,9 @@ mod common;
 
 use common::*;
 use proptest::prelude::*;
-use raftgrid_manifest::{command, command_for, encode_batch, views, MemRows, Rows, MACHINE_VERSION};
+use raftgrid_manifest::{
+    command, command_for, encode_batch, views, MemRows, RoundMode, RoundPolicy, Rows, MACHINE_VERSION,
+};
 use raftgrid_proto::v1::{Command_oneof_kind as Kind, *};
 
 /// What a random step does. Small numbers, so that steps meet on the same tasks, shards and attempts.
@@ -34,6 +36,8 @@ enum Step {
     Reject(u8, u8, u8),
     Model(u8, bool),
     Unused(bool),
+    Deadline(u8, u8),
+    ResumeJob(u8),
     Later(u16),
     After(u8, u8, u8),
     Graph(u8),
@@ -70,6 +74,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (n(), n(), n()).prop_map(|(t, s, e)| Step::Reject(t, s, e)),
         18 => (n(), any::<bool>()).prop_map(|(j, w)| Step::Model(j, w)),
         1 => any::<bool>().prop_map(Step::Unused),
+        6 => (n(), n()).prop_map(|(j, how)| Step::Deadline(j, how)),
+        3 => n().prop_map(Step::ResumeJob),
         2 => (0_u16..2_000).prop_map(Step::Later),
         3 => (n(), n(), n()).prop_map(|(t, a, b)| Step::After(t, a, b)),
         2 => n().prop_map(Step::Graph),
@@ -228,7 +234,7 @@ impl Runner {
             }
             Step::Lease(t, s, e, verify) => {
                 let leases = vec![lease(u32::from(s % 2), &task(*t), self.epoch(&task(*t), *e), *verify)];
-                vec![lease_shards(job(*t), self.round(job(*t)), leases)]
+                vec![lease_shards(job(*t), self.round(job(*t)) + u64::from(s / 6), leases)]
             }
             Step::Gradient(t, s, e, bytes) => self.gradient(*t, *s, *e, *bytes),
             Step::Reject(t, s, e) => {
@@ -240,6 +246,10 @@ impl Runner {
                 vec![Kind::reject_gradient(reject)]
             }
             Step::Model(n, wrong) => self.model(job(*n), *wrong && *n == 0),
+            Step::Deadline(j, how) => self.deadline(job(*j), *how),
+            Step::ResumeJob(j) => {
+                vec![Kind::resume_job(ResumeJob { job_id: job(*j).into(), ..ResumeJob::default() })]
+            }
             Step::Unused(confirmed) => {
                 let begun = self.world.begin("", "file", &format!("file {}", self.names));
                 vec![delete_artifact(begun, false), delete_artifact(begun, *confirmed)]
@@ -378,8 +388,15 @@ impl Runner {
     /// A job, and its trainers placed where there is room.
     fn new_job(&mut self, n: u8) -> Vec<Kind> {
         let mut spec = train_spec(job(n));
-        spec.mut_train().quorum = u32::from(n % 2);
-        spec.mut_train().retain_rounds = 2;
+        let train = spec.mut_train();
+        train.quorum = u32::from(n % 2);
+        train.retain_rounds = 2;
+        match n / 2 {
+            1 => (train.round_deadline_ms, train.min_contributions, train.extensions_max) = (500, 1, u32::from(n % 2)),
+            2 => (train.mode, train.staleness, train.round_deadline_ms) = ("bounded".into(), 1, 700),
+            3 => (train.mode, train.staleness) = ("async".into(), u64::from(n % 2)),
+            _ => {}
+        }
         let mut kinds = vec![submit_job(spec)];
         kinds.extend((0..2).map(|i| assign(&[(&trainer(job(n), i), NODES[i as usize])])));
         kinds
@@ -391,13 +408,41 @@ impl Runner {
             return Vec::new();
         }
         let newest = self.round(job);
-        let round = if bytes == 7 { newest.saturating_sub(1) } else { newest };
+        let row = views::job_row(&self.world.rows, job).expect("memory").unwrap_or_default();
+        let before = newest.saturating_sub(1);
+        let (round, version) = match RoundPolicy::of(&row).mode {
+            RoundMode::Sync if bytes == 7 => (before, before),
+            RoundMode::Sync => (newest, newest),
+            RoundMode::Bounded { .. } => (newest + u64::from(s / 4), if bytes == 7 { before } else { newest }),
+            RoundMode::Async { .. } if bytes > 5 => (before, before),
+            RoundMode::Async { .. } => (newest, newest),
+        };
         let shard = u32::from(s % 2);
-        // Mostly the same bytes for a (round, shard), sometimes others.
-        let text = if bytes == 6 { format!("{job} x{t}") } else { format!("{job} g{round}.{shard}") };
+        // Mostly the same bytes for a (round, shard, model), sometimes others.
+        let text = if bytes == 6 { format!("{job} x{t}") } else { format!("{job} g{round}.{shard}.{version}") };
         let artifact = self.world.begin(job, "gradient", &text);
         let epoch = self.epoch(&task(t), e);
-        vec![gradient(job, round, shard, &task(t), epoch, artifact, &text)]
+        let Kind::commit_gradient(mut commit) = gradient(job, round, shard, &task(t), epoch, artifact, &text) else {
+            unreachable!()
+        };
+        commit.model_version = version;
+        vec![Kind::commit_gradient(commit)]
+    }
+
+    /// What two leaders reckoned at once, mostly when it is time.
+    fn deadline(&mut self, job: &str, how: u8) -> Vec<Kind> {
+        let Some(row) = views::get_round(&self.world.rows, job, self.round(job)).expect("memory") else {
+            return Vec::new();
+        };
+        if how > 1 {
+            self.world.now_ms = self.world.now_ms.max(row.opened_at_ms.max(row.deadline_from_ms) + 700);
+        }
+        let (round, extension) = (row.round + u64::from(how == 7), row.extensions + u32::from(how == 6));
+        let job_id = job.to_owned();
+        let seal = SealRound { job_id: job_id.clone(), round, extension, ..SealRound::default() };
+        let extend = ExtendRound { job_id, round, extension, ..ExtendRound::default() };
+        let extend = Kind::extend_round(extend);
+        vec![Kind::seal_round(seal), extend.clone(), extend]
     }
 
     fn model(&mut self, job: &str, wrong: bool) -> Vec<Kind> {
@@ -472,6 +517,7 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
     let (mut suspended, mut blocked, mut unmet, mut elements, mut graphs, mut ticks) = (0, 0, 0, 0, 0, 0);
     let mut scoped = 0;
     let (mut gangs, mut taken_down) = (0, 0);
+    let (mut by_deadline, mut extended, mut older, mut paused) = (0, 0, 0, 0);
     for _ in 0..80 {
         let world = run(&steps.new_tree(&mut runner).expect("a strategy without filters").current()).world;
         for n in 0..8 {
@@ -497,6 +543,8 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
         for name in ["one", "two"] {
             let Some(job) = views::get_job(&world.rows, name).expect("memory") else { continue };
             rounds += job.rounds_committed;
+            (by_deadline, extended) = (by_deadline + job.rounds_by_deadline, extended + job.extensions);
+            (older, paused) = (older + job.stale_gradients, paused + u64::from(job.phase == JobPhase::JOB_PAUSED));
             done += u64::from(job.phase == JobPhase::JOB_DONE);
             (mismatches, compared) = (mismatches + job.mismatches, compared + job.compared);
             (stale, rejected) = (stale + job.stale, rejected + u64::from(job.phase == JobPhase::JOB_REJECTED));
@@ -517,6 +565,10 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
         ("ticks", ticks),
         ("gangs", gangs),
         ("taken_down", taken_down),
+        ("rounds by deadline", by_deadline),
+        ("extended rounds", extended),
+        ("gradients of older models", older),
+        ("paused", paused),
     ];
     for (what, count) in reached {
         assert!(count > 0, "no {what} in {reached:?}, rejected {rejected}");

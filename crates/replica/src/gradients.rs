@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use raftgrid_crashpoint::{reach, Point};
-use raftgrid_manifest::{views, Rows, Table};
+use raftgrid_manifest::{views, RoundMode, RoundPolicy, Rows, RowsError, Table};
 use raftgrid_proto::v1::{
     Ack, AckOutcome, Command_oneof_kind, CommitGradient, JobRow, Outcome, RejectGradient, TaskRow,
 };
@@ -43,6 +43,8 @@ pub(crate) struct Target {
     pub round: u64,
     /// Of this shard.
     pub shard: u32,
+    /// Over this model.
+    pub model_version: u64,
 }
 
 /// The inner error is an answer: refused without harm.
@@ -102,9 +104,7 @@ impl Gradient {
         let behind = if self.is_old_client() {
             old_clients::awaits_lease(rows.as_ref(), &self.meta)?
         } else {
-            let job = views::job_row(rows.as_ref(), &self.meta.job_id).map_err(rows_failed)?;
-            let committed = job.map_or(0, |row| row.get_job().rounds_committed);
-            self.meta.lease_epoch > position || self.meta.round > committed
+            self.meta.lease_epoch > position || is_ahead(rows.as_ref(), &self.meta)?
         };
         Ok(if behind { Look::Later(position, rows) } else { Look::Now(rows) })
     }
@@ -123,10 +123,8 @@ fn enter(
         Ok(target) => target,
         Err(refused) => return Ok(*refused),
     };
-    let known = views::contributions(rows.as_ref(), &target.job.get_job().job_id, target.round).map_err(rows_failed)?;
-    let known = known.into_iter().find(|row| row.shard == target.shard);
-    let model = views::round_of(rows.as_ref(), target.job.sequence, target.round).map_err(rows_failed)?;
-    let in_ledger = known.is_some_and(|row| !row.digest.is_empty());
+    let model = views::round_of(rows.as_ref(), target.job.sequence, target.model_version).map_err(rows_failed)?;
+    let in_ledger = is_given(rows.as_ref(), &target).map_err(rows_failed)?;
     if !in_ledger && target.task.open_epoch != target.epoch {
         // The rows are as new as the epoch, so it never opens again: its bytes need not be placed first. A retry of what is in the ledger is
         // told so, whatever became of its lease.
@@ -137,7 +135,7 @@ fn enter(
         None
     } else {
         let Some(model) = model else {
-            return Ok(refusal(AckOutcome::ACK_STALE, format!("round {} is not open", target.round)));
+            return Ok(refusal(AckOutcome::ACK_STALE, format!("model {} is no longer kept", target.model_version)));
         };
         let model = uploads.models.bytes(model.model_artifact)?;
         let bytes = writer.read_back().map_err(blob_failed)?;
@@ -209,6 +207,9 @@ fn commit_gradient(
     commit.set_task_id(target.task.get_task().task_id.clone());
     commit.set_epoch(target.epoch);
     commit.set_digest(digest.to_vec());
+    if RoundPolicy::of(&target.job).mode != RoundMode::Sync {
+        commit.set_model_version(target.model_version);
+    }
     let weight = if meta.weight == 0.0 { 1.0 } else { meta.weight };
     commit.set_weight_bits(weight.to_bits());
     commit.set_state_artifact(meta.state_artifact.clone());
@@ -241,5 +242,38 @@ fn resolve(rows: &dyn Rows, meta: &GradientMeta, digest: [u8; 32]) -> Result<Res
         return Err(CallError::Invalid(format!("shard: below {shards}, is {}", meta.shard)));
     }
     // Whether the epoch is still open then is decided where the command is applied.
-    Ok(Ok(Target { epoch: meta.lease_epoch, round: meta.round, shard: meta.shard, job, task }))
+    let model_version = model_version(&job, meta)?;
+    Ok(Ok(Target { epoch: meta.lease_epoch, round: meta.round, shard: meta.shard, job, task, model_version }))
+}
+
+/// Over which model it was computed. In bounded mode only its sender knows.
+fn model_version(job: &JobRow, meta: &GradientMeta) -> Result<u64, CallError> {
+    match (RoundPolicy::of(job).mode, meta.model_version) {
+        (RoundMode::Sync, _) | (RoundMode::Async { .. }, None) => Ok(meta.round),
+        (RoundMode::Bounded { .. } | RoundMode::Async { .. }, Some(version)) => Ok(version),
+        (RoundMode::Bounded { .. }, None) => {
+            let why = "a gradient of a bounded job names the model that it was computed over: a newer SDK does";
+            Err(CallError::Invalid(format!("model_version: {why}")))
+        }
+    }
+}
+
+/// Whether its sender has seen more of the job than this replica.
+fn is_ahead(rows: &dyn Rows, meta: &GradientMeta) -> Result<bool, CallError> {
+    let Some(job) = views::job_row(rows, &meta.job_id).map_err(rows_failed)? else { return Ok(meta.round > 0) };
+    let committed = job.get_job().rounds_committed;
+    let opened = meta.round <= committed
+        || views::round_of(rows, job.sequence, meta.round).map_err(rows_failed)?.is_some();
+    Ok(!opened || meta.model_version.is_some_and(|version| version > committed))
+}
+
+/// Whether the ledger has this pair: its bytes are compared then, and not kept.
+fn is_given(rows: &dyn Rows, target: &Target) -> Result<bool, RowsError> {
+    let row = match RoundPolicy::of(&target.job).mode {
+        RoundMode::Sync | RoundMode::Bounded { .. } => {
+            views::contribution_of(rows, target.job.sequence, target.round, target.shard)?
+        }
+        RoundMode::Async { .. } => views::given_over(rows, &target.job, target.model_version, target.shard)?,
+    };
+    Ok(row.is_some_and(|row| !row.digest.is_empty()))
 }

@@ -48,6 +48,7 @@ mod ring;
 mod room;
 mod silent;
 mod spread;
+mod steps;
 mod timer;
 mod uploads;
 mod versions;

@@ -47,7 +47,7 @@ pub(crate) fn resolve(rows: &dyn Rows, meta: &GradientMeta, digest: [u8; 32]) ->
     let Some(shard) = shard else {
         return refused(AckOutcome::ACK_STALE, format!("no shard of round {round} is leased to {}", meta.worker_id));
     };
-    Ok(Ok(Target { epoch: task.open_epoch, round, shard, job, task }))
+    Ok(Ok(Target { epoch: task.open_epoch, round, shard, job, task, model_version: round }))
 }
 
 /// Whether the ledger has these bytes of this very attempt, and they came after the last model that it was given.

@@ -11,7 +11,7 @@ use raftgrid_manifest::watched::Watched;
 use raftgrid_manifest::{keys, views, Rows, RowsError, Table};
 use raftgrid_proto::v1::{
     Command, Command_oneof_kind, JobPhase, JobRow, NextShardsRequest, NextShardsResponse, PollTaskRequest,
-    PollTaskResponse, RoundRow, ShardStep, Task, TaskRow, TaskStatus, TrainerReady,
+    PollTaskResponse, Task, TaskRow, TaskStatus, TrainerReady,
 };
 
 use crate::clock::Clock;
@@ -21,6 +21,7 @@ use crate::models::job_of;
 use crate::ports::{CallError, Callback, Commands, ModelQuery};
 use crate::proposals::Proposals;
 use crate::ring::Ring;
+use crate::steps::steps_of;
 use crate::views::Views;
 
 /// Serves both polls.
@@ -230,21 +231,7 @@ fn shards_of(rows: &dyn Rows, task: &TaskRow, row: &JobRow, request: &NextShards
     response.set_has_model(job.has_model);
     response.set_shard_state(true);
     response.set_finished(!matches!(job.phase, JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED));
-    let newest = job.rounds_committed;
-    for round in newest.saturating_sub(1)..=newest {
-        let Some(round) = views::round_of(rows, row.sequence, round).map_err(rows_failed)? else { continue };
-        for lease in leases_of(&round, task, request.lease_epoch) {
-            let mut step = ShardStep::new();
-            step.set_round(round.round);
-            step.set_shard(lease);
-            step.set_num_shards(train.shards);
-            step.set_seed(raftgrid_train::seed::shard_seed(train.seed, round.round, lease));
-            step.set_model_version(round.round);
-            step.set_model_digest(round.input_model_digest.clone());
-            step.set_state_artifact(views::shard_state(rows, row.sequence, round.round, lease).map_err(rows_failed)?);
-            response.steps.push(step);
-        }
-    }
+    response.set_steps(steps_of(rows, task, row, request.lease_epoch).map_err(rows_failed)?.into());
     let ready = response.finished || !response.steps.is_empty();
     let watched = vec![
         (Table::Round, keys::number(row.sequence)),
@@ -252,15 +239,4 @@ fn shards_of(rows: &dyn Rows, task: &TaskRow, row: &JobRow, request: &NextShards
         (Table::Task, keys::number(task.sequence)),
     ];
     Ok(Found { response, ready, watched })
-}
-
-fn leases_of<'row>(round: &'row RoundRow, task: &'row TaskRow, epoch: u64) -> impl Iterator<Item = u32> + 'row {
-    let task_id = &task.get_task().task_id;
-    round
-        .leases
-        .iter()
-        .filter(move |lease| {
-            !lease.answered && lease.get_lease().epoch == epoch && lease.get_lease().task_id == *task_id
-        })
-        .map(|lease| lease.get_lease().shard)
 }

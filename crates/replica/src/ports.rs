@@ -154,6 +154,8 @@ pub struct GradientMeta {
     pub state_artifact: String,
     /// Numeric class, opaque.
     pub numeric_class: Vec<u8>,
+    /// The model that it was computed over; None: the sender does not say, it is that of the round.
+    pub model_version: Option<u64>,
 }
 
 /// Of model 0.

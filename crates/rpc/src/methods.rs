@@ -77,6 +77,7 @@ methods! {
     GET_JOB: Unary "/raftgrid.v1.JobService/Get" (GetJobRequest) -> GetJobResponse;
     LIST_JOBS: Unary "/raftgrid.v1.JobService/List" (ListJobsRequest) -> ListJobsResponse;
     CANCEL_JOB: Unary "/raftgrid.v1.JobService/Cancel" (CancelJobRequest) -> CancelJobResponse;
+    RESUME_JOB: Unary "/raftgrid.v1.JobService/Resume" (ResumeJobRequest) -> ResumeJobResponse;
     WATCH_JOB: ServerStreaming "/raftgrid.v1.JobService/Watch" (WatchJobRequest) -> WatchJobResponse;
     RETRY_ELEMENTS: Unary "/raftgrid.v1.JobService/RetryElements" (RetryElementsRequest) -> RetryElementsResponse;
     RECOMPUTE_ROUND: Unary "/raftgrid.v1.JobService/RecomputeRound" (RecomputeRoundRequest) -> RecomputeRoundResponse;

@@ -192,6 +192,8 @@ class AgentBackend:
             weight=weight,
             metrics_json=metrics_json.encode(),
             numeric_class=numeric_class(),
+            model_version=step.model_version,
+            model_version_given=True,
         )
         if state is not None:
             first["state_artifact"] = _artifacts.put(self._plane(), "", state, "shard-state")

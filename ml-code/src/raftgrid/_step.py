@@ -31,7 +31,8 @@ class Step:
 
     @property
     def round(self) -> int:
-        """The round, from 0."""
+        """The round, from 0. In a job of mode async the version of the model that this step starts from: in which round its contribution counts is
+        known when it comes."""
         return self._info.round
 
     @property
@@ -51,13 +52,14 @@ class Step:
 
     @property
     def model_version(self) -> int:
-        """The version of the model that this step starts from; equal to the round."""
+        """The version of the model that this step starts from, which `load` brings: the round's own, or in a job of mode bounded an older one."""
         return self._info.model_version
 
     @property
     def state(self) -> Any:
         """What was pushed as `state` beside this shard's contribution to the round before; None in round 0, or if nothing was. It goes with the
-        shard, whichever worker computes it next: a loader's position, an inner optimiser."""
+        shard, whichever worker computes it next: a loader's position, an inner optimiser. In a job whose rounds do not wait for all shards it is
+        that of the shard's last contribution, as long as the job keeps that."""
         return self._kept().get("state")
 
     @overload

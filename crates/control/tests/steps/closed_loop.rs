@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use protobuf::Message;
 use raftgrid_control::{Action, Beat, Config, Control, Input};
 use raftgrid_manifest::{
-    apply, check_invariants, command, encode_batch, round_inputs_hash, MemRows, RoundInputs, Rows, Table,
+    apply, check_invariants, command, encode_batch, round_inputs_hash, MemRows, RoundInputs, RoundMode, RoundPolicy,
+    Rows, Table,
 };
 use raftgrid_proto::v1::{
     BeginArtifact, Command, CommandReply, Command_oneof_kind as Kind, CommitGradient, CommitModel, ContributionRow,
@@ -17,39 +18,54 @@ use raftgrid_proto::v1::{
 
 const CLUSTER_MS: u64 = 1_700_000_000_000;
 const STEP_MS: u64 = 10;
-const SHARDS: u32 = 6;
-const ROUNDS: u64 = 12;
+pub(crate) const SHARDS: u32 = 6;
+pub(crate) const ROUNDS: u64 = 12;
 
 /// A worker process with its trainers.
-struct Worker {
+pub(crate) struct Worker {
     node_id: String,
-    alive: bool,
+    pub(crate) alive: bool,
     boot_nonce: u64,
     incarnation: u64,
     next_beat: u64,
+    /// What a gradient takes; 0: it is there at once.
+    pub(crate) pace_ms: u64,
     /// (task, epoch) → when its process asks for work.
-    trainers: BTreeMap<(String, u64), u64>,
+    pub(crate) trainers: BTreeMap<(String, u64), u64>,
+    /// What its trainers compute, and until when.
+    under_way: BTreeMap<(String, u64), (u64, Pair)>,
 }
 
-struct Cluster {
-    rows: MemRows,
+/// What a trainer computes: (round, shard) over a model.
+#[derive(Clone, Copy)]
+struct Pair {
+    round: u64,
+    shard: u32,
+    version: u64,
+    verify: bool,
+}
+
+pub(crate) struct Cluster {
+    pub(crate) rows: MemRows,
     index: u64,
-    now: u64,
+    pub(crate) now: u64,
     control: Control,
     inputs: Vec<Input>,
     ticket: u64,
     workers: Vec<Worker>,
     /// Beats that wait for their answer, by ticket: the worker.
     waiting: BTreeMap<u64, usize>,
+    /// Nobody answers for this shard.
+    pub(crate) silent: Option<u32>,
     /// Replies of a proposal are lost if this says so: (tag, commands) of every 7th.
-    lossy: bool,
+    pub(crate) lossy: bool,
     leaders: u64,
     /// (round, shard) pairs that some trainer computed for verification.
-    verified: BTreeSet<(u64, u32)>,
+    pub(crate) verified: BTreeSet<(u64, u32)>,
 }
 
 impl Cluster {
-    fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         let config = Config::local();
         let worker = |n: usize| Worker {
             node_id: format!("node-{n}"),
@@ -57,7 +73,9 @@ impl Cluster {
             boot_nonce: 100 + n as u64,
             incarnation: 0,
             next_beat: 0,
+            pace_ms: 0,
             trainers: BTreeMap::new(),
+            under_way: BTreeMap::new(),
         };
         let mut cluster = Self {
             rows: MemRows::default(),
@@ -68,6 +86,7 @@ impl Cluster {
             ticket: 0,
             workers: (0..workers).map(worker).collect(),
             waiting: BTreeMap::new(),
+            silent: None,
             lossy: false,
             leaders: 1,
             verified: BTreeSet::new(),
@@ -87,11 +106,11 @@ impl Cluster {
         applied.replies.into_iter().next().unwrap_or_default()
     }
 
-    fn one(&mut self, kind: Kind) -> CommandReply {
+    pub(crate) fn one(&mut self, kind: Kind) -> CommandReply {
         self.propose(vec![command(kind)]).remove(0)
     }
 
-    fn elect(&mut self) {
+    pub(crate) fn elect(&mut self) {
         self.leaders += 1;
         let mut config = Config::local();
         config.jitter_seed = self.leaders;
@@ -101,7 +120,7 @@ impl Cluster {
         self.waiting.clear();
     }
 
-    fn scan<M: Message>(&self, table: Table) -> Vec<M> {
+    pub(crate) fn scan<M: Message>(&self, table: Table) -> Vec<M> {
         let mut list = Vec::new();
         self.rows
             .scan(table, &[], &[], &mut |_, value| {
@@ -112,13 +131,18 @@ impl Cluster {
         list
     }
 
-    fn job(&self) -> JobRow {
+    pub(crate) fn job(&self) -> JobRow {
         self.scan::<JobRow>(Table::Job).remove(0)
     }
 
     fn submit(&mut self, trainers: u32, verify: f64) {
-        let train =
+        self.submit_with(trainers, verify, |_| ());
+    }
+
+    pub(crate) fn submit_with(&mut self, trainers: u32, verify: f64, change: impl FnOnce(&mut TrainSpec)) {
+        let mut train =
             TrainSpec { shards: SHARDS, workers: trainers, rounds: ROUNDS, seed: 42, verify, ..TrainSpec::default() };
+        change(&mut train);
         let mut spec = JobSpec { name: "digits".into(), field_type: "train".into(), ..JobSpec::default() };
         spec.task_data = br#"{"script":"a.py","args":[]}"#.to_vec();
         spec.set_task(TaskSpec::default());
@@ -231,6 +255,7 @@ impl Cluster {
                 self.one(Kind::trainer_ready(TrainerReady { task_id, epoch, ..TrainerReady::default() }));
             }
             JobPhase::JOB_RUNNING => self.give(node_id, &task_id, epoch),
+            JobPhase::JOB_PAUSED => {}
             JobPhase::JOB_DONE => {
                 let report = ReportResult {
                     task_id,
@@ -279,16 +304,54 @@ impl Cluster {
 
     /// Gives one gradient for a pair that is leased to this trainer.
     fn give(&mut self, node_id: &str, task_id: &str, epoch: u64) {
-        let rounds = self.scan::<RoundRow>(Table::Round);
-        let mine = |round: &RoundRow| {
-            let lease = round.leases.iter().find(|lease| {
-                !lease.answered && lease.get_lease().task_id == task_id && lease.get_lease().epoch == epoch
-            })?;
-            Some((round.round, lease.get_lease().shard, lease.get_lease().verify))
+        let lease = (task_id.to_owned(), epoch);
+        let (now, at) = (self.now, self.workers.iter().position(|worker| worker.node_id == node_id).expect("it is one"));
+        let pair = match self.workers[at].under_way.get(&lease) {
+            Some((until, _)) if now < *until => return,
+            Some(_) => self.workers[at].under_way.remove(&lease).expect("it is there").1,
+            None => {
+                let Some(pair) = self.next_pair(task_id, epoch) else { return };
+                if self.workers[at].pace_ms > 0 {
+                    let until = now + self.workers[at].pace_ms;
+                    self.workers[at].under_way.insert(lease, (until, pair));
+                    return;
+                }
+                pair
+            }
         };
-        let Some((round, shard, verify)) = rounds.iter().rev().find_map(mine) else { return };
-        // The bytes depend on (round, shard) only.
-        let digest = vec![(round as u8).wrapping_mul(31) ^ shard as u8; 32];
+        self.send(node_id, task_id, epoch, pair);
+    }
+
+    /// As NextShards tells it.
+    fn next_pair(&self, task_id: &str, epoch: u64) -> Option<Pair> {
+        let (job, rounds) = (self.job(), self.scan::<RoundRow>(Table::Round));
+        let (policy, newest) = (RoundPolicy::of(&job), job.get_job().rounds_committed);
+        let given = self.scan::<ContributionRow>(Table::Contribution);
+        let given = |round: u64, shard: u32| given.iter().find(move |row| (row.round, row.shard) == (round, shard));
+        let mine = |round: &RoundRow| {
+            let held = round.leases.iter().find(|held| {
+                let (lease, free) = (held.get_lease(), !held.answered && !held.taken);
+                free && lease.task_id == task_id && lease.epoch == epoch && self.silent != Some(lease.shard)
+            })?;
+            let (shard, verify) = (held.get_lease().shard, held.get_lease().verify);
+            let version = match given(round.round, shard).filter(|_| verify && policy.mode != RoundMode::Sync) {
+                Some(given) => given.model_version,
+                None => policy.model_for(round.round, newest),
+            };
+            let by_version = matches!(policy.mode, RoundMode::Async { .. });
+            Some(Pair { round: if by_version { version } else { round.round }, shard, version, verify })
+        };
+        match policy.mode {
+            RoundMode::Sync => rounds.iter().rev().find_map(mine),
+            RoundMode::Bounded { .. } | RoundMode::Async { .. } => rounds.iter().find_map(mine),
+        }
+    }
+
+    fn send(&mut self, node_id: &str, task_id: &str, epoch: u64, pair: Pair) {
+        let Pair { round, shard, version, verify } = pair;
+        // The bytes depend on round, shard and model only.
+        let behind = (round - version) as u8;
+        let digest = vec![(round as u8).wrapping_mul(31) ^ shard as u8 ^ behind << 5; 32];
         let (artifact_id, receipts) = self.artifact("gradient", &digest);
         let commit = CommitGradient {
             job_id: "digits".into(),
@@ -300,10 +363,13 @@ impl Cluster {
             receipts: receipts.into(),
             digest,
             weight_bits: 1.5f64.to_bits(),
+            model_version: version,
             ..CommitGradient::default()
         };
         let reply = self.one(Kind::commit_gradient(commit));
-        let fine = matches!(reply.outcome, Outcome::OK | Outcome::DUPLICATE);
+        // A worker that is slower than its lease, or than others, comes too late.
+        let late = self.job().round_rules && matches!(reply.outcome, Outcome::STALE | Outcome::STALE_LEASE);
+        let fine = late || matches!(reply.outcome, Outcome::OK | Outcome::DUPLICATE);
         assert!(fine, "{node_id} {task_id} round {round} shard {shard}: {:?} {}", reply.outcome, reply.message);
         if verify {
             self.verified.insert((round, shard));
@@ -336,7 +402,7 @@ impl Cluster {
     }
 
     /// Runs until the job is over and none of its tasks is open, or for `limit_ms`.
-    fn run(&mut self, limit_ms: u64, mut each: impl FnMut(&mut Self)) -> JobRow {
+    pub(crate) fn run(&mut self, limit_ms: u64, mut each: impl FnMut(&mut Self)) -> JobRow {
         let end = self.now + limit_ms;
         while self.now < end {
             self.turn();
@@ -344,6 +410,7 @@ impl Cluster {
             let job = self.job();
             if job.get_job().phase != JobPhase::JOB_INIT
                 && job.get_job().phase != JobPhase::JOB_RUNNING
+                && job.get_job().phase != JobPhase::JOB_PAUSED
                 && job.open_tasks == 0
             {
                 check_invariants(&self.rows).expect("the invariants hold");

@@ -11,13 +11,14 @@ use crate::commands::job_end::{self, end_job};
 use crate::commands::job_spec::committed_artifact;
 use crate::commands::quarantine;
 use crate::commands::rounds::{self, answer, note_class, train_job};
-use crate::commands::trainers::trainer_of;
+use crate::commands::trainers::{check_before, trainer_of};
 use crate::error::{Fault, Handled};
 use crate::keys;
 use crate::limits::{ID_BYTES_MAX, NOTE_BYTES_MAX, REFUSED_MAX, REJECTING_NODES_MAX};
 use crate::machine::Machine;
 use crate::read;
 use crate::reply::{invalid, precondition, reply};
+use crate::round_policy::{RoundMode, RoundPolicy, ASYNC, BOUNDED};
 use crate::rows::Table;
 use crate::tables::JobTable;
 use crate::text::{check_bytes, check_digest, cut, short_hex};
@@ -77,15 +78,47 @@ fn find(machine: &Machine<'_>, job_id: &str, round: u64, shard: u32) -> Result<F
     if shard >= shards {
         return Err(invalid("shard", format!("below {shards}, is {shard}")));
     }
+    if RoundPolicy::of(&job_row).mode_name() == ASYNC {
+        return find_async(machine, job_row, round, shard);
+    }
     let Some(row) = read::round(&machine.rows, job_row.sequence, round)? else {
         if round < job.rounds_committed {
             return Ok(Found::Closed(job_row, format!("round {round} is closed and no longer kept")));
         }
         return Err(precondition(format!("round {round} of job {job_id} is not open yet")));
     };
+    rows_of(machine, job_row, row, shard)
+}
+
+fn rows_of(machine: &Machine<'_>, job_row: JobRow, row: RoundRow, shard: u32) -> Result<Found, Fault> {
+    let round = row.round;
     let contribution = read::contribution(&machine.rows, job_row.sequence, round, shard)?;
     let contribution = contribution.unwrap_or_else(|| ContributionRow { shard, round, ..ContributionRow::default() });
     Ok(Found::Rows(job_row, Box::new(row), Box::new(contribution)))
+}
+
+/// Of an async job. A step's round is the version of its model, and a shard gives once over each: what it gave over this one is where it came
+/// in, a retry meets it there, and whatever is new goes to the round that is open.
+fn find_async(machine: &Machine<'_>, job_row: JobRow, version: u64, shard: u32) -> Result<Found, Fault> {
+    let job = job_row.get_job();
+    let head = job.rounds_committed;
+    if !job.has_model || version > head {
+        return Err(precondition(format!("model {version} of job {} is not there yet", job.job_id)));
+    }
+    let policy = RoundPolicy::of(&job_row);
+    if let Some(given) = read::given_over(&machine.rows, job_row.sequence, &policy, head, version, shard)? {
+        return Ok(match read::round(&machine.rows, job_row.sequence, given.round)? {
+            Some(row) => Found::Rows(job_row, Box::new(row), Box::new(given)),
+            None => Found::Closed(job_row, format!("round {} is closed and no longer kept", given.round)),
+        });
+    }
+    for number in head..=policy.last_open(head) {
+        let row = read::round(&machine.rows, job_row.sequence, number)?;
+        if let Some(row) = row.filter(|row| row.phase == RoundPhase::ROUND_OPEN) {
+            return rows_of(machine, job_row, row, shard);
+        }
+    }
+    Ok(Found::Closed(job_row, "no round is open that it could enter".to_owned()))
 }
 
 /// STALE: counted, otherwise without effect.
@@ -118,8 +151,12 @@ pub(crate) fn commit(machine: &mut Machine<'_>, command: &CommitGradient) -> Han
         Found::Rows(job_row, round, contribution) => (job_row, round, contribution),
         Found::Closed(job_row, why) => return stale(machine, job_row, why),
     };
+    let policy = RoundPolicy::of(&job_row);
     let given = !contribution.digest.is_empty();
-    let by_winner = given && contribution.task_id == command.task_id && contribution.epoch == command.epoch;
+    // Over another model the bytes are others, and say nothing of each other.
+    let comparable = policy.mode == RoundMode::Sync || contribution.model_version == command.model_version;
+    let by_winner =
+        given && comparable && contribution.task_id == command.task_id && contribution.epoch == command.epoch;
     if by_winner && contribution.digest == command.digest {
         // A retry after a lost Ack: it holds whatever became of the lease.
         job_row.mut_job().duplicates += 1;
@@ -129,20 +166,64 @@ pub(crate) fn commit(machine: &mut Machine<'_>, command: &CommitGradient) -> Han
     let task_row = trainer_of(machine, &job_row, &command.task_id, command.epoch)?;
     let (task_id, epoch) = (command.task_id.clone(), command.epoch);
     let attempt = ShardLease { shard: command.shard, task_id, epoch, ..ShardLease::default() };
-    let mut ledger = Ledger { job_row, round, task_row, contribution, attempt };
-    if given {
+    let ledger = Ledger { job_row, round, task_row, contribution, attempt };
+    if given && comparable {
         return compare(machine, command, ledger);
+    } else if given {
+        let (number, theirs) = (ledger.round.round, ledger.contribution.model_version);
+        let why = format!("round {number} has this shard over model {theirs}, not {}", command.model_version);
+        return late(machine, ledger, why);
     }
     let phase = ledger.job_row.get_job().phase;
     if ledger.round.phase != RoundPhase::ROUND_OPEN || job_end::is_over(phase) {
-        answer(&mut ledger.round, &ledger.attempt);
-        rounds::put(machine, ledger.job_row.sequence, &ledger.round);
-        return stale(machine, ledger.job_row, format!("round {} is closed without this shard", command.round));
+        let why = format!("round {} is closed without this shard", command.round);
+        return late(machine, ledger, why);
     }
-    if phase != JobPhase::JOB_RUNNING {
+    // A paused job waits for just these; nothing is leased or summed meanwhile. A job from before there were deadlines takes none.
+    if phase != JobPhase::JOB_RUNNING && !(phase == JobPhase::JOB_PAUSED && ledger.job_row.round_rules) {
         return Err(precondition(format!("job {} is {}", command.job_id, job_end::phase_name(phase))));
     }
+    if let Some(why) = too_old(machine, command, &policy, &ledger)? {
+        return late(machine, ledger, why);
+    }
     accept(machine, command, ledger)
+}
+
+/// STALE, and the attempt has answered.
+fn late(machine: &mut Machine<'_>, mut ledger: Ledger, why: String) -> Handled {
+    answer(&mut ledger.round, &ledger.attempt);
+    rounds::put(machine, ledger.job_row.sequence, &ledger.round);
+    stale(machine, ledger.job_row, why)
+}
+
+/// Whether the model that it was computed over is further behind than the job allows. Errors: one that cannot be.
+fn too_old(
+    machine: &Machine<'_>,
+    command: &CommitGradient,
+    policy: &RoundPolicy,
+    ledger: &Ledger,
+) -> Result<Option<String>, Fault> {
+    let (round, version) = (ledger.round.round, command.model_version);
+    let newest = ledger.job_row.get_job().model_version;
+    match policy.mode {
+        RoundMode::Sync => return Ok(None),
+        RoundMode::Async { .. } if version != command.round => {
+            let why = format!("in mode async the round of a step is its model's version, {}", command.round);
+            return Err(invalid("model_version", format!("{why}, is {version}")));
+        }
+        RoundMode::Bounded { .. } if version > round => {
+            return Err(invalid("model_version", format!("at most the round, {round}, is {version}")));
+        }
+        RoundMode::Bounded { .. } | RoundMode::Async { .. } => {}
+    }
+    if version > newest {
+        return Err(precondition(format!("model {version} of job {} is not there yet", command.job_id)));
+    }
+    if policy.mode_name() == BOUNDED && round > newest {
+        check_before(machine, &ledger.job_row, round, command.shard)?;
+    }
+    let oldest = policy.oldest_model(round);
+    Ok((version < oldest).then(|| format!("model {version} is too old for round {round}: at least {oldest}")))
 }
 
 fn duplicate(contribution: &ContributionRow) -> CommandReply {
@@ -199,6 +280,9 @@ fn accept(machine: &mut Machine<'_>, command: &CommitGradient, mut ledger: Ledge
     row.state_artifact = command.state_artifact.clone();
     row.numeric_class = command.numeric_class.clone();
     row.position = machine.position.get();
+    if RoundPolicy::of(&ledger.job_row).mode != RoundMode::Sync {
+        note_model(&mut ledger, command.model_version);
+    }
 
     let whose = whose(&ledger);
     note_class(&mut ledger.job_row, &command.numeric_class, &whose);
@@ -208,9 +292,19 @@ fn accept(machine: &mut Machine<'_>, command: &CommitGradient, mut ledger: Ledge
     ledger.job_row.mut_job().accepted += 1;
     answer(&mut ledger.round, &ledger.attempt);
     ledger.round.accepted += 1;
-    rounds::seal_at_quorum(&ledger.job_row, &mut ledger.round);
+    rounds::seal_at_quorum(machine, &ledger.job_row, &mut ledger.round);
     ledger.write(machine);
     Ok(CommandReply { number: id, ..machine.ok() })
+}
+
+/// How far behind its round the model is that it was computed over.
+fn note_model(ledger: &mut Ledger, version: u64) {
+    ledger.contribution.model_version = version;
+    let behind = ledger.round.round.saturating_sub(version);
+    ledger.round.stalest = ledger.round.stalest.max(behind);
+    let job = ledger.job_row.mut_job();
+    job.stalest = job.stalest.max(behind);
+    job.stale_gradients += u64::from(behind > 0);
 }
 
 fn whose(ledger: &Ledger) -> String {

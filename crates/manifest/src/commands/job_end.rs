@@ -8,6 +8,7 @@ use crate::error::Fault;
 use crate::limits::NOTE_BYTES_MAX;
 use crate::machine::Machine;
 use crate::read;
+use crate::round_policy::RoundPolicy;
 use crate::tables::{self, JobTable};
 use crate::text::cut;
 
@@ -117,12 +118,20 @@ fn only_task_ended(machine: &mut Machine<'_>, task_row: &TaskRow, mut job_row: J
     }
 }
 
-/// The last round has all its contributions: the leader sums it without any trainer.
+/// Every round that is left has all its contributions: the leader sums them without any trainer. They are more than one only where shards may
+/// be ahead.
 fn only_the_sum_is_missing(machine: &Machine<'_>, job_row: &JobRow) -> Result<bool, Fault> {
-    let job = job_row.get_job();
-    let open = read::round(&machine.rows, job_row.sequence, job.rounds_committed)?;
-    let sealed = open.is_some_and(|round| round.phase == RoundPhase::ROUND_SEALED);
-    Ok(sealed && job.rounds_committed + 1 >= job.get_spec().get_train().rounds)
+    let policy = RoundPolicy::of(job_row);
+    for number in job_row.get_job().rounds_committed..policy.rounds {
+        let full = read::round(&machine.rows, job_row.sequence, number)?.is_some_and(|round| match round.phase {
+            RoundPhase::ROUND_SEALED | RoundPhase::ROUND_COMMITTED => true,
+            RoundPhase::ROUND_OPEN => round.accepted >= policy.quorum,
+        });
+        if !full {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn trainer_ended(machine: &mut Machine<'_>, task_row: &TaskRow, mut job_row: JobRow) -> Result<(), Fault> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::hyperparameters::{check_combine, check_optimizer};
 use crate::commands::placement_spec::check_gang;
-use crate::commands::{arrays, dag, dependencies, matmul};
+use crate::commands::{arrays, dag, dependencies, matmul, round_settings};
 use crate::error::Fault;
 use crate::limits::{JOB_NAME_BYTES_MAX, NOTE_BYTES_MAX, ROUNDS_MAX, SHARDS_MAX, TASK_DATA_BYTES_MAX, WORKERS_MAX};
 use crate::machine::Machine;
@@ -177,6 +177,9 @@ fn check_train(machine: &Machine<'_>, train: &TrainSpec) -> Result<(), Fault> {
         check_optimizer(version, "spec.train.optimizer", train.get_optimizer())?;
     }
     check_combine(version, "spec.train.combine", train.get_combine())?;
+    if version >= round_settings::SINCE {
+        round_settings::check(train)?;
+    }
     Ok(())
 }
 
@@ -190,13 +193,4 @@ pub(crate) fn trainer_data(spec: &JobSpec) -> Result<Vec<u8>, Fault> {
     }
     let trainer = TrainerData { job: &spec.name, script: &data.script, args: &data.args };
     serde_json::to_vec(&trainer).map_err(|cause| invalid("spec.task_data", cause))
-}
-
-/// Contributions that seal a round.
-pub(crate) fn quorum(train: &TrainSpec) -> u32 {
-    if train.quorum == 0 {
-        train.shards
-    } else {
-        train.quorum
-    }
 }

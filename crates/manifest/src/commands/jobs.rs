@@ -2,13 +2,13 @@
 
 use protobuf::{RepeatedField, SingularPtrField};
 use raftgrid_proto::v1::{
-    CancelJob, Combine, CommandReply, FailJob, GangMember, Job, JobPhase, JobRow, JobSpec, Outcome, SubmitJob,
+    CancelJob, Combine, CommandReply, FailJob, GangMember, Job, JobPhase, JobRow, JobSpec, Outcome, ResumeJob, SubmitJob,
 };
 
 use crate::commands::job_end::{self, end_job, is_over, phase_name};
 use crate::commands::job_spec::{checked, committed_artifact, ids_are_free, trainer_data, TRAIN};
 use crate::commands::tasks::{create_member, NewTask};
-use crate::commands::{arrays, dag, hyperparameters, rounds};
+use crate::commands::{arrays, dag, deadlines, hyperparameters, round_settings, rounds};
 use crate::error::{Fault, Handled};
 use crate::keys;
 use crate::machine::Machine;
@@ -92,7 +92,10 @@ fn make_job(machine: &mut Machine<'_>, spec: &JobSpec, ids: &[String]) -> JobRow
         ..Job::default()
     };
     let init_task = if train && spec.get_train().initial_model.is_empty() { ids[0].clone() } else { String::new() };
-    let row = JobRow { sequence, init_task, spec_digest, job: SingularPtrField::some(job), ..JobRow::default() };
+    // An older replica keeps the fields of this and reads none of them: so does a newer one below their version, for the whole job.
+    let round_rules = round_settings::is_new(spec.get_train()) && machine.meta.machine_version >= round_settings::SINCE;
+    let job = SingularPtrField::some(job);
+    let row = JobRow { sequence, init_task, spec_digest, round_rules, job, ..JobRow::default() };
     machine.put_bytes(Table::JobById, spec.name.clone().into_bytes(), keys::number(sequence));
     JobTable::put(machine, row)
 }
@@ -154,7 +157,7 @@ pub(crate) fn cancel(machine: &mut Machine<'_>, command: &CancelJob) -> Handled 
     Ok(CommandReply { id: command.job_id.clone(), ..machine.ok() })
 }
 
-/// The leader gives a job up (FAILED, REJECTED) or holds it (PAUSED: no gradients, no models; its tasks stay).
+/// The leader gives a job up (FAILED, REJECTED) or holds it (PAUSED: no leases, no models; its tasks stay).
 pub(crate) fn fail(machine: &mut Machine<'_>, command: &FailJob) -> Handled {
     let mut row = read::job_by_id(&machine.rows, &command.job_id)?.ok_or_else(|| not_found("job", &command.job_id))?;
     let (phase, job) = (command.phase, row.get_job());
@@ -176,6 +179,31 @@ pub(crate) fn fail(machine: &mut Machine<'_>, command: &FailJob) -> Handled {
         JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_DONE | JobPhase::JOB_CANCELLED => {
             return Err(invalid("phase", format!("FAILED, PAUSED or REJECTED, is {}", phase_name(phase))));
         }
+    }
+    Ok(CommandReply { id: command.job_id.clone(), ..machine.ok() })
+}
+
+/// A paused job goes on where it stands.
+pub(crate) fn resume(machine: &mut Machine<'_>, command: &ResumeJob) -> Handled {
+    let mut row = read::job_by_id(&machine.rows, &command.job_id)?.ok_or_else(|| not_found("job", &command.job_id))?;
+    let job = row.get_job();
+    match job.phase {
+        JobPhase::JOB_PAUSED => {}
+        JobPhase::JOB_INIT | JobPhase::JOB_RUNNING => {
+            return Ok(CommandReply { id: job.job_id.clone(), ..machine.existing(job.revision) });
+        }
+        JobPhase::JOB_DONE | JobPhase::JOB_FAILED | JobPhase::JOB_CANCELLED | JobPhase::JOB_REJECTED => {
+            return Err(precondition(format!("job {} is {} already", job.job_id, phase_name(job.phase))));
+        }
+    }
+    let trains = job.get_spec().field_type == TRAIN;
+    let waits_for_model = trains && !job.has_model;
+    let job = row.mut_job();
+    job.phase = if waits_for_model { JobPhase::JOB_INIT } else { JobPhase::JOB_RUNNING };
+    job.reason.clear();
+    let row = JobTable::put(machine, row);
+    if trains && !waits_for_model {
+        deadlines::resumed(machine, &row)?;
     }
     Ok(CommandReply { id: command.job_id.clone(), ..machine.ok() })
 }

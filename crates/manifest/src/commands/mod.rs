@@ -4,6 +4,7 @@ pub(crate) mod arrays;
 mod artifacts;
 mod cluster;
 mod dag;
+mod deadlines;
 pub(crate) mod dependencies;
 mod gangs;
 mod gradients;
@@ -25,6 +26,7 @@ mod quarantine;
 mod queues;
 mod recode;
 mod retention;
+mod round_settings;
 mod rounds;
 mod schedules;
 mod task_holds;
@@ -33,7 +35,7 @@ mod task_stops;
 mod tasks;
 mod trainers;
 
-use raftgrid_proto::v1::{Command_oneof_kind as Kind, Outcome, TaskSpec};
+use raftgrid_proto::v1::{Command_oneof_kind as Kind, Outcome, TaskSpec, TrainSpec};
 
 use crate::error::Handled;
 use crate::machine::Machine;
@@ -101,6 +103,7 @@ pub fn minimum_version(kind: &Kind) -> u64 {
         | Kind::resolve_dependents(_)
         | Kind::retry_elements(_) => 3,
         Kind::recode_artifact(_) => 5,
+        Kind::extend_round(_) | Kind::resume_job(_) => 6,
     }
 }
 
@@ -118,16 +121,20 @@ fn spec_version(spec: &TaskSpec) -> u64 {
 /// The machine version that the fields of a command ask for: an older replica would read it as something else, so it must not be proposed
 /// before. [`minimum_version`] is what apply itself asks.
 pub fn fields_version(kind: &Kind) -> u64 {
-    let asks = match kind {
-        Kind::submit_job(command) if command.get_spec().get_train().norm_limit != 0.0 => return 6,
-        Kind::submit_job(command) => {
-            let train = command.get_spec().get_train();
-            hyperparameters::is_new(train.get_optimizer(), train.combine.as_ref())
+    match kind {
+        Kind::submit_job(command) => train_version(command.get_spec().get_train()),
+        Kind::put_schedule(command) => train_version(command.get_schedule().get_job().get_train()),
+        Kind::commit_model(command) if hyperparameters::is_new(command.get_optimizer(), command.combine.as_ref()) => {
+            hyperparameters::SINCE
         }
-        Kind::commit_model(command) => hyperparameters::is_new(command.get_optimizer(), command.combine.as_ref()),
-        _ => false,
-    };
-    if asks {
+        _ => 1,
+    }
+}
+
+fn train_version(train: &TrainSpec) -> u64 {
+    if round_settings::is_new(train) || train.norm_limit != 0.0 {
+        round_settings::SINCE
+    } else if hyperparameters::is_new(train.get_optimizer(), train.combine.as_ref()) {
         hyperparameters::SINCE
     } else {
         1
@@ -171,7 +178,9 @@ fn handle(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
         Kind::commit_gradient(command) => gradients::commit(machine, command),
         Kind::reject_gradient(command) => gradients::reject(machine, command),
         Kind::commit_model(command) => models::commit(machine, command),
-        Kind::seal_round(command) => rounds::seal(machine, command),
+        Kind::seal_round(command) => deadlines::seal(machine, command),
+        Kind::extend_round(command) => deadlines::extend(machine, command),
+        Kind::resume_job(command) => jobs::resume(machine, command),
         Kind::begin_artifact(command) => artifacts::begin(machine, command),
         Kind::commit_artifact(command) => artifacts::commit(machine, command),
         Kind::delete_artifact(command) => artifacts::delete(machine, command),

@@ -19,6 +19,7 @@ use crate::limits::NOTE_BYTES_MAX;
 use crate::machine::Machine;
 use crate::read;
 use crate::reply::{invalid, precondition, refuse};
+use crate::round_policy::BY_DEADLINE;
 use crate::tables::JobTable;
 use crate::text::{check_bytes, check_digest, short_hex};
 
@@ -170,6 +171,9 @@ fn advance(
     (model, state): (&ArtifactRow, &ArtifactRow),
 ) -> Result<(), Fault> {
     job_row.state_digest = state.digest.clone();
+    if job_row.round_rules {
+        count(&mut job_row, round);
+    }
     let job = job_row.mut_job();
     job.rounds_committed = command.version;
     job.model_version = command.version;
@@ -183,7 +187,15 @@ fn advance(
     if over {
         return job_end::done(machine, job_row);
     }
-    rounds::open(machine, &job_row, command.version, model, Some(state));
+    rounds::open(machine, &job_row, command.version, model, Some(state))?;
     JobTable::put(machine, job_row);
     Ok(())
+}
+
+/// What the audit must find in the ledger, and what people are told of the job's rounds.
+fn count(job_row: &mut JobRow, round: &RoundRow) {
+    job_row.sealed_contributions += u64::from(round.accepted);
+    let job = job_row.mut_job();
+    job.rounds_by_deadline += u64::from(round.sealed_by == BY_DEADLINE);
+    job.extensions += u64::from(round.extensions);
 }

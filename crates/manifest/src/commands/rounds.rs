@@ -1,19 +1,17 @@
-//! Rounds: OPEN(r) → SEALED(r) → COMMITTED(r), and SealRound. A sealed round's list of contributions never changes.
+//! Rounds: OPEN(r) → SEALED(r) → COMMITTED(r). A sealed round's list of contributions never changes. `deadlines` has what time does to them.
 
 use protobuf::{RepeatedField, SingularPtrField};
-use raftgrid_proto::v1::{
-    ArtifactRow, JobPhase, JobRow, Outcome, RoundLease, RoundPhase, RoundRow, SealRound, ShardLease,
-};
+use raftgrid_proto::v1::{ArtifactRow, JobPhase, JobRow, RoundLease, RoundPhase, RoundRow, ShardLease};
 
-use crate::commands::job_spec::{quorum, TRAIN};
-use crate::commands::lifecycle::require_running;
+use crate::commands::job_spec::TRAIN;
 use crate::commands::trainers::is_same_attempt;
-use crate::error::{Fault, Handled};
+use crate::error::Fault;
 use crate::keys;
 use crate::limits::ROUND_LEASES_MAX;
 use crate::machine::Machine;
 use crate::read;
-use crate::reply::{not_found, precondition, refuse};
+use crate::reply::{not_found, precondition};
+use crate::round_policy::{is_head, RoundMode, RoundPolicy, BY_QUORUM};
 use crate::rows::Table;
 use crate::tables::JobTable;
 use crate::text::short_hex;
@@ -41,64 +39,91 @@ pub(crate) fn begin_training(machine: &mut Machine<'_>, mut row: JobRow, model: 
     job.model_digest = model.digest.clone();
     job.model_artifact = model.artifact_id.to_string();
     job.first_round_at_ms = now;
-    open(machine, &row, 0, model, None);
+    open(machine, &row, 0, model, None)?;
     JobTable::put(machine, row);
     Ok(())
 }
 
-/// Opens round `round` over model `round`.
+/// Opens round `number` over model `number`. What was collected for it ahead of its model is in it.
 pub(crate) fn open(
     machine: &mut Machine<'_>,
     job_row: &JobRow,
-    round: u64,
+    number: u64,
     model: &ArtifactRow,
     state: Option<&ArtifactRow>,
-) {
-    let row = RoundRow {
-        round,
-        phase: RoundPhase::ROUND_OPEN,
+) -> Result<(), Fault> {
+    let policy = RoundPolicy::of(job_row);
+    let collected = match policy.mode {
+        RoundMode::Sync => None,
+        RoundMode::Bounded { .. } | RoundMode::Async { .. } => read::round(&machine.rows, job_row.sequence, number)?,
+    };
+    let mut row = RoundRow {
         opened_at_ms: machine.now_ms(),
         model_artifact: model.artifact_id,
         input_model_digest: model.digest.clone(),
         state_artifact: state.map_or(0, |state| state.artifact_id),
         input_state_digest: state.map(|state| state.digest.clone()).unwrap_or_default(),
-        leases: RepeatedField::new(),
-        ..RoundRow::default()
+        ..collected.unwrap_or_else(|| collecting(number))
     };
+    seal_at_quorum(machine, job_row, &mut row);
     put(machine, job_row.sequence, &row);
+    match policy.mode {
+        RoundMode::Bounded { .. } => open_ahead(machine, job_row, &policy, number)?,
+        // A round of these is followed when it is sealed.
+        RoundMode::Sync | RoundMode::Async { .. } => {}
+    }
+    Ok(())
 }
 
-/// Seals at quorum, inside the apply of the contribution that fills it.
-pub(crate) fn seal_at_quorum(job_row: &JobRow, round: &mut RoundRow) {
-    if round.phase == RoundPhase::ROUND_OPEN && round.accepted >= quorum(job_row.get_job().get_spec().get_train()) {
-        round.phase = RoundPhase::ROUND_SEALED;
+/// A round whose model does not stand yet.
+fn collecting(number: u64) -> RoundRow {
+    RoundRow { round: number, phase: RoundPhase::ROUND_OPEN, ..RoundRow::default() }
+}
+
+/// The rounds that shards may be ahead in, up to the last one that is open beside `head`.
+fn open_ahead(machine: &mut Machine<'_>, job_row: &JobRow, policy: &RoundPolicy, head: u64) -> Result<(), Fault> {
+    let last = policy.last_open(head);
+    // Those of the heads before stand already.
+    let first = if head == 0 { 1 } else { last };
+    for number in first.max(head + 1)..=last {
+        if read::round(&machine.rows, job_row.sequence, number)?.is_none() {
+            put(machine, job_row.sequence, &collecting(number));
+        }
+    }
+    Ok(())
+}
+
+/// Seals at quorum, inside the apply of the contribution that fills it. Not ahead of its model: the one before comes first.
+pub(crate) fn seal_at_quorum(machine: &mut Machine<'_>, job_row: &JobRow, round: &mut RoundRow) {
+    if round.phase == RoundPhase::ROUND_OPEN && is_head(round) && round.accepted >= RoundPolicy::of(job_row).quorum {
+        close(machine, job_row, round, BY_QUORUM);
     }
 }
 
-/// By deadline; never below the quorum, which is also the least that this release seals with.
-pub(crate) fn seal(machine: &mut Machine<'_>, command: &SealRound) -> Handled {
-    let job_row = train_job(machine, &command.job_id)?;
-    let mut round = match read::round(&machine.rows, job_row.sequence, command.round)? {
-        Some(round) => round,
-        None if command.round < job_row.get_job().rounds_committed => {
-            return Err(refuse(Outcome::STALE, format!("round {} is committed", command.round)));
-        }
-        None => return Err(precondition(format!("round {} is not open yet", command.round))),
-    };
-    match round.phase {
-        RoundPhase::ROUND_SEALED | RoundPhase::ROUND_COMMITTED => Ok(machine.existing(job_row.get_job().revision)),
-        RoundPhase::ROUND_OPEN => {
-            require_running(job_row.get_job().phase, &command.job_id)?;
-            let needed = quorum(job_row.get_job().get_spec().get_train());
-            seal_at_quorum(&job_row, &mut round);
-            if round.phase != RoundPhase::ROUND_SEALED {
-                let why = format!("round {} has {} of {needed} contributions", round.round, round.accepted);
-                return Err(precondition(why));
-            }
-            put(machine, job_row.sequence, &round);
-            Ok(machine.ok())
-        }
+/// Its list of contributions is what it is from now on. In an async job the next round collects while this one is summed, and has the leases
+/// of those who were not first.
+pub(crate) fn close(machine: &mut Machine<'_>, job_row: &JobRow, round: &mut RoundRow, how: &str) {
+    round.phase = RoundPhase::ROUND_SEALED;
+    if !job_row.round_rules {
+        return;
     }
+    round.sealed_by = how.to_owned();
+    let policy = RoundPolicy::of(job_row);
+    let followed = policy.last_open(round.round) > round.round;
+    match policy.mode {
+        RoundMode::Async { .. } if followed => {
+            let (late, kept) = round.take_leases().into_iter().partition(is_late);
+            round.leases = RepeatedField::from_vec(kept);
+            let next = RoundRow { leases: RepeatedField::from_vec(late), ..collecting(round.round + 1) };
+            put(machine, job_row.sequence, &next);
+        }
+        RoundMode::Sync | RoundMode::Bounded { .. } | RoundMode::Async { .. } => {}
+    }
+}
+
+/// Whether somebody still works on it for a round to come.
+fn is_late(held: &RoundLease) -> bool {
+    !held.answered && !held.taken && !held.get_lease().verify
 }
 
 /// Marks the attempt's lease of a shard answered; one without a lease is noted as answered, so that its retry is known for one. Tells

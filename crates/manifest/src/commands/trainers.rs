@@ -14,6 +14,7 @@ use crate::limits::ROUND_LEASES_MAX;
 use crate::machine::Machine;
 use crate::read;
 use crate::reply::{invalid, not_found, precondition, stale_lease};
+use crate::round_policy::{is_head, RoundPolicy, ASYNC};
 use crate::tables::TaskTable;
 
 /// The trainer's process asked for work under its open lease; an old client was also given a model, which its next gradient belongs to.
@@ -53,6 +54,7 @@ pub(crate) fn lease_shards(machine: &mut Machine<'_>, command: &LeaseShards) -> 
         }
     }
     round.leases = RepeatedField::from_vec(kept);
+    check_order(machine, &job_row, &round, command.get_leases())?;
     for lease in command.get_leases() {
         lease_one(machine, &job_row, &mut round, lease)?;
     }
@@ -61,6 +63,30 @@ pub(crate) fn lease_shards(machine: &mut Machine<'_>, command: &LeaseShards) -> 
     }
     rounds::put(machine, job_row.sequence, &round);
     Ok(machine.ok())
+}
+
+/// Ahead of the job's model a shard takes one round after the other, so that its state goes with it.
+fn check_order(machine: &Machine<'_>, job_row: &JobRow, round: &RoundRow, leases: &[ShardLease]) -> Result<(), Fault> {
+    if is_head(round) {
+        return Ok(());
+    }
+    if RoundPolicy::of(job_row).mode_name() == ASYNC {
+        return Err(precondition(format!("round {} is not summed yet", round.round.saturating_sub(1))));
+    }
+    for lease in leases {
+        check_before(machine, job_row, round.round, lease.shard)?;
+    }
+    Ok(())
+}
+
+/// The shard's contribution to the round before is there.
+pub(crate) fn check_before(machine: &Machine<'_>, job_row: &JobRow, round: u64, shard: u32) -> Result<(), Fault> {
+    let before = round.saturating_sub(1);
+    let row = read::contribution(&machine.rows, job_row.sequence, before, shard)?;
+    if row.is_some_and(|row| !row.digest.is_empty()) {
+        return Ok(());
+    }
+    Err(precondition(format!("round {round} shard {shard} follows round {before}, which the shard did not give yet")))
 }
 
 fn is_open(machine: &Machine<'_>, lease: &ShardLease) -> Result<bool, Fault> {
@@ -74,7 +100,7 @@ fn lease_one(machine: &Machine<'_>, job_row: &JobRow, round: &mut RoundRow, leas
     }
     trainer_of(machine, job_row, &lease.task_id, lease.epoch)?;
     let held = round.leases.iter().position(|held| is_same_attempt(held.get_lease(), lease));
-    if held.is_some_and(|at| !round.leases[at].answered) {
+    if held.is_some_and(|at| !round.leases[at].answered && !round.leases[at].taken) {
         return Ok(());
     }
     let contribution = read::contribution(&machine.rows, job_row.sequence, round.round, shard)?;
@@ -92,7 +118,7 @@ fn lease_one(machine: &Machine<'_>, job_row: &JobRow, round: &mut RoundRow, leas
         return Err(precondition(why));
     }
     if let Some(at) = held {
-        // Its answer was refused and the pair came back to it.
+        // Its answer was refused or an extension took it, and the pair came back to it.
         round.leases.remove(at);
     }
     round.leases.push(RoundLease { lease: SingularPtrField::some(lease.clone()), ..RoundLease::default() });
@@ -100,7 +126,7 @@ fn lease_one(machine: &Machine<'_>, job_row: &JobRow, round: &mut RoundRow, leas
 }
 
 fn works_on(held: &RoundLease, shard: u32) -> bool {
-    !held.answered && !held.get_lease().verify && held.get_lease().shard == shard
+    !held.answered && !held.taken && !held.get_lease().verify && held.get_lease().shard == shard
 }
 
 /// A second computation says something only beside another attempt's.

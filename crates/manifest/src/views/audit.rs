@@ -11,6 +11,7 @@ use raftgrid_proto::v1::{
 use crate::keys;
 use crate::ledger::{chain_hash, round_inputs_hash, RoundInputs};
 use crate::read;
+use crate::round_policy::{RoundMode, RoundPolicy, BY_DEADLINE};
 use crate::rows::{Rows, RowsError, Table};
 use crate::text::short_hex;
 
@@ -21,6 +22,10 @@ const MISMATCH: &str = "MISMATCH";
 struct Walk {
     /// Committed rounds that are kept whole.
     rounds: u64,
+    /// Contributions that they must hold.
+    expected: u64,
+    /// That they were sealed with, as their rows say.
+    sealed: u64,
     accepted: u64,
     /// Accepted, but the bytes are gone that should still be kept.
     gone: u64,
@@ -37,11 +42,10 @@ pub fn audit(rows: &dyn Rows, job_id: &str, with_contributions: bool) -> Result<
     let Some(job_row) = read::job_by_id(rows, job_id)? else { return Ok(None) };
     let job = job_row.get_job();
     let walk = walk(rows, &job_row, with_contributions)?;
-    let per_round = quorum(&job_row);
-    let expected = job.rounds_committed * per_round;
-    let pruned = (job.rounds_committed - walk.rounds) * per_round;
-    let accepted = walk.accepted + pruned;
+    let pruned = pruned(&job_row, &walk);
+    let (expected, accepted) = (walk.expected + pruned, walk.accepted + pruned);
     let (reproducible, reason) = reproducible(&job_row, &walk);
+    let mode = if job.get_spec().has_train() { RoundPolicy::of(&job_row).mode_name() } else { "" };
     Ok(Some(AuditJobResponse {
         job_id: job_id.to_owned(),
         phase: job.phase,
@@ -64,13 +68,31 @@ pub fn audit(rows: &dyn Rows, job_id: &str, with_contributions: bool) -> Result<
         verified_from_round: walk.verified_from_round,
         contributions: RepeatedField::from_vec(walk.contributions),
         retained_from_round: job_row.retained_from_round,
+        mode: mode.to_owned(),
+        rounds_by_deadline: job.rounds_by_deadline,
+        extensions: job.extensions,
+        stale_gradients: job.stale_gradients,
+        stalest: job.stalest,
         ..AuditJobResponse::default()
     }))
 }
 
-fn quorum(job_row: &JobRow) -> u64 {
-    let train = job_row.get_job().get_spec().get_train();
-    u64::from(if train.quorum == 0 { train.shards } else { train.quorum })
+/// Contributions that a committed round must hold. One that waits for its quorum has just that many; another has what was sealed, which is at
+/// least what sealed it.
+fn must_hold(job_row: &JobRow, round: Option<&RoundRow>) -> u64 {
+    let policy = RoundPolicy::of(job_row);
+    let round = round.filter(|_| job_row.round_rules);
+    let least = if round.is_some_and(|round| round.sealed_by == BY_DEADLINE) { policy.minimum } else { policy.quorum };
+    u64::from(round.map_or(0, |round| round.accepted).max(least))
+}
+
+/// Contributions to the committed rounds whose rows are gone.
+fn pruned(job_row: &JobRow, walk: &Walk) -> u64 {
+    if job_row.round_rules {
+        job_row.sealed_contributions.saturating_sub(walk.sealed)
+    } else {
+        (job_row.get_job().rounds_committed - walk.rounds) * must_hold(job_row, None)
+    }
 }
 
 fn walk(rows: &dyn Rows, job_row: &JobRow, with_contributions: bool) -> Result<Walk, RowsError> {
@@ -97,7 +119,10 @@ fn walk(rows: &dyn Rows, job_row: &JobRow, with_contributions: bool) -> Result<W
                 walk.gone += u64::from(!kept);
             }
         }
-        match read::round(rows, job_row.sequence, number)? {
+        let round = read::round(rows, job_row.sequence, number)?;
+        walk.expected += must_hold(job_row, round.as_ref());
+        walk.sealed += round.as_ref().map_or(0, |round| u64::from(round.accepted));
+        match round {
             Some(round) => chain = link(job_row, &round, &contributions, chain, &mut walk.verified),
             None => walk.verified = false,
         }
@@ -146,6 +171,7 @@ fn look_for_results(
     with_contributions: bool,
     walk: &mut Walk,
 ) -> Result<(), RowsError> {
+    let names_models = RoundPolicy::of(job_row).mode != RoundMode::Sync;
     let prefix = keys::number(job_row.sequence);
     read::each(rows, Table::Contribution, &prefix, &keys::after_prefix(&prefix), |row: ContributionRow| {
         if walk.mismatch.is_none() {
@@ -153,7 +179,7 @@ fn look_for_results(
         }
         if with_contributions {
             if !row.digest.is_empty() {
-                walk.contributions.push(accepted(&row));
+                walk.contributions.push(accepted(&row, names_models));
             }
             walk.contributions.extend(row.refused.iter().map(|result| refused(&row, result)));
         }
@@ -198,11 +224,10 @@ fn reproducible(job_row: &JobRow, walk: &Walk) -> (&'static str, String) {
     if !job_row.numeric_class_note.is_empty() {
         return ("no", format!("numeric classes differ: {}", job_row.numeric_class_note));
     }
-    let train = job.get_spec().get_train();
-    if quorum(job_row) != u64::from(train.shards) {
-        let why = format!("a quorum of {} of {} shards depends on who was first", train.quorum, train.shards);
-        return ("unverified", why);
+    if let Err(why) = RoundPolicy::of(job_row).whole_rounds() {
+        return ("no", why);
     }
+    let train = job.get_spec().get_train();
     if train.native_environment {
         return ("unverified", "the job opted out of the reproducible environment".to_owned());
     }
@@ -212,7 +237,7 @@ fn reproducible(job_row: &JobRow, walk: &Walk) -> (&'static str, String) {
     ("yes", format!("{} results were computed twice, with equal bytes; none differed", job.compared))
 }
 
-fn accepted(row: &ContributionRow) -> Contribution {
+fn accepted(row: &ContributionRow, names_models: bool) -> Contribution {
     Contribution {
         round: row.round,
         shard: row.shard,
@@ -224,6 +249,7 @@ fn accepted(row: &ContributionRow) -> Contribution {
         artifact: row.artifact_id.to_string(),
         outcome: "ACCEPTED".to_owned(),
         numeric_class: row.numeric_class.clone(),
+        model_version: if names_models { row.model_version } else { row.round },
         ..Contribution::default()
     }
 }

@@ -7,6 +7,7 @@ use crate::keys;
 use crate::ledger::{round_inputs_hash, RoundInputs};
 use crate::limits::ELEMENTS_PER_COMMAND_MAX;
 use crate::read;
+use crate::round_policy::RoundPolicy;
 use crate::rows::{Rows, RowsError, Table};
 use crate::views::{page_rows, page_start, ListError};
 
@@ -120,11 +121,32 @@ pub fn round_of(rows: &dyn Rows, job_sequence: u64, round: u64) -> Result<Option
     read::round(rows, job_sequence, round)
 }
 
-/// The artifact that the accepted contribution of a shard to the round before `round` named as its state; empty if it named none.
-pub fn shard_state(rows: &dyn Rows, job_sequence: u64, round: u64, shard: u32) -> Result<String, RowsError> {
-    let Some(before) = round.checked_sub(1) else { return Ok(String::new()) };
-    let row = read::contribution(rows, job_sequence, before, shard)?;
-    Ok(row.filter(|row| !row.digest.is_empty()).map(|row| row.state_artifact).unwrap_or_default())
+/// The artifact that the accepted contribution of a shard to the round before `round` named as its state; empty if it named none. Where
+/// shards may miss rounds it is the last contribution before `round` that the job still keeps.
+pub fn shard_state(rows: &dyn Rows, job: &JobRow, round: u64, shard: u32) -> Result<String, RowsError> {
+    let oldest = if job.round_rules { job.retained_from_round } else { round.saturating_sub(1) };
+    for before in (oldest..round).rev() {
+        let row = read::contribution(rows, job.sequence, before, shard)?;
+        if let Some(row) = row.filter(|row| !row.digest.is_empty()) {
+            return Ok(row.state_artifact);
+        }
+    }
+    Ok(String::new())
+}
+
+/// A shard's row of a round's ledger.
+pub fn contribution_of(
+    rows: &dyn Rows,
+    job_sequence: u64,
+    round: u64,
+    shard: u32,
+) -> Result<Option<ContributionRow>, RowsError> {
+    read::contribution(rows, job_sequence, round, shard)
+}
+
+/// What a shard gave over this model, if its job is async: in whatever round that came in.
+pub fn given_over(rows: &dyn Rows, job: &JobRow, version: u64, shard: u32) -> Result<Option<ContributionRow>, RowsError> {
+    read::given_over(rows, job.sequence, &RoundPolicy::of(job), job.get_job().rounds_committed, version, shard)
 }
 
 /// A round's rows of the ledger, in shard order. A row with an empty digest holds refused results only.

@@ -55,7 +55,7 @@ class ModelChunk(_message.Message):
     def __init__(self, chunk_id: _Optional[int] = ..., data: _Optional[bytes] = ..., offset: _Optional[int] = ..., crc32c: _Optional[int] = ..., version: _Optional[int] = ..., total_bytes: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class GradientChunk(_message.Message):
-    __slots__ = ("job_id", "worker_id", "data", "round", "shard", "task_id", "lease_epoch", "offset", "crc32c", "total_bytes", "digest", "weight", "metrics_json", "state_artifact", "numeric_class")
+    __slots__ = ("job_id", "worker_id", "data", "round", "shard", "task_id", "lease_epoch", "offset", "crc32c", "total_bytes", "digest", "weight", "metrics_json", "state_artifact", "numeric_class", "model_version", "model_version_given")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,8 @@ class GradientChunk(_message.Message):
     METRICS_JSON_FIELD_NUMBER: _ClassVar[int]
     STATE_ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     NUMERIC_CLASS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_GIVEN_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     worker_id: str
     data: bytes
@@ -86,7 +88,9 @@ class GradientChunk(_message.Message):
     metrics_json: bytes
     state_artifact: str
     numeric_class: bytes
-    def __init__(self, job_id: _Optional[str] = ..., worker_id: _Optional[str] = ..., data: _Optional[bytes] = ..., round: _Optional[int] = ..., shard: _Optional[int] = ..., task_id: _Optional[str] = ..., lease_epoch: _Optional[int] = ..., offset: _Optional[int] = ..., crc32c: _Optional[int] = ..., total_bytes: _Optional[int] = ..., digest: _Optional[bytes] = ..., weight: _Optional[float] = ..., metrics_json: _Optional[bytes] = ..., state_artifact: _Optional[str] = ..., numeric_class: _Optional[bytes] = ...) -> None: ...
+    model_version: int
+    model_version_given: bool
+    def __init__(self, job_id: _Optional[str] = ..., worker_id: _Optional[str] = ..., data: _Optional[bytes] = ..., round: _Optional[int] = ..., shard: _Optional[int] = ..., task_id: _Optional[str] = ..., lease_epoch: _Optional[int] = ..., offset: _Optional[int] = ..., crc32c: _Optional[int] = ..., total_bytes: _Optional[int] = ..., digest: _Optional[bytes] = ..., weight: _Optional[float] = ..., metrics_json: _Optional[bytes] = ..., state_artifact: _Optional[str] = ..., numeric_class: _Optional[bytes] = ..., model_version: _Optional[int] = ..., model_version_given: bool = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("success", "outcome", "reason", "position", "resume_offset")
