@@ -44,7 +44,7 @@ fn done(cluster: &Cluster, name: &str) -> serde_json::Value {
     assert_eq!(code, 0, "{out}{errors}");
     let mut args = vec!["job".to_owned(), "audit".to_owned(), name.to_owned(), "--recompute".to_owned()];
     for (worker, _) in &cluster.workers {
-        let acks = cluster.dir.path().join(worker).join("agent/acks.jsonl");
+        let acks = cluster.dir.path().join(worker).join("acks.jsonl");
         assert!(acks.is_file(), "{}", acks.display());
         args.extend(["--acks".to_owned(), acks.display().to_string()]);
     }
@@ -105,10 +105,8 @@ fn a_paused_job_keeps_its_trainers_and_goes_on_when_it_is_resumed() {
 fn bounded_and_async_jobs_end_with_clean_audits() {
     let mut cluster = with_workers(3);
     let common = ["--workers", "3", "--rounds", "8", "--verify", "0.3"];
-    let modes: [(&str, &[&str]); 2] = [
-        ("bounded", &["--mode", "bounded", "--staleness", "2"]),
-        ("async", &["--mode", "async", "--quorum", "2"]),
-    ];
+    let modes: [(&str, &[&str]); 2] =
+        [("bounded", &["--mode", "bounded", "--staleness", "2"]), ("async", &["--mode", "async", "--quorum", "2"])];
     for (mode, rules) in modes {
         train(&cluster, mode, "uneven.py", &[&common, rules].concat(), &["3"]);
         if mode == "async" {

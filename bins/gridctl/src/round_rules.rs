@@ -9,7 +9,10 @@ use crate::failure::{Failure, Result};
 pub(crate) fn put_rules(rules: &RoundRules, quorum: u32, train: &mut TrainSpec) -> Result<()> {
     let wrong = |what: String, hint: &str| Err(Failure::usage(what, hint.to_owned()));
     if rules.min_contributions.is_some_and(|least| least == 0 || least > quorum) {
-        return wrong(format!("--min-contributions must be between 1 and the quorum of {quorum}"), "--min-contributions K");
+        return wrong(
+            format!("--min-contributions must be between 1 and the quorum of {quorum}"),
+            "--min-contributions K",
+        );
     }
     let deadline_ms = match &rules.round_deadline {
         None => 0,
@@ -27,7 +30,9 @@ pub(crate) fn put_rules(rules: &RoundRules, quorum: u32, train: &mut TrainSpec) 
         return wrong(format!("{flag} needs --round-deadline"), "--round-deadline 90s");
     }
     match (rules.mode.as_deref(), rules.staleness) {
-        (Some("bounded"), None | Some(0)) => return wrong("--mode bounded needs --staleness".to_owned(), "--staleness 2"),
+        (Some("bounded"), None | Some(0)) => {
+            return wrong("--mode bounded needs --staleness".to_owned(), "--staleness 2")
+        }
         (None | Some("sync"), Some(_)) => {
             return wrong("--staleness needs --mode bounded or --mode async".to_owned(), "--mode bounded")
         }

@@ -127,7 +127,10 @@ mod tests {
             ("--name digits --shards 0 --workers 3 --rounds 60", "--shards"),
             ("--name digits --shards 6 --workers 3 --rounds 60 --quorum 7", "--quorum"),
             ("--name digits --shards 6 --workers 3 --rounds 60 --verify 1.5", "--verify"),
-            ("--name digits --shards 6 --workers 3 --rounds 60 --min-contributions 7 --round-deadline 10s", "--min-contributions"),
+            (
+                "--name digits --shards 6 --workers 3 --rounds 60 --min-contributions 7 --round-deadline 10s",
+                "--min-contributions",
+            ),
             ("--name digits --shards 6 --workers 3 --rounds 60 --min-contributions 4", "--round-deadline"),
             ("--name digits --shards 6 --workers 3 --rounds 60 --round-deadline soon", "--round-deadline"),
             ("--name digits --shards 6 --workers 3 --rounds 60 --mode bounded", "--staleness"),

@@ -10,8 +10,7 @@ use std::collections::BTreeMap;
 use protobuf::RepeatedField;
 use raftgrid_manifest::{RoundMode, RoundPolicy};
 use raftgrid_proto::v1::{
-    Command_oneof_kind, JobPhase, LeaseShards, NodeStatus, Phase, RoundLease, RoundPhase, RoundRow, ShardLease,
-    TaskRow,
+    Command_oneof_kind, JobPhase, LeaseShards, NodeStatus, Phase, RoundLease, RoundPhase, RoundRow, ShardLease, TaskRow,
 };
 
 use crate::jobs::fail;
@@ -369,8 +368,11 @@ fn had(round: &RoundRow, trainer: &Trainer<'_>, shard: u32) -> bool {
 /// Was the pair computed twice, or is a second computation under way?
 fn has_second(round: &RoundView, live: &[&ShardLease], shard: u32) -> bool {
     let compared = round.given.get(&shard).is_some_and(|given| given.compared > 0);
-    let answered =
-        round.row.leases.iter().any(|lease| lease.answered && lease.get_lease().verify && lease.get_lease().shard == shard);
+    let answered = round
+        .row
+        .leases
+        .iter()
+        .any(|lease| lease.answered && lease.get_lease().verify && lease.get_lease().shard == shard);
     compared || answered || live.iter().any(|lease| lease.verify && lease.shard == shard)
 }
 

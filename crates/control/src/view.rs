@@ -65,11 +65,11 @@ impl JobView {
     }
 
     fn put_round(&mut self, row: RoundRow) {
-        let oldest = self.rounds.keys().next().copied();
-        if oldest.is_some_and(|oldest| row.round < oldest) {
+        let (number, oldest) = (row.round, self.rounds.keys().next().copied());
+        if oldest.is_some_and(|oldest| number < oldest) {
             return;
         }
-        self.rounds.entry(row.round).or_default().row = row;
+        self.rounds.entry(number).or_default().row = row;
         while self.rounds.len() > 1 {
             let Some(first) = self.rounds.first_entry() else { break };
             if first.get().row.phase != RoundPhase::ROUND_COMMITTED {

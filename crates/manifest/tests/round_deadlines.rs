@@ -106,7 +106,8 @@ fn the_quorum_seals_at_once_and_says_so() {
 #[test]
 fn an_extension_takes_the_missing_shards_from_their_trainers_and_gives_the_round_its_time_again() {
     let (mut world, epochs) = world(|_| ());
-    let leases = vec![lease(0, &t(0), epochs[0], false), lease(1, &t(1), epochs[1], false), lease(2, &t(1), epochs[1], false)];
+    let leases =
+        vec![lease(0, &t(0), epochs[0], false), lease(1, &t(1), epochs[1], false), lease(2, &t(1), epochs[1], false)];
     world.ok(lease_shards(JOB, 0, leases));
     give(&mut world, 0, 0..1, epochs[0]);
     let to_0 = || lease_shards(JOB, 0, vec![lease(1, &t(0), epochs[0], false)]);
@@ -297,7 +298,10 @@ fn below_version_6_nothing_of_it_counts_and_it_is_not_proposed() {
     let mut put = PutSchedule::default();
     put.mut_schedule().set_job(spec);
     assert_eq!(version(Kind::put_schedule(put)), 6);
-    assert_eq!((minimum_version(&extend(0, 0)), minimum_version(&resume_job()), minimum_version(&seal(0, 0))), (6, 6, 1));
+    assert_eq!(
+        (minimum_version(&extend(0, 0)), minimum_version(&resume_job()), minimum_version(&seal(0, 0))),
+        (6, 6, 1)
+    );
 }
 
 #[test]

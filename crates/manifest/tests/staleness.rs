@@ -281,7 +281,9 @@ fn a_shard_that_missed_rounds_goes_on_with_its_last_state() {
     let kept = world.begin(JOB, "shard-state", "state");
     world.ok(commit_artifact(kept, "state"));
     let artifact = world.begin(JOB, "gradient", "g");
-    let Kind::commit_gradient(mut commit) = gradient(JOB, 0, 0, &t(0), epochs[0], artifact, "g") else { unreachable!() };
+    let Kind::commit_gradient(mut commit) = gradient(JOB, 0, 0, &t(0), epochs[0], artifact, "g") else {
+        unreachable!()
+    };
     commit.state_artifact = kept.to_string();
     world.ok(Kind::commit_gradient(commit));
     sum(&mut world, 0);

@@ -262,8 +262,8 @@ fn model_version(job: &JobRow, meta: &GradientMeta) -> Result<u64, CallError> {
 fn is_ahead(rows: &dyn Rows, meta: &GradientMeta) -> Result<bool, CallError> {
     let Some(job) = views::job_row(rows, &meta.job_id).map_err(rows_failed)? else { return Ok(meta.round > 0) };
     let committed = job.get_job().rounds_committed;
-    let opened = meta.round <= committed
-        || views::round_of(rows, job.sequence, meta.round).map_err(rows_failed)?.is_some();
+    let opened =
+        meta.round <= committed || views::round_of(rows, job.sequence, meta.round).map_err(rows_failed)?.is_some();
     Ok(!opened || meta.model_version.is_some_and(|version| version > committed))
 }
 

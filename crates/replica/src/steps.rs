@@ -5,12 +5,7 @@ use raftgrid_proto::v1::{ContributionRow, JobRow, RoundRow, ShardLease, ShardSte
 
 /// What the trainer is to compute, the oldest round first. Where rounds do not wait for all, one step at a time: the next one then begins with
 /// the newest model.
-pub(crate) fn steps_of(
-    rows: &dyn Rows,
-    task: &TaskRow,
-    job: &JobRow,
-    epoch: u64,
-) -> Result<Vec<ShardStep>, RowsError> {
+pub(crate) fn steps_of(rows: &dyn Rows, task: &TaskRow, job: &JobRow, epoch: u64) -> Result<Vec<ShardStep>, RowsError> {
     let policy = RoundPolicy::of(job);
     let newest = job.get_job().rounds_committed;
     let mut leased = Vec::new();

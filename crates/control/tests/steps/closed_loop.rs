@@ -305,7 +305,8 @@ impl Cluster {
     /// Gives one gradient for a pair that is leased to this trainer.
     fn give(&mut self, node_id: &str, task_id: &str, epoch: u64) {
         let lease = (task_id.to_owned(), epoch);
-        let (now, at) = (self.now, self.workers.iter().position(|worker| worker.node_id == node_id).expect("it is one"));
+        let (now, at) =
+            (self.now, self.workers.iter().position(|worker| worker.node_id == node_id).expect("it is one"));
         let pair = match self.workers[at].under_way.get(&lease) {
             Some((until, _)) if now < *until => return,
             Some(_) => self.workers[at].under_way.remove(&lease).expect("it is there").1,

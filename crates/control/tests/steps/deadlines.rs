@@ -16,7 +16,13 @@ fn job() -> JobRow {
 }
 
 fn open(accepted: u32, extensions: u32, from_ms: u64) -> RoundRow {
-    RoundRow { accepted, extensions, opened_at_ms: from_ms, model_artifact: 9, ..round_row(5, RoundPhase::ROUND_OPEN, vec![]) }
+    RoundRow {
+        accepted,
+        extensions,
+        opened_at_ms: from_ms,
+        model_artifact: 9,
+        ..round_row(5, RoundPhase::ROUND_OPEN, vec![])
+    }
 }
 
 /// A world at whose present the round was opened; nobody is there to lease to.

@@ -2,7 +2,8 @@
 
 use protobuf::{RepeatedField, SingularPtrField};
 use raftgrid_proto::v1::{
-    CancelJob, Combine, CommandReply, FailJob, GangMember, Job, JobPhase, JobRow, JobSpec, Outcome, ResumeJob, SubmitJob,
+    CancelJob, Combine, CommandReply, FailJob, GangMember, Job, JobPhase, JobRow, JobSpec, Outcome, ResumeJob,
+    SubmitJob,
 };
 
 use crate::commands::job_end::{self, end_job, is_over, phase_name};

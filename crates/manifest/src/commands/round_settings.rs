@@ -12,12 +12,8 @@ pub(crate) const SINCE: u64 = 6;
 
 /// Whether an older replica would read this as something else.
 pub(crate) fn is_new(train: &TrainSpec) -> bool {
-    let numbers = [
-        u64::from(train.min_contributions),
-        train.round_deadline_ms,
-        u64::from(train.extensions_max),
-        train.staleness,
-    ];
+    let numbers =
+        [u64::from(train.min_contributions), train.round_deadline_ms, u64::from(train.extensions_max), train.staleness];
     numbers != [0; 4] || !train.on_shortfall.is_empty() || !train.mode.is_empty()
 }
 

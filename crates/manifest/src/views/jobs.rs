@@ -145,7 +145,12 @@ pub fn contribution_of(
 }
 
 /// What a shard gave over this model, if its job is async: in whatever round that came in.
-pub fn given_over(rows: &dyn Rows, job: &JobRow, version: u64, shard: u32) -> Result<Option<ContributionRow>, RowsError> {
+pub fn given_over(
+    rows: &dyn Rows,
+    job: &JobRow,
+    version: u64,
+    shard: u32,
+) -> Result<Option<ContributionRow>, RowsError> {
     read::given_over(rows, job.sequence, &RoundPolicy::of(job), job.get_job().rounds_committed, version, shard)
 }
 
