@@ -13,10 +13,12 @@ use raftgrid_worker::executor::{Answer, Executor, Exit, Input, LeaseId, Output, 
 use crate::ask::{Ask, Target};
 use crate::calls::{Request, Response};
 use crate::check::Checks;
+use crate::course::Course;
 use crate::linearizability::{ReportAnswer, TaskEvent};
 use crate::orders::node_of;
 use crate::plan::Plan;
 use crate::rng::Rng;
+use crate::trainer::{Push, Trainer};
 
 /// How long a poll waits on the other side.
 const POLL_WAIT_MS: u32 = 1_000;
@@ -24,12 +26,22 @@ const POLL_WAIT_MS: u32 = 1_000;
 pub const KILL_TAKES_MS: u64 = 20;
 /// How long starts, reports and polls wait for their answer.
 const CALL_MS: u64 = 3_000;
+/// The same for model 0 and gradients.
+const UPLOAD_MS: u64 = 5_000;
+/// Pushes of dead trainers that a machine keeps.
+const LEFT_MAX: usize = 8;
+/// How long a gradient takes when nobody dawdles, in milliseconds.
+const QUICK_GRADIENT_MS: u64 = 5;
 
 enum Pending {
     Beat(u64),
     Poll,
     Start(LeaseId),
     Report(LeaseId, Box<Report>),
+    /// A call of a trainer's process.
+    Trainer(LeaseId),
+    /// A push of a dead one, which the machine's agent had still.
+    Left(Box<Push>),
 }
 
 /// A worker's machine.
@@ -46,6 +58,10 @@ pub struct Worker {
     next_call: u64,
     wake_ms: u64,
     processes: BTreeMap<LeaseId, (u64, Exit)>,
+    /// What the processes of trainers do.
+    trainers: BTreeMap<LeaseId, Trainer>,
+    /// Pushes of dead trainers that are still to be sent on.
+    left: Vec<(Push, Request)>,
     slots: u32,
     process_ms: u64,
     /// Processes that began since somebody looked.
@@ -70,6 +86,8 @@ impl Worker {
             next_call: 1,
             wake_ms: 0,
             processes: BTreeMap::new(),
+            trainers: BTreeMap::new(),
+            left: Vec::new(),
             slots: plan.slots,
             process_ms: plan.process_ms,
             launched: Vec::new(),
@@ -83,6 +101,16 @@ impl Worker {
         self.executor = None;
         self.pending.clear();
         self.processes.clear();
+        for trainer in std::mem::take(&mut self.trainers).into_values() {
+            self.leave_push(&trainer);
+        }
+    }
+
+    /// What a dead trainer was about to push comes nonetheless, half of the time.
+    fn leave_push(&mut self, trainer: &Trainer) {
+        if let Some(push) = trainer.push().filter(|_| self.left.len() < LEFT_MAX && self.rng.chance(500)) {
+            self.left.push((push.clone(), trainer.push_request(push)));
+        }
     }
 
     /// It is asked to leave in good order; another process takes its place.
@@ -100,7 +128,8 @@ impl Worker {
     /// What runs ends soon, and what is started from now on.
     pub fn hurry(&mut self, now_us: u64) {
         self.quick = true;
-        for (at, _) in self.processes.values_mut() {
+        let trainers = &self.trainers;
+        for (at, _) in self.processes.iter_mut().filter(|(lease, _)| !trainers.contains_key(*lease)).map(|it| it.1) {
             *at = (*at).min(now_us / 1_000 + 100);
         }
     }
@@ -113,12 +142,13 @@ impl Worker {
     pub fn wake_us(&self) -> u64 {
         let pending = self.pending.values().map(|(deadline_ms, _)| *deadline_ms);
         let exits = self.processes.values().map(|(exit_ms, _)| *exit_ms);
-        let at_ms = pending.chain(exits).min().unwrap_or(u64::MAX).min(self.wake_ms);
+        let trainers = self.trainers.values().map(Trainer::due_ms);
+        let at_ms = pending.chain(exits).chain(trainers).min().unwrap_or(u64::MAX).min(self.wake_ms);
         at_ms.saturating_mul(1_000).max(self.away_until_us)
     }
 
     /// Everything that is due.
-    pub fn wake(&mut self, now_us: u64, nodes: &[u64]) -> Vec<Ask> {
+    pub fn wake(&mut self, now_us: u64, nodes: &[u64], checks: &mut Checks) -> Vec<Ask> {
         let now = now_us / 1_000;
         let mut asks = Vec::new();
         if self.executor.is_none() {
@@ -132,19 +162,47 @@ impl Worker {
             self.pending.iter().filter(|(_, (deadline, _))| *deadline <= now).map(|(number, _)| *number).collect();
         for number in late {
             self.target.learned(None);
-            self.settle(now, number, None, nodes, &mut asks);
+            self.settle(now, number, None, nodes, checks, &mut asks);
         }
         let over: Vec<LeaseId> =
             self.processes.iter().filter(|(_, (at, _))| *at <= now).map(|(lease, _)| lease.clone()).collect();
         for lease in over {
             if let Some((_, exit)) = self.processes.remove(&lease) {
+                if let Some(trainer) = self.trainers.remove(&lease) {
+                    self.leave_push(&trainer);
+                }
                 self.step(now, Input::Exited { lease, exit }, nodes, &mut asks);
             }
         }
         if self.wake_ms <= now {
             self.step(now, Input::Tick, nodes, &mut asks);
         }
+        self.wake_trainers(now, nodes, checks, &mut asks);
         asks
+    }
+
+    fn wake_trainers(&mut self, now: u64, nodes: &[u64], checks: &mut Checks, asks: &mut Vec<Ask>) {
+        for (push, request) in std::mem::take(&mut self.left) {
+            self.ask_of_any(now + UPLOAD_MS, Pending::Left(Box::new(push)), request, nodes, asks);
+        }
+        let compute_ms = if self.quick { QUICK_GRADIENT_MS } else { self.process_ms / 4 };
+        let due: Vec<LeaseId> =
+            self.trainers.iter().filter(|(_, it)| it.due_ms() <= now).map(|(lease, _)| lease.clone()).collect();
+        for lease in due {
+            let request = self.trainers.get_mut(&lease).and_then(|it| it.wake(now, compute_ms, checks));
+            if let Some(request) = request {
+                let patience_ms = if matches!(request, Request::Upload(_)) { UPLOAD_MS } else { CALL_MS };
+                self.ask_of_any(now + patience_ms, Pending::Trainer(lease), request, nodes, asks);
+            }
+        }
+    }
+
+    /// Any replica serves bytes: half of the calls go to whichever.
+    fn ask_of_any(&mut self, deadline: u64, pending: Pending, request: Request, nodes: &[u64], asks: &mut Vec<Ask>) {
+        self.ask(deadline, pending, request, nodes, asks);
+        if let (true, Some(ask), Some(node)) = (self.rng.chance(500), asks.last_mut(), self.rng.pick(nodes)) {
+            ask.node = *node;
+        }
     }
 
     /// An answer came.
@@ -162,20 +220,23 @@ impl Worker {
         {
             checks.lives.extend(reported(now_us, lease, report, reply));
         }
-        let failed = match response {
-            Response::Command(result) => result.is_err(),
-            Response::Beat(result) => result.is_err(),
-            Response::Poll(result) => result.is_err(),
-            Response::Read(_) => false,
-        };
-        if failed {
+        let by_leader = matches!(response, Response::Command(_) | Response::Beat(_) | Response::Poll(_));
+        if by_leader && response.error().is_some() {
             self.target.learned(response.leader());
         }
-        self.settle(now_us / 1_000, number, Some(response), nodes, &mut asks);
+        self.settle(now_us / 1_000, number, Some(response), nodes, checks, &mut asks);
         asks
     }
 
-    fn settle(&mut self, now: u64, number: u64, response: Option<&Response>, nodes: &[u64], asks: &mut Vec<Ask>) {
+    fn settle(
+        &mut self,
+        now: u64,
+        number: u64,
+        response: Option<&Response>,
+        nodes: &[u64],
+        checks: &mut Checks,
+        asks: &mut Vec<Ask>,
+    ) {
         let Some((_, pending)) = self.pending.remove(&number) else { return };
         let input = match pending {
             Pending::Beat(number) => match response {
@@ -191,8 +252,24 @@ impl Worker {
             },
             Pending::Start(lease) => Input::StartAnswered { lease, answer: answer_of(response) },
             Pending::Report(lease, _) => Input::ReportAnswered { lease, answer: answer_of(response) },
+            Pending::Trainer(lease) => return self.trainer_answered(now, &lease, response, checks),
+            Pending::Left(push) => {
+                if let Some(Response::Upload(Ok(ack))) = response {
+                    checks.training.acked(&push, ack);
+                }
+                return;
+            }
         };
         self.step(now, input, nodes, asks);
+    }
+
+    fn trainer_answered(&mut self, now: u64, lease: &LeaseId, response: Option<&Response>, checks: &mut Checks) {
+        let Some(trainer) = self.trainers.get_mut(lease) else { return };
+        trainer.answered(now, response, checks);
+        if let (Some(code), Some((at, exit))) = (trainer.exit(), self.processes.get_mut(lease)) {
+            let reason = if code == 0 { String::new() } else { format!("exit code {code}") };
+            (*at, *exit) = (now, Exit { code, reason, ..Exit::default() });
+        }
     }
 
     fn step(&mut self, now: u64, input: Input, nodes: &[u64], asks: &mut Vec<Ask>) {
@@ -235,9 +312,15 @@ impl Worker {
                 let request = Request::Command(Box::new(report_command(&self.id(), &lease, &report)));
                 self.ask(now + CALL_MS, Pending::Report(lease, Box::new(report)), request, nodes, asks);
             }
-            Output::Launch { lease, .. } => self.launch(now, lease),
+            Output::Launch { lease, task } => match Course::of(&task.job_id).filter(|_| task.task_type == "train") {
+                Some(course) => self.launch_trainer(now, lease, course),
+                None => self.launch(now, lease),
+            },
             Output::Stop { lease, signal, .. } => self.stop(now, &lease, signal),
-            Output::Forget { lease } => drop(self.processes.remove(&lease)),
+            Output::Forget { lease } => {
+                self.processes.remove(&lease);
+                self.trainers.remove(&lease);
+            }
             Output::Finished { .. } => {
                 // It was superseded; another process takes its place at once.
                 self.die();
@@ -245,6 +328,14 @@ impl Worker {
             }
             Output::WakeAt(at) => self.wake_ms = self.wake_ms.min(at),
         }
+    }
+
+    /// It ends when its job needs no more of it.
+    fn launch_trainer(&mut self, now: u64, lease: LeaseId, course: Course) {
+        self.launched.push(lease.clone());
+        self.processes.insert(lease.clone(), (u64::MAX, Exit::default()));
+        let trainer = Trainer::new(lease.clone(), self.id(), course, now, self.rng.split());
+        self.trainers.insert(lease, trainer);
     }
 
     /// A process that ends by itself some time, now and then with an error, now and then never.
