@@ -269,7 +269,7 @@ impl Trainer {
                 return self.prepare(push.round, push.shard, Sent::Right, false);
             }
             (Sent::NotFinite, AckOutcome::ACK_REJECTED) => self.exit = Some(1),
-            (Sent::Right | Sent::Other, outcome) | (Sent::NotFinite, outcome) => {
+            (Sent::Right | Sent::Other | Sent::NotFinite, outcome) => {
                 checks.violated(format!("{} was answered {outcome:?}: {}", what(), ack.reason));
             }
         }

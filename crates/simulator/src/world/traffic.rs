@@ -156,7 +156,9 @@ impl World {
         self.count(match request {
             Request::Beat(_) => "late hello",
             Request::Upload(_) => "late upload",
-            _ => "late report",
+            Request::Command(_) | Request::Read(_) | Request::Poll(_) | Request::NextShards(_) | Request::Model(_) => {
+                "late report"
+            }
         });
         if self.rng.chance(500) {
             let away = 10_000 + self.rng.around(500_000);
