@@ -70,6 +70,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("receipt_of_silence", "a peer that does not answer counts as one that has a copy"),
     mutant("retry_counted_twice", "a gradient that is sent again counts a second time for its round"),
     mutant("sum_by_arrival", "contributions are summed in the order in which they came"),
+    mutant("behind_says_never", "a replica that is behind says that there is no model that a trainer was told of"),
     mutant("state_of_before", "a model is committed with the optimiser's state of the round before"),
     mutant("watch_gap", "the leader's loops miss a change after each look"),
 ];

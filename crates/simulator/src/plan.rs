@@ -191,7 +191,7 @@ impl Plan {
             6 => Some(Focus::Training),
             _ => None,
         };
-        plan.trains = rng.between(2, 15);
+        plan.trains = rng.between(5, 30);
         if let Some(focus) = focus.filter(|_| strength > 0) {
             plan.look_at(focus, rng);
         }
