@@ -117,13 +117,16 @@ pub struct Question {
 #[derive(Clone, Default)]
 pub struct SimPeers(pub Outbox<Question>);
 
+/// Where an answer appears.
+type Slot = Arc<Mutex<Option<Result<Vec<u8>, CallError>>>>;
+
 /// How long a peer is waited for that is to take or to give a fragment.
 const FRAGMENT_WAIT: Duration = Duration::from_millis(1_500);
 
 impl SimPeers {
     /// Asks, and lets others run until there is an answer: only a job may.
     fn ask(&self, node: u64, wanted: Wanted) -> Result<Vec<u8>, CallError> {
-        let answer: Arc<Mutex<Option<Result<Vec<u8>, CallError>>>> = Arc::default();
+        let answer = Slot::default();
         let (told, there) = (Arc::clone(&answer), Arc::clone(&answer));
         let done = Box::new(move |answer| *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer));
         self.0.push([Question { node, wanted, timeout: FRAGMENT_WAIT, done }]);

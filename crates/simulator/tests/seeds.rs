@@ -69,7 +69,7 @@ fn train_jobs_end_with_the_bytes_of_an_undisturbed_run_while_replicas_machines_a
         // Its jobs that block are threads of their own: nothing depends on who is scheduled when.
         let again = training(seed);
         assert_eq!((report.hash, report.events), (again.hash, again.events), "seed {seed} took two ways");
-        report.counts.iter().for_each(|(what, count)| *counts.entry(what).or_default() += count);
+        report.counts.iter().for_each(|(what, count)| *counts.entry(*what).or_default() += count);
     }
     println!("{counts:?}");
     let happened = [
