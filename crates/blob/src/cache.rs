@@ -4,16 +4,17 @@
 //! fsynced. Bounded by `CACHE_BYTES_MAX`; the one that was not asked for the longest goes first. Who reads a file that goes reads on to its end.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::CACHE_BYTES_MAX;
-use crate::store::{io, open_file, BlobError, FragmentReader, FragmentWriter};
+use crate::medium::Medium;
+use crate::store::{clear, io, open_file, BlobError, FragmentReader, FragmentWriter};
 
 /// The decoded artifacts of one replica. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Cache {
+    medium: Arc<dyn Medium>,
     folder: PathBuf,
     kept: Arc<Mutex<Kept>>,
     bytes_max: u64,
@@ -38,19 +39,17 @@ impl Kept {
 
 impl Cache {
     /// Empties the folder, makes it if it is missing.
-    pub(crate) fn open(folder: &Path) -> Result<Self, BlobError> {
-        if folder.exists() {
-            fs::remove_dir_all(folder).map_err(io("clear", folder))?;
-        }
-        fs::create_dir_all(folder).map_err(io("create", folder))?;
-        Ok(Self { folder: folder.to_owned(), kept: Arc::default(), bytes_max: CACHE_BYTES_MAX })
+    pub(crate) fn open(medium: Arc<dyn Medium>, folder: &Path) -> Result<Self, BlobError> {
+        clear(medium.as_ref(), folder)?;
+        medium.create_dir_all(folder).map_err(io("create", folder))?;
+        Ok(Self { medium, folder: folder.to_owned(), kept: Arc::default(), bytes_max: CACHE_BYTES_MAX })
     }
 
     /// The decoded artifact, if it is here; its footer is verified now, each block when it is read.
     pub fn get(&self, artifact_id: u64) -> Option<FragmentReader> {
         self.lock().ask(artifact_id)?;
         // Without the lock: one that is let go meanwhile is not here.
-        open_file(self.path(artifact_id), artifact_id, 0).ok()
+        open_file(self.medium.as_ref(), self.path(artifact_id), artifact_id, 0).ok()
     }
 
     /// Keeps a finished file for a while, and lets others go for it.
@@ -93,7 +92,7 @@ impl Cache {
     fn drop_file(&self, kept: &mut Kept, artifact_id: u64) {
         if kept.files.remove(&artifact_id).is_some() {
             // What stays is cleared at the next start.
-            let _ = fs::remove_file(self.path(artifact_id));
+            let _ = self.medium.remove_file(&self.path(artifact_id));
         }
     }
 
@@ -144,6 +143,6 @@ mod tests {
         assert_eq!(store.artifacts().unwrap(), Vec::<u64>::new());
         let again = FragmentStore::open(root.path()).unwrap();
         assert!(again.cache().get(5).is_none());
-        assert_eq!(fs::read_dir(root.path().join("cache")).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(root.path().join("cache")).unwrap().count(), 0);
     }
 }

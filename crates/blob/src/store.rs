@@ -2,9 +2,6 @@
 //!
 //! Invariant: a file under an artifact's folder is whole, fsynced, and its folder entries are fsynced.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -15,6 +12,8 @@ use sha2::{Digest, Sha256};
 use crate::cache::Cache;
 use crate::footer::{footer_bytes, Footer, FIXED_BYTES};
 use crate::limits::{BLOCK_BYTES, FRAGMENT_BYTES_MAX};
+use crate::medium::{Medium, MediumFile, SystemMedium};
+use crate::mutant;
 
 /// Bits of a file's number that are the fragment's; those above are the generation.
 const FRAGMENT_BITS: u32 = 8;
@@ -70,13 +69,19 @@ pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Erro
     move |cause| BlobError::Io { action, path, cause }
 }
 
-fn sync_directory(path: &Path) -> Result<(), BlobError> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(io("sync the directory", path))
+/// Removes a directory with all in it; one that is not there is no error. True: it was there.
+pub(crate) fn clear(medium: &dyn Medium, path: &Path) -> Result<bool, BlobError> {
+    match medium.remove_dir_all(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io("clear", path)(error)),
+    }
 }
 
 /// All fragments of one replica.
 #[derive(Clone, Debug)]
 pub struct FragmentStore {
+    medium: Arc<dyn Medium>,
     root: PathBuf,
     incoming: PathBuf,
     next_incoming: Arc<AtomicU64>,
@@ -86,25 +91,34 @@ pub struct FragmentStore {
 impl FragmentStore {
     /// Opens the folder, makes it if it is missing, and deletes uploads that a crash cut off.
     pub fn open(root: &Path) -> Result<Self, BlobError> {
+        Self::open_on(Arc::new(SystemMedium), root)
+    }
+
+    /// The same on a medium of the caller's.
+    pub fn open_on(medium: Arc<dyn Medium>, root: &Path) -> Result<Self, BlobError> {
         let incoming = root.join("incoming");
-        if incoming.exists() {
-            fs::remove_dir_all(&incoming).map_err(io("clear", &incoming))?;
-        }
-        fs::create_dir_all(&incoming).map_err(io("create", &incoming))?;
-        let cache = Cache::open(&root.join("cache"))?;
-        sync_directory(root)?;
+        clear(medium.as_ref(), &incoming)?;
+        medium.create_dir_all(&incoming).map_err(io("create", &incoming))?;
+        let cache = Cache::open(medium.clone(), &root.join("cache"))?;
+        let next_incoming = Arc::new(AtomicU64::new(0));
+        let store = Self { medium, root: root.to_owned(), incoming, next_incoming, cache };
+        store.sync_directory(root)?;
         if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_directory(parent)?;
+            store.sync_directory(parent)?;
         }
-        Ok(Self { root: root.to_owned(), incoming, next_incoming: Arc::new(AtomicU64::new(0)), cache })
+        Ok(store)
+    }
+
+    fn sync_directory(&self, path: &Path) -> Result<(), BlobError> {
+        self.medium.sync_dir(path).map_err(io("sync the directory", path))
     }
 
     /// A fragment to be written; it has no name until `FragmentWriter::finish` and `FragmentStore::keep`.
     pub fn create(&self) -> Result<FragmentWriter, BlobError> {
         let path = self.incoming.join(self.next_incoming.fetch_add(1, Ordering::Relaxed).to_string());
-        let file =
-            OpenOptions::new().create_new(true).read(true).write(true).open(&path).map_err(io("create", &path))?;
+        let file = self.medium.create_new(&path).map_err(io("create", &path))?;
         Ok(FragmentWriter {
+            medium: self.medium.clone(),
             path,
             file,
             hash: Sha256::new(),
@@ -121,23 +135,28 @@ impl FragmentStore {
     pub fn keep(&self, mut written: FragmentWriter, artifact_id: u64, fragment: u32) -> Result<(), BlobError> {
         reach(Point::FragmentBeforeSync);
         // Here and not before: bytes that are only coded, or only read from, need not be durable under this form.
-        written.file.sync_all().map_err(io("sync", &written.path))?;
+        if !mutant::on("bytes_not_synced") {
+            written.file.sync().map_err(io("sync", &written.path))?;
+        }
         reach(Point::FragmentSynced);
         let folder = self.folder(artifact_id);
-        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
+        self.medium.create_dir_all(&folder).map_err(io("create", &folder))?;
         // Always: a folder that is there may be another thread's, or a killed process's, that was not synced yet.
-        sync_directory(&self.root)?;
+        self.sync_directory(&self.root)?;
         let path = folder.join(fragment.to_string());
-        fs::rename(&written.path, &path).map_err(io("rename to", &path))?;
+        self.medium.rename(&written.path, &path).map_err(io("rename to", &path))?;
         written.kept = true;
-        sync_directory(&folder)?;
+        if mutant::on("bytes_folder_not_synced") {
+            return Ok(());
+        }
+        self.sync_directory(&folder)?;
         reach(Point::FragmentNamed);
         Ok(())
     }
 
     /// Opens a fragment; its footer is verified now, each block when it is read.
     pub fn open_fragment(&self, artifact_id: u64, fragment: u32) -> Result<FragmentReader, BlobError> {
-        open_file(self.folder(artifact_id).join(fragment.to_string()), artifact_id, fragment)
+        open_file(self.medium.as_ref(), self.folder(artifact_id).join(fragment.to_string()), artifact_id, fragment)
     }
 
     /// Whether the fragment is here, whole by its footer.
@@ -149,8 +168,8 @@ impl FragmentStore {
     pub fn remove(&self, artifact_id: u64) -> Result<(), BlobError> {
         self.cache.forget(artifact_id);
         let folder = self.folder(artifact_id);
-        match fs::remove_dir_all(&folder) {
-            Ok(()) => sync_directory(&self.root),
+        match self.medium.remove_dir_all(&folder) {
+            Ok(()) => self.sync_directory(&self.root),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(io("remove", &folder)(error)),
         }
@@ -164,16 +183,12 @@ impl FragmentStore {
     /// Numbers of the fragments of an artifact that are here, whole or not, rising.
     pub fn fragments(&self, artifact_id: u64) -> Result<Vec<u32>, BlobError> {
         let folder = self.folder(artifact_id);
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
+        let names = match self.medium.list(&folder) {
+            Ok(names) => names,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(io("list", &folder)(error)),
         };
-        let mut numbers = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(io("list", &folder))?;
-            numbers.extend(entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
-        }
+        let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
@@ -182,8 +197,8 @@ impl FragmentStore {
     pub fn remove_fragment(&self, artifact_id: u64, fragment: u32) -> Result<(), BlobError> {
         let folder = self.folder(artifact_id);
         let path = folder.join(fragment.to_string());
-        match fs::remove_file(&path) {
-            Ok(()) => sync_directory(&folder),
+        match self.medium.remove_file(&path) {
+            Ok(()) => self.sync_directory(&folder),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(io("remove", &path)(error)),
         }
@@ -191,13 +206,8 @@ impl FragmentStore {
 
     /// Ids of the artifacts that have fragments here, rising.
     pub fn artifacts(&self) -> Result<Vec<u64>, BlobError> {
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.root).map_err(io("list", &self.root))? {
-            let entry = entry.map_err(io("list", &self.root))?;
-            if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-                ids.push(id);
-            }
-        }
+        let names = self.medium.list(&self.root).map_err(io("list", &self.root))?;
+        let mut ids: Vec<u64> = names.iter().filter_map(|name| name.parse().ok()).collect();
         ids.sort_unstable();
         Ok(ids)
     }
@@ -208,15 +218,20 @@ impl FragmentStore {
 }
 
 /// Opens a file as a fragment; see `FragmentStore::open_fragment`.
-pub(crate) fn open_file(path: PathBuf, artifact_id: u64, fragment: u32) -> Result<FragmentReader, BlobError> {
-    let file = match File::open(&path) {
+pub(crate) fn open_file(
+    medium: &dyn Medium,
+    path: PathBuf,
+    artifact_id: u64,
+    fragment: u32,
+) -> Result<FragmentReader, BlobError> {
+    let file = match medium.open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(BlobError::NotFound { artifact_id, fragment });
         }
         Err(error) => return Err(io("open", &path)(error)),
     };
-    let length = file.metadata().map_err(io("read", &path))?.len();
+    let length = file.length().map_err(io("read", &path))?;
     let rotten = || BlobError::Rotten { artifact_id, fragment };
     if length < FIXED_BYTES as u64 {
         return Err(rotten());
@@ -237,8 +252,9 @@ pub(crate) fn open_file(path: PathBuf, artifact_id: u64, fragment: u32) -> Resul
 /// A fragment on its way in. Dropped before `keep`, its file is deleted.
 #[derive(Debug)]
 pub struct FragmentWriter {
+    medium: Arc<dyn Medium>,
     path: PathBuf,
-    file: File,
+    file: Arc<dyn MediumFile>,
     hash: Sha256,
     total_bytes: u64,
     blocks: Vec<u32>,
@@ -260,7 +276,7 @@ impl FragmentWriter {
         if self.total_bytes + data.len() as u64 > FRAGMENT_BYTES_MAX {
             return Err(BlobError::Refused(format!("more than {FRAGMENT_BYTES_MAX} bytes")));
         }
-        self.file.write_all(data).map_err(io("write", &self.path))?;
+        self.file.append(data).map_err(io("write", &self.path))?;
         self.hash.update(data);
         self.total_bytes += data.len() as u64;
         let mut rest = data;
@@ -289,7 +305,7 @@ impl FragmentWriter {
             self.end_block();
         }
         let footer = Footer { total_bytes: self.total_bytes, digest: found, blocks: std::mem::take(&mut self.blocks) };
-        self.file.write_all(&footer.encode()).map_err(io("write", &self.path))?;
+        self.file.append(&footer.encode()).map_err(io("write", &self.path))?;
         self.footer = Some(footer);
         Ok(found)
     }
@@ -298,23 +314,20 @@ impl FragmentWriter {
     pub fn reader(&self) -> Result<FragmentReader, BlobError> {
         let footer = self.footer.clone();
         let footer = footer.ok_or_else(|| BlobError::Refused("it is not finished".to_owned()))?;
-        let file = self.file.try_clone().map_err(io("read", &self.path))?;
-        Ok(FragmentReader { path: self.path.clone(), file, artifact_id: 0, fragment: 0, footer })
+        Ok(FragmentReader { path: self.path.clone(), file: self.file.clone(), artifact_id: 0, fragment: 0, footer })
     }
 
     /// Moves the file to a place of its own, where it stays.
     pub(crate) fn move_to(mut self, path: &Path) -> Result<(), BlobError> {
-        fs::rename(&self.path, path).map_err(io("rename to", path))?;
+        self.medium.rename(&self.path, path).map_err(io("rename to", path))?;
         self.kept = true;
         Ok(())
     }
 
     /// All data written so far, for checks before it is kept.
     pub fn read_back(&mut self) -> Result<Vec<u8>, BlobError> {
-        let mut data = Vec::new();
-        self.file.seek(SeekFrom::Start(0)).map_err(io("read", &self.path))?;
-        (&self.file).take(self.total_bytes).read_to_end(&mut data).map_err(io("read", &self.path))?;
-        self.file.seek(SeekFrom::End(0)).map_err(io("read", &self.path))?;
+        let mut data = vec![0; usize::try_from(self.total_bytes).unwrap_or(usize::MAX)];
+        self.file.read_exact_at(&mut data, 0).map_err(io("read", &self.path))?;
         Ok(data)
     }
 
@@ -329,7 +342,7 @@ impl Drop for FragmentWriter {
     fn drop(&mut self) {
         if !self.kept {
             // Best effort: what stays is cleared at the next start.
-            let _ = fs::remove_file(&self.path);
+            let _ = self.medium.remove_file(&self.path);
         }
     }
 }
@@ -338,7 +351,7 @@ impl Drop for FragmentWriter {
 #[derive(Debug)]
 pub struct FragmentReader {
     path: PathBuf,
-    file: File,
+    file: Arc<dyn MediumFile>,
     artifact_id: u64,
     fragment: u32,
     footer: Footer,

@@ -66,7 +66,7 @@ impl Aggregator {
             match self.sum(job_id, round) {
                 Err(error) if !matches!(error, CallError::Invalid(_)) && self.leads() => {
                     warn!(self.logger, "round not summed yet"; "job" => job_id, "round" => round, "cause" => %error);
-                    std::thread::sleep(SUM_PAUSE);
+                    self.artifacts.clock.sleep(SUM_PAUSE);
                 }
                 outcome => return outcome,
             }
@@ -144,6 +144,8 @@ impl Aggregator {
     ) -> Result<Aggregated, CallError> {
         let failed = |error: TrainError| CallError::Invalid(error.to_string());
         let round = Round::new(model, state, rule).map_err(failed)?;
+        let by_arrival = if raftgrid_driver::mutant::on("sum_by_arrival") { by_arrival(ledger) } else { Vec::new() };
+        let ledger = if by_arrival.is_empty() { ledger } else { &by_arrival[..] };
         let shards: Vec<u32> = ledger.iter().map(|row| row.shard).collect();
         let mut combined = Vec::new();
         for window in round.windows(shards.len(), WINDOW_BYTES) {
@@ -173,6 +175,9 @@ impl Aggregator {
             principal: job.get_job().principal.clone(),
             name: String::new(),
         };
+        let before = if raftgrid_driver::mutant::on("state_of_before") { sealed.state_artifact } else { 0 };
+        let before = if before == 0 { Vec::new() } else { self.artifacts.read(before)? };
+        let state = if before.is_empty() { state } else { &before[..] };
         let model = self.artifacts.place_bytes(&describe("model"), model)?;
         reach(Point::RoundModelPlaced);
         let state = self.artifacts.place_bytes(&describe("state"), state)?;
@@ -190,6 +195,14 @@ impl Aggregator {
         commit.set_inputs_hash(round_inputs_hash(&RoundInputs::of_rows(job, sealed, ledger)).to_vec());
         Ok(commit)
     }
+}
+
+/// Planted: contributions as they came, under each other's numbers.
+fn by_arrival(ledger: &[ContributionRow]) -> Vec<ContributionRow> {
+    let mut rows = ledger.to_vec();
+    rows.sort_by_key(|row| row.position);
+    rows.iter_mut().zip(ledger).for_each(|(row, place)| row.shard = place.shard);
+    rows
 }
 
 /// The rows that decide a round's result; contributions are the accepted ones, in shard order.

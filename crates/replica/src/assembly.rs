@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use raftgrid_blob::medium::Medium;
 use raftgrid_blob::FragmentStore;
 use raftgrid_driver::{Observer, RaftHandle, Role, Status};
 use raftgrid_manifest::views;
@@ -51,6 +52,8 @@ pub(crate) struct Outside {
     pub peers: Arc<dyn Peers>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Where the fragments are.
+    pub medium: Arc<dyn Medium>,
     /// Log.
     pub logger: Logger,
 }
@@ -101,10 +104,10 @@ pub(crate) fn assemble<D: Disk, R>(
     hands: &mut Hands,
     start: impl FnOnce(raftgrid_driver::Config, RaftLog<D>, Machine<D>, Wakes) -> Started<R>,
 ) -> Result<Assembly<R>, StartError> {
-    let Outside { peers, clock, logger } = outside;
+    let Outside { peers, clock, medium, logger } = outside;
     let node = config.driver.node;
     let (outside_peers, outside_clock) = (peers.clone(), clock.clone());
-    let files = FragmentStore::open(&config.blob_dir)?;
+    let files = FragmentStore::open_on(medium, &config.blob_dir)?;
     let timer = Timer::new(clock.clone());
     let open_snapshot = backup::opener(booted.snapshots);
     let tables = booted.tables;
@@ -168,7 +171,7 @@ pub(crate) fn assemble<D: Disk, R>(
     let aggregator = Arc::new(Aggregator {
         artifacts: artifacts.clone(),
         models: models.clone(),
-        pool: hands.pool("aggregate", AGGREGATE_THREADS, POOL_WAITING_MAX),
+        pool: hands.waiting_pool("aggregate", AGGREGATE_THREADS, POOL_WAITING_MAX),
         logger: logger.clone(),
     });
     let backoff = Backoff::new(config.control.clone(), views.clone());
@@ -213,7 +216,7 @@ pub(crate) fn assemble<D: Disk, R>(
         proposals: proposals.clone(),
         waits: Waits {
             ring: ring.clone(),
-            pool: hands.pool("uploads", UPLOAD_THREADS, POOL_WAITING_MAX),
+            pool: hands.waiting_pool("uploads", UPLOAD_THREADS, POOL_WAITING_MAX),
             clock: clock.clone(),
         },
     };
@@ -221,7 +224,7 @@ pub(crate) fn assemble<D: Disk, R>(
         node,
         handle: handle.clone(),
         evacuation: Evacuation { artifacts: artifacts.clone(), logger: logger.clone() },
-        pool: hands.pool("members", 1, MEMBER_CHANGES_WAITING_MAX),
+        pool: hands.waiting_pool("members", 1, MEMBER_CHANGES_WAITING_MAX),
         logger: logger.clone(),
     });
     let mender = Mender::new(Evacuation { artifacts: artifacts.clone(), logger: logger.clone() }, clock.clone());

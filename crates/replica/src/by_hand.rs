@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use raftgrid_blob::medium::Medium;
 use raftgrid_driver::{Fatal, LogStore, ManualRunner, Observer, StateMachine, Transport};
 use raftgrid_store::{Booted, Disk};
 use slog::Logger;
@@ -12,7 +13,7 @@ use crate::clock::Clock;
 use crate::janitor::Rounds;
 use crate::leader::Shell;
 use crate::node::{Replica, ReplicaConfig, StartError};
-use crate::pool::{Hands, PoolQueue};
+use crate::pool::{Hands, PoolJob, PoolQueue};
 use crate::ports::Peers;
 use crate::room::RoomWatch;
 
@@ -81,18 +82,19 @@ pub struct ReplicaByHand {
 }
 
 impl ReplicaByHand {
-    /// Puts it together; nothing runs.
+    /// Puts it together; nothing runs. `medium` has the folder of the fragments.
     pub fn start<D: Disk>(
         config: ReplicaConfig,
         booted: Booted<D>,
+        medium: Arc<dyn Medium>,
         transport: impl Transport,
         peers: Arc<dyn Peers>,
         clock: Arc<dyn Clock>,
         logger: &Logger,
     ) -> Result<Self, StartError> {
         let mut hands = Hands::Nobody(Vec::new());
-        let outside = Outside { peers, clock, logger: logger.clone() };
-        // Nobody mends by hand: what is run so carries no bytes.
+        let outside = Outside { peers, clock, medium, logger: logger.clone() };
+        // Nobody mends by hand: whoever runs a replica so loses no disk without the whole replica.
         let Assembly { replica, runner, leader, mut janitor, mender: _, room } =
             assemble(config, booted, outside, &mut hands, |config, log, machine, observer| {
                 ManualRunner::start(&config, log, machine, transport, observer, logger)
@@ -153,10 +155,10 @@ impl ReplicaByHand {
         self.pools.iter().map(PoolQueue::len).sum()
     }
 
-    /// Runs one job, of the first pool that has one from `first` on, round about; false: there is none.
-    pub fn run_pool_job(&self, first: usize) -> bool {
+    /// One job, of the first pool that has one from `first` on, round about.
+    pub fn take_pool_job(&self, first: usize) -> Option<PoolJob> {
         let count = self.pools.len();
-        (0..count).any(|step| self.pools[(first + step) % count].run_one())
+        (0..count).find_map(|step| self.pools[(first + step) % count].take())
     }
 }
 

@@ -1,6 +1,9 @@
 //! Where time comes from: the only place of this crate that asks the system for it.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Whether something has come that somebody waits for.
+pub type IsThere = Box<dyn Fn() -> bool + Send>;
 
 /// A replica's clocks; the simulator brings its own.
 pub trait Clock: Send + Sync {
@@ -15,6 +18,18 @@ pub trait Clock: Send + Sync {
     /// `monotonic_ms` in microseconds, for measurements; decides nothing.
     fn monotonic_us(&self) -> u64 {
         self.monotonic_ms() * 1_000
+    }
+    /// Where a replica is run by hand, nobody may block: others run until `is_there` says so or `most` is over, and this is true. On threads
+    /// it is false at once, and the caller blocks as he would.
+    fn stand_by(&self, is_there: IsThere, most: Duration) -> bool {
+        let _ = (is_there, most);
+        false
+    }
+    /// Blocks for so long.
+    fn sleep(&self, time: Duration) {
+        if !self.stand_by(Box::new(|| false), time) {
+            std::thread::sleep(time);
+        }
     }
 }
 

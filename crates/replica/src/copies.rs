@@ -40,6 +40,7 @@ impl Artifacts {
         for (node, outcome) in self.peers.first_of(&others, wanted, patience(total_bytes), attempt) {
             match self.heard_of(node, artifact_id, outcome) {
                 Ok(()) => holders.push(node),
+                Err(_) if raftgrid_driver::mutant::on("receipt_of_silence") => holders.push(node),
                 Err(error) => last_error = Some(error),
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use raftgrid_crashpoint::{reach, Point};
 use raftgrid_manifest::{views, RoundMode, RoundPolicy, Rows, RowsError, Table};
 use raftgrid_proto::v1::{
-    Ack, AckOutcome, Command_oneof_kind, CommitGradient, JobRow, Outcome, RejectGradient, TaskRow,
+    Ack, AckOutcome, Command, Command_oneof_kind, CommitGradient, JobRow, Outcome, RejectGradient, TaskRow,
 };
 use raftgrid_train::limits::NORM_LIMIT_DEFAULT;
 use raftgrid_train::{check_contribution, check_model, effective_weight, Contribution, GuardLimits};
@@ -15,7 +15,7 @@ use crate::artifacts::{blob_failed, Description, Placed};
 use crate::limits::CATCH_UP_MS;
 use crate::old_clients;
 use crate::polls::rows_failed;
-use crate::ports::{CallError, Callback, Caller, GradientMeta, Uploaded};
+use crate::ports::{CallError, Callback, Caller, Commands, GradientMeta, Uploaded};
 use crate::uploads::{Body, Uploads};
 
 /// The machine version from which on every replica can sum encoded gradients.
@@ -153,10 +153,24 @@ fn enter(
         Some(uploads.artifacts.place(&description, writer, digest)?)
     };
     let command = commit_gradient(&target, meta, placed, digest)?;
+    if raftgrid_driver::mutant::on("ack_before_ledger") {
+        return Ok(acked_too_soon(uploads, caller, command));
+    }
     reach(Point::GradientPlaced);
     let reply = uploads.propose(&caller.principal, Command_oneof_kind::commit_gradient(command))?;
     reach(Point::GradientCommitted);
     Ok(ack_of(reply))
+}
+
+/// Planted: the command is on its way, and may be lost with this replica or its leader.
+fn acked_too_soon(uploads: &Uploads, caller: &Caller, commit: CommitGradient) -> Ack {
+    let mut command = Command::new();
+    command.set_principal(caller.principal.clone());
+    command.kind = Some(Command_oneof_kind::commit_gradient(commit));
+    uploads.proposals.propose(vec![command], Box::new(|_| ()));
+    let mut ack = refusal(AckOutcome::ACK_ACCEPTED, String::new());
+    ack.set_success(true);
+    ack
 }
 
 fn reject(uploads: &Uploads, target: &Target, reason: &str, digest: [u8; 32]) -> Result<Ack, CallError> {

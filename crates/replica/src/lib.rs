@@ -61,6 +61,7 @@ pub use raftgrid_control::{Cron, CronError};
 pub use by_hand::{Group, ReplicaByHand};
 pub use group::ReplicaCluster;
 pub use node::{Replica, ReplicaConfig, StartError};
+pub use pool::PoolJob;
 pub use proposals::{Proposals, PROPOSE_PATH};
 pub use reads::READ_INDEX_PATH;
 pub use room::RoomGauge;

@@ -46,7 +46,12 @@ impl Models {
 
     /// Opens a model for streaming: (version, bytes). Blocks.
     pub(crate) fn open(&self, query: &ModelQuery) -> Result<(u64, Box<dyn Download>), CallError> {
-        let (rows, _) = self.artifacts.views.view();
+        let (rows, position) = self.artifacts.views.view();
+        let behind =
+            || CallError::Unavailable("this replica is behind the one that the caller heard of it from".to_owned());
+        if query.lease_epoch > position {
+            return Err(behind());
+        }
         let job = job_of(rows.as_ref(), query)?;
         if !job.get_job().has_model {
             return Err(CallError::Unavailable(format!("job {} has no model yet", job.get_job().job_id)));
@@ -61,6 +66,11 @@ impl Models {
                 .map_or(0, |round| round.model_artifact)
         };
         drop(rows);
+        let hears_late = query.lease_epoch != 0 && !raftgrid_driver::mutant::on("behind_says_never");
+        if artifact_id == 0 && version > newest && hears_late {
+            // A trainer asks for what its step names: another replica gave it the step.
+            return Err(behind());
+        }
         if artifact_id == 0 {
             let id = &job.get_job().job_id;
             return Err(CallError::NotFound(format!("job {id} has no model {version}; the newest is {newest}")));

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
+use raftgrid_blob::medium::SystemMedium;
 use raftgrid_blob::FragmentStore;
 use raftgrid_crashpoint::{reach, Point};
 use raftgrid_driver::{RaftHandle, Runner, Transport};
@@ -136,7 +137,7 @@ impl Replica {
         logger: &Logger,
     ) -> Result<Arc<Self>, StartError> {
         let mut hands = Hands::Threads;
-        let outside = Outside { peers, clock, logger: logger.clone() };
+        let outside = Outside { peers, clock, medium: Arc::new(SystemMedium), logger: logger.clone() };
         let Assembly { replica, runner, leader, janitor, mender, room } =
             assemble(config, booted, outside, &mut hands, |config, log, machine, observer| {
                 Runner::start(config, log, machine, transport, observer, logger.clone())

@@ -16,23 +16,28 @@ pub struct Pool {
 }
 
 /// The jobs of a pool without threads: whoever runs the replica by hand runs them.
-pub(crate) struct PoolQueue(Receiver<Job>);
+pub(crate) struct PoolQueue {
+    jobs: Receiver<Job>,
+    blocks: bool,
+}
+
+/// A job for whoever runs the replica by hand.
+pub struct PoolJob {
+    /// To be called once.
+    pub work: Job,
+    /// It waits for others (`Clock::stand_by`) before it ends.
+    pub blocks: bool,
+}
 
 impl PoolQueue {
     /// Jobs that wait.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.jobs.len()
     }
 
-    /// Runs the oldest job; false: there is none.
-    pub(crate) fn run_one(&self) -> bool {
-        match self.0.try_recv() {
-            Ok(job) => {
-                job();
-                true
-            }
-            Err(_) => false,
-        }
+    /// The oldest job.
+    pub(crate) fn take(&self) -> Option<PoolJob> {
+        self.jobs.try_recv().ok().map(|work| PoolJob { work, blocks: self.blocks })
     }
 }
 
@@ -45,13 +50,22 @@ pub(crate) enum Hands {
 }
 
 impl Hands {
-    /// A pool; see `Pool::start`.
+    /// A pool whose jobs wait for nobody; see `Pool::start`.
     pub(crate) fn pool(&mut self, name: &str, threads: usize, waiting_max: usize) -> Pool {
+        self.make(name, threads, waiting_max, false)
+    }
+
+    /// A pool whose jobs wait for commands and for peers.
+    pub(crate) fn waiting_pool(&mut self, name: &str, threads: usize, waiting_max: usize) -> Pool {
+        self.make(name, threads, waiting_max, true)
+    }
+
+    fn make(&mut self, name: &str, threads: usize, waiting_max: usize, blocks: bool) -> Pool {
         match self {
             Self::Threads => Pool::start(name, threads, waiting_max),
             Self::Nobody(queues) => {
                 let (jobs, queue) = unbounded();
-                queues.push(PoolQueue(queue));
+                queues.push(PoolQueue { jobs: queue, blocks });
                 Pool { jobs, waiting: Arc::default(), waiting_max }
             }
         }

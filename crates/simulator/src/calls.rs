@@ -4,10 +4,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use raftgrid_manifest::views;
 use raftgrid_proto::v1::{
-    Command, CommandReply, HeartbeatRequest, HeartbeatResponse, PollTaskRequest, PollTaskResponse, TaskRow,
+    Ack, Command, CommandReply, HeartbeatRequest, HeartbeatResponse, NextShardsRequest, NextShardsResponse,
+    PollTaskRequest, PollTaskResponse, TaskRow,
 };
-use raftgrid_replica::ports::{CallError, Commands, Freshness, Leader, Reads};
+use raftgrid_replica::ports::{
+    self, Bytes, CallError, Commands, Freshness, Leader, ModelQuery, Purpose, Reads, Uploaded,
+};
 use raftgrid_replica::Replica;
+
+use crate::digest::sha256;
+use crate::hands::Work;
+use crate::ports::all_of;
+
+/// Bytes of one chunk of an upload: small, like everything that is uploaded here.
+const CHUNK_BYTES: usize = 64;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +49,12 @@ pub enum Request {
     Beat(Box<HeartbeatRequest>),
     /// A poll for tasks.
     Poll(PollTaskRequest),
+    /// A poll of a trainer for shards.
+    NextShards(NextShardsRequest),
+    /// A model, whole.
+    Model(Box<ModelQuery>),
+    /// Model 0 or a gradient, whole: what it is for, and its bytes.
+    Upload(Box<(Purpose, Vec<u8>)>),
 }
 
 /// Its answer.
@@ -52,6 +68,12 @@ pub enum Response {
     Beat(Result<Box<HeartbeatResponse>, CallError>),
     /// Of `Poll`.
     Poll(Result<PollTaskResponse, CallError>),
+    /// Of `NextShards`.
+    NextShards(Result<Box<NextShardsResponse>, CallError>),
+    /// Of `Model`: version and bytes.
+    Model(Result<(u64, Vec<u8>), CallError>),
+    /// Of `Upload`.
+    Upload(Result<Box<Ack>, CallError>),
 }
 
 impl Response {
@@ -75,18 +97,29 @@ impl Response {
             Self::Read(result) => of(result.as_ref().err()),
             Self::Beat(result) => of(result.as_ref().err()),
             Self::Poll(result) => of(result.as_ref().err()),
+            Self::NextShards(result) => of(result.as_ref().err()),
+            Self::Model(result) => of(result.as_ref().err()),
+            Self::Upload(Ok(ack)) => ack.position << 8 | ack.outcome as u64,
+            Self::Upload(result) => of(result.as_ref().err()),
+        }
+    }
+
+    /// Why it was not served.
+    pub fn error(&self) -> Option<&CallError> {
+        match self {
+            Self::Command(result) => result.as_ref().err(),
+            Self::Read(result) => result.as_ref().err(),
+            Self::Beat(result) => result.as_ref().err(),
+            Self::Poll(result) => result.as_ref().err(),
+            Self::NextShards(result) => result.as_ref().err(),
+            Self::Model(result) => result.as_ref().err(),
+            Self::Upload(result) => result.as_ref().err(),
         }
     }
 
     /// The leader that it names: (named, id); id 0: the node knows none.
     pub fn leader(&self) -> Option<u64> {
-        let error = match self {
-            Self::Command(result) => result.as_ref().err(),
-            Self::Read(result) => result.as_ref().err(),
-            Self::Beat(result) => result.as_ref().err(),
-            Self::Poll(result) => result.as_ref().err(),
-        };
-        match error {
+        match self.error() {
             Some(CallError::NotLeader { leader }) => Some(*leader),
             _ => None,
         }
@@ -100,8 +133,9 @@ fn tell(answers: &Answers, caller: Caller, number: u64, response: Response) {
     answers.lock().unwrap_or_else(PoisonError::into_inner).push((caller, number, response));
 }
 
-/// Serves a call on `replica`; its answer appears in `answers` at some time, or never.
-pub fn serve(replica: &Replica, answers: &Answers, caller: Caller, number: u64, request: Request) {
+/// Serves a call on `replica`; its answer appears in `answers` at some time, or never. What is given back waits for other replicas, and is to
+/// be run as a job.
+pub fn serve(replica: &Arc<Replica>, answers: &Answers, caller: Caller, number: u64, request: Request) -> Option<Work> {
     let answers = Arc::clone(answers);
     match request {
         Request::Command(command) => replica.propose(
@@ -131,5 +165,46 @@ pub fn serve(replica: &Replica, answers: &Answers, caller: Caller, number: u64, 
         Request::Poll(request) => {
             replica.poll_task(request, Box::new(move |answer| tell(&answers, caller, number, Response::Poll(answer))))
         }
+        Request::NextShards(request) => {
+            let done = move |answer: Result<_, _>| {
+                tell(&answers, caller, number, Response::NextShards(answer.map(Box::new)));
+            };
+            replica.next_shards(request, Box::new(done));
+        }
+        Request::Model(query) => {
+            let replica = Arc::clone(replica);
+            return Some(Box::new(move || {
+                let model = replica
+                    .open_model(&query)
+                    .and_then(|(version, mut download)| Ok((version, all_of(download.as_mut())?)));
+                tell(&answers, caller, number, Response::Model(model));
+            }));
+        }
+        Request::Upload(upload) => {
+            let (purpose, bytes) = *upload;
+            let done = move |uploaded: Result<Uploaded, CallError>| {
+                let ack = uploaded.and_then(|uploaded| match uploaded {
+                    Uploaded::Ack(ack) => Ok(Box::new(ack)),
+                    Uploaded::Artifact { .. } => Err(CallError::Internal("an artifact for a tensor".to_owned())),
+                });
+                tell(&answers, caller, number, Response::Upload(ack));
+            };
+            take(replica, purpose, &bytes, Box::new(done));
+        }
+    }
+    None
+}
+
+/// As `api` does, chunk by chunk; what follows the last one runs in a pool.
+fn take(replica: &Replica, purpose: Purpose, bytes: &[u8], done: ports::Callback<Uploaded>) {
+    let (total, digest) = (bytes.len() as u64, sha256(bytes).to_vec());
+    let begun = replica.begin(&ports::Caller::default(), purpose, Some(total), Some(digest));
+    let written = begun.and_then(|mut upload| {
+        bytes.chunks(CHUNK_BYTES).try_for_each(|chunk| upload.write(chunk))?;
+        Ok(upload)
+    });
+    match written {
+        Ok(upload) => upload.finish(None, done),
+        Err(error) => done(Err(error)),
     }
 }

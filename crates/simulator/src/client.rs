@@ -11,6 +11,7 @@ use crate::ask::{Ask, Target};
 use crate::calls::{Request, Response};
 use crate::check::taken::Taken;
 use crate::check::Checks;
+use crate::course::Course;
 use crate::limits::EPOCH_MS;
 use crate::linearizability::{Answer, Done, Kind as Asked, Op, Outcome, TaskEvent, Value};
 use crate::orders::Orders;
@@ -59,6 +60,8 @@ pub struct Habits {
     elements_max: u32,
     workers: u64,
     raise_us: u64,
+    trains: u64,
+    unruly: u64,
 }
 
 impl Habits {
@@ -73,6 +76,8 @@ impl Habits {
             elements_max: plan.elements_max,
             workers: u64::from(plan.workers),
             raise_us: plan.raise_ms * 1_000,
+            trains: plan.trains,
+            unruly: plan.unruly,
         }
     }
 }
@@ -225,6 +230,14 @@ impl Client {
             return What::Read(task);
         }
         let now = around.now_us;
+        if around.checks.training.is_possible && self.rng.chance(self.habits.trains) {
+            let made = self.name();
+            let unruly = self.rng.chance(self.habits.unruly);
+            let name = Course::name(self.number, made, unruly, &mut self.rng);
+            if let Some(course) = Course::of(&name) {
+                return What::Work(self.command(now, course.submit()));
+            }
+        }
         match (old, self.rng.below(60)) {
             (Some(task), 0..=5) => {
                 let kind = self.orders.draw(&task, self.habits.workers, now, &mut self.rng);
@@ -333,6 +346,7 @@ impl Client {
             (What::Work(command), Response::Command(Ok(reply))) => {
                 if matches!(reply.outcome, Told::OK | Told::EXISTING | Told::DUPLICATE) {
                     around.checks.taken.extend(Taken::of(command));
+                    around.checks.training.is_possible |= command.has_set_machine_version();
                 }
                 true
             }

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 
-use raftgrid_replica::clock::Clock;
+use raftgrid_replica::clock::{Clock, IsThere};
 
+use crate::hands;
 use crate::limits::EPOCH_MS;
 
 /// Parts in a million.
@@ -56,5 +58,10 @@ impl Clock for SimClock {
 
     fn wall_ms(&self) -> u64 {
         (EPOCH_MS + self.monotonic_ms()).saturating_add_signed(self.wall_offset_ms.load(Ordering::Relaxed))
+    }
+
+    fn stand_by(&self, is_there: IsThere, most: Duration) -> bool {
+        assert!(hands::stand_by(is_there, most), "only jobs wait: the world itself would stand still");
+        true
     }
 }

@@ -64,6 +64,14 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("gang_in_part", "of an assignment what can be placed is placed, also of a gang"),
     mutant("dependents_not_told", "of the tasks that wait for one that ends, only the first is told"),
     mutant("tick_again", "a tick that was dealt with is dealt with again"),
+    mutant("ack_before_ledger", "a gradient is acknowledged before its entry in the ledger is committed"),
+    mutant("bytes_not_synced", "a receipt is given for bytes that were not synced"),
+    mutant("bytes_folder_not_synced", "a receipt is given for a file whose name is not durable"),
+    mutant("receipt_of_silence", "a peer that does not answer counts as one that has a copy"),
+    mutant("retry_counted_twice", "a gradient that is sent again counts a second time for its round"),
+    mutant("sum_by_arrival", "contributions are summed in the order in which they came"),
+    mutant("behind_says_never", "a replica that is behind says that there is no model that a trainer was told of"),
+    mutant("state_of_before", "a model is committed with the optimiser's state of the round before"),
     mutant("watch_gap", "the leader's loops miss a change after each look"),
 ];
 
@@ -71,10 +79,12 @@ pub const MUTANTS: &[Mutant] = &[
 pub fn hunt(mutant: &Mutant, first: u64, seeds_max: u64) -> Found {
     raftgrid_driver::mutant::set(mutant.name);
     raftgrid_manifest::mutant::set(mutant.name);
+    raftgrid_blob::mutant::set(mutant.name);
     let started = Instant::now();
     let summary = run_many(Many { first, count: seeds_max, nodes: None, tasks: 0, failures_max: 1 }, &|_| ());
     raftgrid_driver::mutant::set("");
     raftgrid_manifest::mutant::set("");
+    raftgrid_blob::mutant::set("");
     let found = summary.failed.first();
     Found {
         seed: found.map(|report| report.seed),

@@ -15,12 +15,15 @@ use crate::calls::Answers;
 use crate::check::log::LogWatch;
 use crate::clock::SimClock;
 use crate::disk::{Damage, SimDisk};
+use crate::jobs::Jobs;
 use crate::plan::Plan;
 use crate::ports::{Outbox, Question, SimPeers, SimTransport};
 use crate::rng::Rng;
 
 /// Where a node's data is on its disk.
 const DATA: &str = "/data";
+/// Where its fragments are.
+pub const BLOBS: &str = "/blobs";
 
 /// The answer to a question: of whom, in which of his lives, its number, and what he is told.
 pub type Told = (u64, u64, u64, Result<Vec<u8>, CallError>);
@@ -51,6 +54,8 @@ pub struct Ordered {
 
 /// A running process.
 pub struct Live {
+    /// Jobs that wait for others. The first to be dropped: what they work on must still be there.
+    pub jobs: Jobs,
     /// The replica.
     pub hand: ReplicaByHand,
     /// Raft messages that it sent.
@@ -110,7 +115,6 @@ pub struct SimNode {
     /// A start is ordered.
     pub starting: bool,
     rng: Rng,
-    blobs: PathBuf,
 }
 
 /// Why a start failed.
@@ -119,7 +123,7 @@ pub struct NoStart(pub String);
 
 impl SimNode {
     /// A machine with an empty disk.
-    pub fn new(id: u64, mode: BootMode, plan: &Plan, rng: &mut Rng, blobs: &Path) -> Self {
+    pub fn new(id: u64, mode: BootMode, plan: &Plan, rng: &mut Rng) -> Self {
         let drift = plan.drift_ppm;
         let ppm = i64::try_from(rng.below(2 * drift.unsigned_abs() + 1)).unwrap_or(0) - drift;
         let offset = i64::try_from(rng.below(20_000)).unwrap_or(0) - 10_000;
@@ -136,7 +140,6 @@ impl SimNode {
             gone: false,
             starting: false,
             rng: rng.split(),
-            blobs: blobs.join(format!("node-{id}")),
         }
     }
 
@@ -177,6 +180,7 @@ impl SimNode {
         let hand = ReplicaByHand::start(
             config,
             booted,
+            Arc::new(self.disk.reopened()),
             transport.clone(),
             Arc::new(peers.clone()),
             self.clock.clone(),
@@ -184,6 +188,7 @@ impl SimNode {
         )
         .map_err(|error| error.to_string())?;
         Ok(Live {
+            jobs: Jobs::default(),
             hand,
             messages: transport.0,
             questions: peers.0,
@@ -225,7 +230,7 @@ impl SimNode {
         ReplicaConfig {
             driver,
             control,
-            blob_dir: self.blobs.clone(),
+            blob_dir: PathBuf::from(BLOBS),
             members: Vec::new(),
             client_address: format!("node-{}", self.id),
             room: Box::new(move || {

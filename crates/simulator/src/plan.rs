@@ -98,6 +98,11 @@ pub struct Plan {
     pub scattered_reads: u64,
     /// Most elements of an array.
     pub elements_max: u32,
+    /// What clients hand in that is a train job, of a thousand operations. None where members change or disks are lost for good: nobody brings
+    /// bytes back here.
+    pub trains: u64,
+    /// Of the train jobs, those whose trainers now and then send what they should not, of a thousand.
+    pub unruly: u64,
     /// Workers.
     pub workers: u32,
     /// Tasks that one runs at a time.
@@ -133,6 +138,8 @@ pub enum Focus {
     Leases,
     /// Many tasks on many workers, which come and go, while leaders do.
     Tasks,
+    /// Train jobs, while replicas, their machines and the trainers die.
+    Training,
 }
 
 /// Draws the faults of a plan: each is there or not.
@@ -175,16 +182,21 @@ impl Plan {
         };
         let mut plan = Self::calm(rng);
         plan.disturb(&mut Draw { rng, strength });
-        let focus = match rng.below(10) {
+        let focus = match rng.below(11) {
             0 => Some(Focus::Elections),
             1 | 2 => Some(Focus::Snapshots),
             3 => Some(Focus::Reads),
             4 => Some(Focus::Leases),
             5 => Some(Focus::Tasks),
+            6 => Some(Focus::Training),
             _ => None,
         };
+        plan.trains = rng.between(5, 30);
         if let Some(focus) = focus.filter(|_| strength > 0) {
             plan.look_at(focus, rng);
+        }
+        if plan.change > 0 || plan.lost_disk > 0 {
+            plan.trains = 0;
         }
         plan
     }
@@ -246,6 +258,8 @@ impl Plan {
             reads: 400,
             scattered_reads: if rng.chance(500) { rng.between(0, 800) } else { 0 },
             elements_max: 12,
+            trains: 0,
+            unruly: 200,
             workers: u32::try_from(rng.between(1, 3)).unwrap_or(1),
             slots: 2,
             process_ms: 800,
@@ -342,6 +356,29 @@ impl Plan {
                 self.worker_death = rng.between(2_000, 8_000);
                 self.think_us = rng.between(50_000, 200_000);
                 self.raise_ms = rng.below(15_000);
+            }
+            Focus::Training => {
+                (self.change, self.lost_disk) = (0, 0);
+                (self.trains, self.unruly) = (rng.between(50, 150), 300);
+                (self.workers, self.slots) = (3, 3);
+                self.clients = 2;
+                self.reads = 200;
+                self.elements_max = 4;
+                self.crash = rng.between(1_000, 5_000);
+                self.crash_all = rng.between(10_000, 40_000);
+                self.crash_inside = rng.between(0, 500);
+                self.power = 800;
+                self.partition = rng.between(2_000, 8_000);
+                self.cut_ms = rng.between(300, 2_000);
+                self.transfer = rng.between(2_000, 8_000);
+                self.late_reports = rng.between(10, 150);
+                self.worker_death = rng.between(1_500, 8_000);
+                self.worker_pause = rng.between(2_000, 8_000);
+                self.worker_leave = rng.between(4_000, 12_000);
+                self.loss = self.loss.max(rng.below(60));
+                self.faults_ms = self.faults_ms.min(40_000);
+                self.think_us = rng.between(100_000, 400_000);
+                self.election_ticks = rng.between(5, 12);
             }
             Focus::Tasks => {
                 self.crash = rng.between(8_000, 20_000);

@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use raftgrid_driver::{Message, Transport};
-use raftgrid_replica::ports::{CallError, Callback, Download, Peers};
+use raftgrid_replica::ports::{Bytes, CallError, Callback, Download, Peers};
+use raftgrid_replica::Replica;
+
+use crate::hands;
 
 /// Things that left a node's process, in order.
 pub struct Outbox<T>(Arc<Mutex<Vec<T>>>);
@@ -43,6 +46,34 @@ impl Transport for SimTransport {
     }
 }
 
+/// All bytes of a download, verified.
+pub fn all_of(data: &mut dyn Download) -> Result<Vec<u8>, CallError> {
+    let mut bytes = vec![0; usize::try_from(data.total_bytes()).unwrap_or(0)];
+    let got = data.read_at(0, &mut bytes)?;
+    if got == bytes.len() {
+        Ok(bytes)
+    } else {
+        Err(CallError::Internal(format!("{got} bytes instead of {}", bytes.len())))
+    }
+}
+
+/// Takes a fragment as `peer` does: durable when it is told.
+pub fn take_fragment(
+    replica: &Replica,
+    (artifact_id, fragment): (u64, u32),
+    digest: [u8; 32],
+    bytes: &[u8],
+) -> Result<Vec<u8>, CallError> {
+    let mut sink = replica.fragment_sink(artifact_id, fragment, bytes.len() as u64, digest)?;
+    sink.write(bytes)?;
+    sink.finish().map(|()| Vec::new())
+}
+
+/// Gives a fragment that is here.
+pub fn give_fragment(replica: &Replica, artifact_id: u64, fragment: u32) -> Result<Vec<u8>, CallError> {
+    all_of(replica.open_fragment(artifact_id, fragment)?.as_mut())
+}
+
 /// What a node asks of another.
 #[derive(Clone, Debug)]
 pub enum Wanted {
@@ -50,6 +81,24 @@ pub enum Wanted {
     Index,
     /// That it proposes a batch.
     Proposal(Vec<u8>),
+    /// That it keeps a fragment, durable when it answers.
+    Put {
+        /// Of this artifact.
+        artifact_id: u64,
+        /// Under this number.
+        fragment: u32,
+        /// SHA-256 of the bytes.
+        digest: [u8; 32],
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// A fragment; the answer is its bytes.
+    Get {
+        /// Of this artifact.
+        artifact_id: u64,
+        /// Under this number.
+        fragment: u32,
+    },
 }
 
 /// A call to another node.
@@ -68,26 +117,52 @@ pub struct Question {
 #[derive(Clone, Default)]
 pub struct SimPeers(pub Outbox<Question>);
 
+/// Where an answer appears.
+type Slot = Arc<Mutex<Option<Result<Vec<u8>, CallError>>>>;
+
+/// How long a peer is waited for that is to take or to give a fragment.
+const FRAGMENT_WAIT: Duration = Duration::from_millis(1_500);
+
+impl SimPeers {
+    /// Asks, and lets others run until there is an answer: only a job may.
+    fn ask(&self, node: u64, wanted: Wanted) -> Result<Vec<u8>, CallError> {
+        let answer = Slot::default();
+        let (told, there) = (Arc::clone(&answer), Arc::clone(&answer));
+        let done = Box::new(move |answer| *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer));
+        self.0.push([Question { node, wanted, timeout: FRAGMENT_WAIT, done }]);
+        let is_there = move || there.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let waited = hands::stand_by(Box::new(is_there), 2 * FRAGMENT_WAIT);
+        assert!(waited, "only jobs carry fragments");
+        let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        answer.unwrap_or(Err(CallError::Unknown)).map_err(|error| match error {
+            // The stream broke, or nobody answers.
+            CallError::Unknown => CallError::Unavailable("the peer is silent".to_owned()),
+            other => other,
+        })
+    }
+}
+
 impl Peers for SimPeers {
     fn put_fragment(
         &self,
-        _node: u64,
-        _artifact_id: u64,
-        _fragment: u32,
-        _digest: [u8; 32],
-        _data: &mut dyn Download,
+        node: u64,
+        artifact_id: u64,
+        fragment: u32,
+        digest: [u8; 32],
+        data: &mut dyn Download,
     ) -> Result<(), CallError> {
-        Err(CallError::Unavailable("the simulator carries no bytes".to_owned()))
+        let bytes = all_of(data)?;
+        self.ask(node, Wanted::Put { artifact_id, fragment, digest, bytes }).map(drop)
     }
 
     fn get_fragment(
         &self,
-        _node: u64,
-        _artifact_id: u64,
-        _fragment: u32,
-        _sink: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
+        node: u64,
+        artifact_id: u64,
+        fragment: u32,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
     ) -> Result<(), CallError> {
-        Err(CallError::Unavailable("the simulator carries no bytes".to_owned()))
+        sink(&self.ask(node, Wanted::Get { artifact_id, fragment })?)
     }
 
     fn forward(&self, _node: u64, _method: &str, _request: Vec<u8>, _timeout: Duration) -> Result<Vec<u8>, CallError> {

@@ -1,4 +1,6 @@
-//! A worker: the real executor, with calls through the simulated network and processes that are only times.
+//! A worker: the real executor, with calls through the simulated network and processes that are only times; `trainers` has those that are more.
+
+mod trainers;
 
 use std::collections::BTreeMap;
 
@@ -13,10 +15,12 @@ use raftgrid_worker::executor::{Answer, Executor, Exit, Input, LeaseId, Output, 
 use crate::ask::{Ask, Target};
 use crate::calls::{Request, Response};
 use crate::check::Checks;
+use crate::course::Course;
 use crate::linearizability::{ReportAnswer, TaskEvent};
 use crate::orders::node_of;
 use crate::plan::Plan;
 use crate::rng::Rng;
+use crate::trainer::{Push, Trainer};
 
 /// How long a poll waits on the other side.
 const POLL_WAIT_MS: u32 = 1_000;
@@ -30,6 +34,10 @@ enum Pending {
     Poll,
     Start(LeaseId),
     Report(LeaseId, Box<Report>),
+    /// A call of a trainer's process.
+    Trainer(LeaseId),
+    /// A push of a dead one, which the machine's agent had still.
+    Left(Box<Push>),
 }
 
 /// A worker's machine.
@@ -46,6 +54,10 @@ pub struct Worker {
     next_call: u64,
     wake_ms: u64,
     processes: BTreeMap<LeaseId, (u64, Exit)>,
+    /// What the processes of trainers do.
+    trainers: BTreeMap<LeaseId, Trainer>,
+    /// Pushes of dead trainers that are still to be sent on.
+    left: Vec<(Push, Request)>,
     slots: u32,
     process_ms: u64,
     /// Processes that began since somebody looked.
@@ -70,6 +82,8 @@ impl Worker {
             next_call: 1,
             wake_ms: 0,
             processes: BTreeMap::new(),
+            trainers: BTreeMap::new(),
+            left: Vec::new(),
             slots: plan.slots,
             process_ms: plan.process_ms,
             launched: Vec::new(),
@@ -83,6 +97,9 @@ impl Worker {
         self.executor = None;
         self.pending.clear();
         self.processes.clear();
+        for trainer in std::mem::take(&mut self.trainers).into_values() {
+            self.leave_push(&trainer);
+        }
     }
 
     /// It is asked to leave in good order; another process takes its place.
@@ -100,7 +117,8 @@ impl Worker {
     /// What runs ends soon, and what is started from now on.
     pub fn hurry(&mut self, now_us: u64) {
         self.quick = true;
-        for (at, _) in self.processes.values_mut() {
+        let trainers = &self.trainers;
+        for (at, _) in self.processes.iter_mut().filter(|(lease, _)| !trainers.contains_key(*lease)).map(|it| it.1) {
             *at = (*at).min(now_us / 1_000 + 100);
         }
     }
@@ -113,12 +131,13 @@ impl Worker {
     pub fn wake_us(&self) -> u64 {
         let pending = self.pending.values().map(|(deadline_ms, _)| *deadline_ms);
         let exits = self.processes.values().map(|(exit_ms, _)| *exit_ms);
-        let at_ms = pending.chain(exits).min().unwrap_or(u64::MAX).min(self.wake_ms);
+        let trainers = self.trainers.values().map(Trainer::due_ms);
+        let at_ms = pending.chain(exits).chain(trainers).min().unwrap_or(u64::MAX).min(self.wake_ms);
         at_ms.saturating_mul(1_000).max(self.away_until_us)
     }
 
     /// Everything that is due.
-    pub fn wake(&mut self, now_us: u64, nodes: &[u64]) -> Vec<Ask> {
+    pub fn wake(&mut self, now_us: u64, nodes: &[u64], checks: &mut Checks) -> Vec<Ask> {
         let now = now_us / 1_000;
         let mut asks = Vec::new();
         if self.executor.is_none() {
@@ -132,18 +151,22 @@ impl Worker {
             self.pending.iter().filter(|(_, (deadline, _))| *deadline <= now).map(|(number, _)| *number).collect();
         for number in late {
             self.target.learned(None);
-            self.settle(now, number, None, nodes, &mut asks);
+            self.settle(now, number, None, nodes, checks, &mut asks);
         }
         let over: Vec<LeaseId> =
             self.processes.iter().filter(|(_, (at, _))| *at <= now).map(|(lease, _)| lease.clone()).collect();
         for lease in over {
             if let Some((_, exit)) = self.processes.remove(&lease) {
+                if let Some(trainer) = self.trainers.remove(&lease) {
+                    self.leave_push(&trainer);
+                }
                 self.step(now, Input::Exited { lease, exit }, nodes, &mut asks);
             }
         }
         if self.wake_ms <= now {
             self.step(now, Input::Tick, nodes, &mut asks);
         }
+        self.wake_trainers(now, nodes, checks, &mut asks);
         asks
     }
 
@@ -162,20 +185,23 @@ impl Worker {
         {
             checks.lives.extend(reported(now_us, lease, report, reply));
         }
-        let failed = match response {
-            Response::Command(result) => result.is_err(),
-            Response::Beat(result) => result.is_err(),
-            Response::Poll(result) => result.is_err(),
-            Response::Read(_) => false,
-        };
-        if failed {
+        let by_leader = matches!(response, Response::Command(_) | Response::Beat(_) | Response::Poll(_));
+        if by_leader && response.error().is_some() {
             self.target.learned(response.leader());
         }
-        self.settle(now_us / 1_000, number, Some(response), nodes, &mut asks);
+        self.settle(now_us / 1_000, number, Some(response), nodes, checks, &mut asks);
         asks
     }
 
-    fn settle(&mut self, now: u64, number: u64, response: Option<&Response>, nodes: &[u64], asks: &mut Vec<Ask>) {
+    fn settle(
+        &mut self,
+        now: u64,
+        number: u64,
+        response: Option<&Response>,
+        nodes: &[u64],
+        checks: &mut Checks,
+        asks: &mut Vec<Ask>,
+    ) {
         let Some((_, pending)) = self.pending.remove(&number) else { return };
         let input = match pending {
             Pending::Beat(number) => match response {
@@ -191,6 +217,13 @@ impl Worker {
             },
             Pending::Start(lease) => Input::StartAnswered { lease, answer: answer_of(response) },
             Pending::Report(lease, _) => Input::ReportAnswered { lease, answer: answer_of(response) },
+            Pending::Trainer(lease) => return self.trainer_answered(now, &lease, response, checks),
+            Pending::Left(push) => {
+                if let Some(Response::Upload(Ok(ack))) = response {
+                    checks.training.acked(&push, ack);
+                }
+                return;
+            }
         };
         self.step(now, input, nodes, asks);
     }
@@ -235,9 +268,15 @@ impl Worker {
                 let request = Request::Command(Box::new(report_command(&self.id(), &lease, &report)));
                 self.ask(now + CALL_MS, Pending::Report(lease, Box::new(report)), request, nodes, asks);
             }
-            Output::Launch { lease, .. } => self.launch(now, lease),
+            Output::Launch { lease, task } => match Course::of(&task.job_id).filter(|_| task.task_type == "train") {
+                Some(course) => self.launch_trainer(now, lease, course),
+                None => self.launch(now, lease),
+            },
             Output::Stop { lease, signal, .. } => self.stop(now, &lease, signal),
-            Output::Forget { lease } => drop(self.processes.remove(&lease)),
+            Output::Forget { lease } => {
+                self.processes.remove(&lease);
+                self.trainers.remove(&lease);
+            }
             Output::Finished { .. } => {
                 // It was superseded; another process takes its place at once.
                 self.die();

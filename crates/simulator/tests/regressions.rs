@@ -18,7 +18,7 @@ struct Directed {
     trouble: fn(&mut Plan, &mut Rng),
 }
 
-const DIRECTED: [Directed; 9] = [
+const DIRECTED: [Directed; 13] = [
     Directed {
         holds: "a replica that voted and lost power does not vote again",
         mutant: "vote_not_kept",
@@ -110,7 +110,35 @@ const DIRECTED: [Directed; 9] = [
             plan.cut_ms = 500;
         },
     },
+    Directed {
+        holds: "a gradient that was acknowledged is in the ledger",
+        mutant: "ack_before_ledger",
+        nodes: 3,
+        trouble: training,
+    },
+    Directed {
+        holds: "bytes that a receipt was given for survive a loss of power",
+        mutant: "bytes_not_synced",
+        nodes: 3,
+        trouble: training,
+    },
+    Directed {
+        holds: "a round has the same sum in whatever order its contributions came",
+        mutant: "sum_by_arrival",
+        nodes: 3,
+        trouble: training,
+    },
+    Directed {
+        holds: "a model comes with the state of its own round",
+        mutant: "state_of_before",
+        nodes: 3,
+        trouble: training,
+    },
 ];
+
+fn training(plan: &mut Plan, rng: &mut Rng) {
+    plan.look_at(Focus::Training, rng);
+}
 
 /// Followers fall behind a log of hardly any entries, and apply nothing for seconds.
 fn far_behind(plan: &mut Plan, rng: &mut Rng) {
@@ -148,6 +176,7 @@ fn each_plan_shows_the_bug_that_it_is_for() {
     for directed in &DIRECTED {
         raftgrid_driver::mutant::set(directed.mutant);
         raftgrid_manifest::mutant::set(directed.mutant);
+        raftgrid_blob::mutant::set(directed.mutant);
         let shown = (1..=SEEDS).find(|seed| !run(directed, *seed).violations.is_empty());
         println!("{}: seed {shown:?}", directed.mutant);
         assert!(shown.is_some(), "{} is not shown where {}", directed.mutant, directed.holds);

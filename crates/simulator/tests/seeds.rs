@@ -1,9 +1,10 @@
 //! Whole clusters in virtual time: many seeds, the ones that found something once, and the same seed twice.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use raftgrid_simulator::{nodes_of, run, run_many, Many, Options};
+use raftgrid_simulator::{nodes_of, run, run_many, run_plan, Focus, Many, Options, Plan, Report, Rng};
 
 /// Seeds of `make test`; `RAFTGRID_SEEDS` asks for another number.
 const SEEDS: u64 = 500;
@@ -46,6 +47,49 @@ fn thousands_of_tasks_of_all_kinds_end_once_each_while_leaders_workers_and_queue
             assert!(report.counts.get(what).is_some_and(|count| *count > 0), "no {what}: {:?}", report.counts);
         }
     }
+}
+
+/// Seeds of `train_jobs_…`; any seed of `make sim-long` may have some, too.
+const TRAINING_SEEDS: u64 = 8;
+
+fn training(seed: u64) -> Report {
+    let mut rng = Rng::new(seed);
+    let mut plan = Plan::calm(&mut rng);
+    plan.look_at(Focus::Training, &mut rng);
+    let nodes = if seed.is_multiple_of(2) { 3 } else { 5 };
+    run_plan(Options { seed, nodes, tasks: 0, sink: None }, plan)
+}
+
+#[test]
+fn train_jobs_end_with_the_bytes_of_an_undisturbed_run_while_replicas_machines_and_trainers_die() {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in 1..=TRAINING_SEEDS {
+        let report = training(seed);
+        assert_eq!(report.violations, Vec::<String>::new(), "seed {seed}\n{}", report.tail);
+        // Its jobs that block are threads of their own: nothing depends on who is scheduled when.
+        let again = training(seed);
+        assert_eq!((report.hash, report.events), (again.hash, again.events), "seed {seed} took two ways");
+        report.counts.iter().for_each(|(what, count)| *counts.entry(*what).or_default() += count);
+    }
+    println!("{counts:?}");
+    let happened = [
+        "train job done",
+        "round committed",
+        "gradient acknowledged",
+        "gradient again",
+        "gradient compared",
+        "gradient refused",
+        "fragment asked",
+        "late upload",
+        "crash",
+        "crash-all",
+        "partition",
+        "worker-death",
+    ];
+    for what in happened {
+        assert!(counts.get(what).is_some_and(|count| *count > 0), "no {what}: {counts:?}");
+    }
+    assert!(counts["gradient accepted"] > 100, "{counts:?}");
 }
 
 fn trace(seed: u64) -> (u64, String) {

@@ -6,6 +6,7 @@ pub mod state;
 pub mod taken;
 pub mod tally;
 pub mod ticks;
+pub mod training;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,8 @@ pub struct Checks {
     pub history: History,
     /// Work besides single tasks that was acknowledged.
     pub taken: Vec<taken::Taken>,
+    /// Gradients that were acknowledged.
+    pub training: training::Training,
     /// What clients and workers saw of tasks.
     pub lives: Vec<TaskEvent>,
     violations: Vec<String>,

@@ -20,6 +20,16 @@ pub fn tally(rows: &dyn Rows) -> Result<BTreeMap<&'static str, u64>, RowsError> 
     views::job_rows(rows, |row| {
         add("job", 1);
         add("job done", u64::from(row.get_job().phase == JobPhase::JOB_DONE));
+        if row.get_job().get_spec().field_type == "train" {
+            add("train job", 1);
+            add("train job done", u64::from(row.get_job().phase == JobPhase::JOB_DONE));
+            add("round committed", row.get_job().rounds_committed);
+            add("gradient accepted", row.get_job().accepted);
+            add("gradient compared", row.get_job().compared);
+            add("gradient stale", row.get_job().stale);
+            add("gradient again", row.get_job().duplicates);
+            add("gradient refused", row.get_job().mismatches + row.get_job().rejected);
+        }
         add("gang placed", u64::from(row.get_job().gang_generation > 0));
         true
     })?;

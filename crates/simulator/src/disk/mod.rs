@@ -7,6 +7,7 @@
 //! lost.
 
 mod crash;
+mod files;
 mod image;
 mod log_db;
 mod medium;

@@ -93,6 +93,34 @@ impl Medium {
         Ok(())
     }
 
+    /// The same, also from one directory into another: each has its part of it, and each part is durable on its own.
+    pub(super) fn move_to(&mut self, from: &Path, to: &Path) -> DiskResult<()> {
+        let (parent, old) = self.parent_of("rename", from)?;
+        let (target, new) = self.parent_of("rename", to)?;
+        if parent == target {
+            return self.rename(from, to);
+        }
+        let ino = self.find(from).ok_or_else(|| missing("rename", from))?;
+        self.link(target, NameOp::Link(new.to_owned(), ino));
+        self.link(parent, NameOp::Unlink(old.to_owned()));
+        Ok(())
+    }
+
+    /// What a loss of power would leave of a file, at the least: all names on the way to it and its content are durable.
+    pub(super) fn durable_file(&self, path: &Path) -> Option<&[u8]> {
+        let mut at = ROOT;
+        for name in names(path) {
+            match self.inodes.get(&at) {
+                Some(Body::Dir(dir)) => at = *dir.durable.get(name)?,
+                _ => return None,
+            }
+        }
+        match self.inodes.get(&at) {
+            Some(Body::File(file)) => Some(&file.durable),
+            _ => None,
+        }
+    }
+
     /// Removes a file, or a directory with all in it: names first, from the inside out, as the system does it.
     pub(super) fn remove(&mut self, path: &Path) -> DiskResult<()> {
         let Some(ino) = self.find(path) else { return Ok(()) };

@@ -22,6 +22,8 @@ pub(super) enum Turn {
     LeaderDue(u64),
     Timer(u64),
     Pool,
+    /// A job goes on: its number, and how often it has waited.
+    Job(u64, u64),
     Janitor,
     Flushed,
     Room,
@@ -36,7 +38,7 @@ impl Turn {
             Self::SyncBegin | Self::SyncEnd => Some(2),
             Self::Leader | Self::LeaderDue(_) => Some(3),
             Self::Timer(_) => Some(4),
-            Self::Pool | Self::Janitor | Self::Room => Some(5),
+            Self::Pool | Self::Job(..) | Self::Janitor | Self::Room => Some(5),
             Self::PowerLoss => None,
         }
     }

@@ -60,9 +60,19 @@ impl World {
     }
 
     pub(super) fn look(&mut self) {
+        if let Some(reading) = self.reading.take() {
+            self.over = self.has_read(&reading);
+            self.reading = Some(reading);
+            return self.after(LOOK_US, Event::Look);
+        }
         let heal_ms = HEAL_MS + self.plan.tasks * HEAL_PER_TASK_MS;
         match self.unfinished() {
-            None => self.finish(),
+            None => {
+                self.finish();
+                self.reading = self.begin_reading();
+                self.over = self.reading.is_none();
+                self.after(LOOK_US, Event::Look);
+            }
             Some(why) if self.now_us > self.healed_us + heal_ms * 1_000 => {
                 self.checks.violated(format!("not converged {heal_ms} ms after the last fault: {why}"));
                 self.finish();
@@ -125,7 +135,8 @@ impl World {
         let mut live = None;
         let looked = views::job_rows(view.rows.as_ref(), |row| {
             let job = row.get_job();
-            live = (job.phase == JobPhase::JOB_RUNNING).then(|| format!("job {} is not over", job.job_id));
+            let goes_on = matches!(job.phase, JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED);
+            live = goes_on.then(|| format!("job {} is not over: {:?}, {job:?}", job.job_id, job.phase));
             live.is_none()
         });
         let late = || ticks::behind(view.rows.as_ref()).unwrap_or_else(|error| Some(error.to_string()));
@@ -153,7 +164,8 @@ impl World {
         let Some(live) = self.nodes.get(&leader.node).and_then(|machine| machine.live.as_ref()) else { return };
         let view = live.hand.replica.view();
         let rows = view.rows.as_ref();
-        let judged = [told(taken::lost(&self.checks.taken, rows)), ticks::judge(rows)];
+        let judged =
+            [told(taken::lost(&self.checks.taken, rows)), ticks::judge(rows), told(self.checks.training.judge(rows))];
         judged.into_iter().flatten().for_each(|line| self.checks.violated(line));
         match tally(rows) {
             Ok(counts) => counts.into_iter().for_each(|(what, count)| *self.counts.entry(what).or_default() += count),

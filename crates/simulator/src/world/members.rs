@@ -89,7 +89,7 @@ impl World {
         let node = self.next_node;
         self.next_node += 1;
         let mode = BootMode::Join { cluster_id: CLUSTER.to_owned(), node_id: node };
-        let machine = SimNode::new(node, mode, &self.plan, &mut self.rng, self._blobs.path());
+        let machine = SimNode::new(node, mode, &self.plan, &mut self.rng);
         self.nodes.insert(node, machine);
         self.known.push(node);
         let delay = self.rng.around(300_000);

@@ -10,6 +10,7 @@ mod healing;
 mod members;
 mod questions;
 mod traffic;
+mod training;
 mod turns;
 mod workers;
 
@@ -87,6 +88,11 @@ pub struct World {
     heap: BTreeMap<(u64, u64), Box<Event>>,
     trace: Trace,
     nodes: BTreeMap<u64, SimNode>,
+    /// How many there were at first.
+    founders: usize,
+    /// Reads of all artifacts, when everything else is over.
+    reading: Option<training::Reading>,
+    reading_until_us: u64,
     /// Ids of the nodes that clients know.
     known: Vec<u64>,
     next_node: u64,
@@ -106,7 +112,6 @@ pub struct World {
     over: bool,
     counts: BTreeMap<&'static str, u64>,
     logger: Logger,
-    _blobs: tempfile::TempDir,
 }
 
 /// Runs a seed to its end.
@@ -136,24 +141,16 @@ pub fn run_plan(options: Options, plan: Plan) -> Report {
     world.report(seed)
 }
 
-/// Fragments are real files, and there are none of them: a place in memory, if the machine has one.
-fn blobs() -> tempfile::TempDir {
-    let memory = std::path::Path::new("/dev/shm");
-    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    made.expect("a directory for temporary files can be made")
-}
-
 impl World {
     fn new(options: Options, plan: Plan) -> Self {
         let mut rng = Rng::new(options.seed);
         let _plan = rng.split();
         let network = Network::new(&plan, rng.split());
-        let blobs = blobs();
         let founders: Vec<u64> = (1..=options.nodes).collect();
         let mut nodes = BTreeMap::new();
         for id in &founders {
             let mode = BootMode::Found { cluster_id: CLUSTER.to_owned(), node_id: *id, founders: founders.clone() };
-            nodes.insert(*id, SimNode::new(*id, mode, &plan, &mut rng, blobs.path()));
+            nodes.insert(*id, SimNode::new(*id, mode, &plan, &mut rng));
         }
         let clients =
             (0..plan.clients as usize).map(|number| Client::new(number, Habits::of(&plan), rng.split())).collect();
@@ -165,6 +162,9 @@ impl World {
             heap: BTreeMap::new(),
             trace: Trace::new(options.sink),
             nodes,
+            founders: founders.len(),
+            reading: None,
+            reading_until_us: 0,
             next_node: options.nodes + 1,
             known: founders,
             network,
@@ -180,7 +180,6 @@ impl World {
             over: false,
             counts: BTreeMap::new(),
             logger: Logger::root(slog::Discard, slog::o!()),
-            _blobs: blobs,
             plan,
         }
     }

@@ -5,7 +5,7 @@ use raftgrid_replica::ports::CallError;
 use super::event::Event;
 use super::traffic::REFUSED_US;
 use super::World;
-use crate::ports::{Question, Wanted};
+use crate::ports::{give_fragment, take_fragment, Question, Wanted};
 
 impl World {
     /// Carries away what a node asks of others, and what it has to tell those that asked it.
@@ -24,6 +24,8 @@ impl World {
             self.count(match wanted {
                 Wanted::Index => "read index asked",
                 Wanted::Proposal(_) => "forwarded",
+                Wanted::Put { .. } => "fragment sent",
+                Wanted::Get { .. } => "fragment asked",
             });
             for at in self.network.arrivals(self.now_us, node, to) {
                 self.order(at, Event::Question { to, from: node, life, number, wanted: wanted.clone() });
@@ -56,6 +58,12 @@ impl World {
                     .read_index(Box::new(move |index| tell(index.map(|index| index.to_le_bytes().to_vec())))),
                 Wanted::Proposal(batch) => {
                     live.hand.replica.proposals().propose_forwarded(&batch, Box::new(tell));
+                }
+                Wanted::Put { artifact_id, fragment, digest, bytes } => {
+                    tell(take_fragment(&live.hand.replica, (artifact_id, fragment), digest, &bytes));
+                }
+                Wanted::Get { artifact_id, fragment } => {
+                    tell(give_fragment(&live.hand.replica, artifact_id, fragment));
                 }
             }
             Ok(())

@@ -7,6 +7,7 @@ use raftgrid_replica::ports::CallError;
 use raftgrid_store::{Acquaintance, SnapshotReader, SnapshotShelf};
 
 use super::event::{Event, Transfer, Turn};
+use super::turns::begin;
 use super::World;
 use crate::ask::Ask;
 use crate::calls::{serve, Caller, Request, Response};
@@ -152,7 +153,13 @@ impl World {
         if self.healing || !may_be_late(request) || !self.rng.chance(self.plan.late_reports) {
             return 0;
         }
-        self.count(if matches!(request, Request::Beat(_)) { "late hello" } else { "late report" });
+        self.count(match request {
+            Request::Beat(_) => "late hello",
+            Request::Upload(_) => "late upload",
+            Request::Command(_) | Request::Read(_) | Request::Poll(_) | Request::NextShards(_) | Request::Model(_) => {
+                "late report"
+            }
+        });
         if self.rng.chance(500) {
             let away = 10_000 + self.rng.around(500_000);
             self.after(1, Event::Gone { worker: number, until_us: self.now_us + away });
@@ -168,7 +175,9 @@ impl World {
             return self.after(REFUSED_US, Event::Answer { caller, number, response });
         }
         self.within(node, |live| {
-            serve(&live.hand.replica, &live.answers, caller, number, request);
+            if let Some(work) = serve(&live.hand.replica, &live.answers, caller, number, request) {
+                begin(live, work);
+            }
             Ok(())
         });
     }
@@ -197,6 +206,7 @@ impl World {
                     return self.order(at, Event::Answer { caller, number, response });
                 }
                 let asks = it.answered(self.now_us, number, &response, &self.known, &mut self.checks);
+                self.judge_acks();
                 self.after_worker(worker, asks);
             }
         }
@@ -257,7 +267,8 @@ fn may_be_late(request: &Request) -> bool {
     match request {
         Request::Command(command) => command.has_report_result(),
         Request::Beat(beat) => beat.incarnation == 0,
-        Request::Read(_) | Request::Poll(_) => false,
+        Request::Upload(_) => true,
+        Request::Read(_) | Request::Poll(_) | Request::NextShards(_) | Request::Model(_) => false,
     }
 }
 
@@ -273,6 +284,9 @@ fn refused(request: &Request) -> Response {
         Request::Read(_) => Response::Read(Err(gone())),
         Request::Beat(_) => Response::Beat(Err(gone())),
         Request::Poll(_) => Response::Poll(Err(gone())),
+        Request::NextShards(_) => Response::NextShards(Err(gone())),
+        Request::Model(_) => Response::Model(Err(gone())),
+        Request::Upload(_) => Response::Upload(Err(gone())),
     }
 }
 

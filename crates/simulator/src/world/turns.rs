@@ -8,8 +8,21 @@ use raftgrid_driver::{Fatal, Role};
 use super::event::{Event, Turn};
 use super::World;
 use crate::check::promise::durable_term;
+use crate::hands::Work;
 use crate::limits::{FLUSH_LOOK_MS, ROOM_LOOK_MS};
 use crate::node::Live;
+
+/// Begins a job that waits for others.
+pub(super) fn begin(live: &mut Live, work: Work) {
+    or_panic(live.jobs.begin(work));
+}
+
+/// A panic of a job is one of its process.
+fn or_panic(outcome: Result<(), String>) {
+    if let Err(cause) = outcome {
+        panic!("{cause}");
+    }
+}
 
 impl World {
     /// Orders the loops that run by the clock.
@@ -117,10 +130,18 @@ impl World {
                 let first = usize::try_from(self.rng.below(8)).unwrap_or(0);
                 self.within(node, |live| {
                     live.ordered.pool = false;
-                    live.hand.run_pool_job(first);
+                    match live.hand.take_pool_job(first) {
+                        Some(job) if job.blocks => begin(live, job.work),
+                        Some(job) => (job.work)(),
+                        None => {}
+                    }
                     Ok(())
                 });
             }
+            Turn::Job(number, waits) => self.within(node, |live| {
+                or_panic(live.jobs.step(number, waits));
+                Ok(())
+            }),
             Turn::Janitor => self.within(node, |live| {
                 live.ordered.janitor = false;
                 live.hand.run_janitor();
@@ -205,6 +226,11 @@ impl World {
                 ordered.leader_us = Some(due_us);
                 at.push((due_us, Turn::LeaderDue(due_us)));
             }
+        }
+        due.extend(live.jobs.take_due().into_iter().map(|(number, waits)| Turn::Job(number, waits)));
+        for (number, waits, most) in live.jobs.take_waits() {
+            let most_us = u64::try_from(most.as_micros()).unwrap_or(u64::MAX / 4);
+            at.push((now + machine.clock.span_us(most_us), Turn::Job(number, waits)));
         }
         for turn in due {
             let wait = self.wait();

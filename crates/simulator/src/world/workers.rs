@@ -11,7 +11,12 @@ use crate::worker::{Worker, KILL_TAKES_MS};
 impl World {
     pub(super) fn wake_worker(&mut self, number: usize) {
         let Some(worker) = self.workers.get_mut(number) else { return };
-        let asks = if worker.away_until_us > self.now_us { Vec::new() } else { worker.wake(self.now_us, &self.known) };
+        let asks = if worker.away_until_us > self.now_us {
+            Vec::new()
+        } else {
+            worker.wake(self.now_us, &self.known, &mut self.checks)
+        };
+        self.judge_acks();
         self.after_worker(number, asks);
     }
 
