@@ -212,7 +212,7 @@ mod tests {
             }),
             hash(|inputs, _| {
                 inputs.names_models = true;
-                inputs.combine = Some(Combine::default_instance());
+                inputs.combine = Some(<Combine as protobuf::Message>::default_instance());
             }),
             hash(|_, optimizer| optimizer.algorithm = "adam".into()),
             hash(|_, optimizer| optimizer.learning_rate = 0.2),

@@ -165,6 +165,7 @@ impl Trainer {
             metrics_json: format!("{{\"loss\":{}}}", push.shard).into_bytes(),
             state_artifact: String::new(),
             numeric_class: Vec::new(),
+            model_version: None,
         };
         Request::Upload(Box::new((Purpose::Gradient(meta), push.bytes.clone())))
     }

@@ -52,7 +52,7 @@ pub(crate) struct Cluster {
     control: Control,
     inputs: Vec<Input>,
     ticket: u64,
-    workers: Vec<Worker>,
+    pub(crate) workers: Vec<Worker>,
     /// Beats that wait for their answer, by ticket: the worker.
     waiting: BTreeMap<u64, usize>,
     /// Nobody answers for this shard.

@@ -163,7 +163,7 @@ pub(crate) fn commit(machine: &mut Machine<'_>, command: &CommitGradient) -> Han
         if crate::mutant::on("retry_counted_twice") {
             let mut round = round;
             round.accepted += 1;
-            rounds::seal_at_quorum(&job_row, &mut round);
+            rounds::seal_at_quorum(machine, &job_row, &mut round);
             rounds::put(machine, job_row.sequence, &round);
         }
         JobTable::put(machine, job_row);
