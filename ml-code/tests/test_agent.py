@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import threading
 
 import grpc
@@ -321,8 +322,6 @@ def test_a_file_that_can_still_change_is_not_read(agent, tmp_path):
     data = []
 
     def place_of(file):
-        import os
-
         plain = open(tmp_path / "plain", "wb+")
         data.append(plain)
         plain.write(agent.models[0])

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use futures::executor::block_on;
 use futures::{FutureExt, SinkExt, TryFutureExt};
 use grpcio::{
-    ClientStreamingSink, Environment, MetadataBuilder, RequestStream, RpcContext, RpcStatus, RpcStatusCode, Server, ServerStreamingSink,
-    UnarySink, WriteFlags,
+    ClientStreamingSink, Environment, MetadataBuilder, RequestStream, RpcContext, RpcStatus, RpcStatusCode, Server,
+    ServerStreamingSink, UnarySink, WriteFlags,
 };
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::chunk::CHUNK_BYTES_MAX;

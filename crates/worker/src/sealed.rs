@@ -38,7 +38,8 @@ pub fn place_of(file: &File) -> io::Result<String> {
 
 /// Opens a sealed file of another process. Errors: none is there, or one that can still change.
 pub fn open(place: &str) -> io::Result<File> {
-    let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("no sealed file is at `{place}`: {why}"));
+    let wrong =
+        |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("no sealed file is at `{place}`: {why}"));
     let numbers: Option<Vec<u64>> = place.split(' ').map(|word| word.parse().ok()).collect();
     let Some([pid, descriptor, inode]) = numbers.as_deref() else { return Err(wrong("three numbers are needed")) };
     let path = format!("/proc/{pid}/fd/{descriptor}");
