@@ -133,14 +133,15 @@ impl FragmentStore {
 
     /// Gives a finished fragment its place; durable when it returns. Storing the same fragment again replaces it.
     pub fn keep(&self, mut written: FragmentWriter, artifact_id: u64, fragment: u32) -> Result<(), BlobError> {
+        let folder = self.folder(artifact_id);
+        // Before the bytes are synced: one commit of the file system's journal has both then.
+        self.medium.create_dir_all(&folder).map_err(io("create", &folder))?;
         reach(Point::FragmentBeforeSync);
         // Here and not before: bytes that are only coded, or only read from, need not be durable under this form.
         if !mutant::on("bytes_not_synced") {
             written.file.sync().map_err(io("sync", &written.path))?;
         }
         reach(Point::FragmentSynced);
-        let folder = self.folder(artifact_id);
-        self.medium.create_dir_all(&folder).map_err(io("create", &folder))?;
         // Always: a folder that is there may be another thread's, or a killed process's, that was not synced yet.
         self.sync_directory(&self.root)?;
         let path = folder.join(fragment.to_string());
@@ -378,10 +379,17 @@ impl FragmentReader {
         let wanted = (self.footer.total_bytes.saturating_sub(offset)).min(buffer.len() as u64);
         let wanted = usize::try_from(wanted).unwrap_or(buffer.len());
         let mut done = 0;
-        let mut block = vec![0; BLOCK_BYTES];
+        let mut block = Vec::new();
         while done < wanted {
             let at = offset + done as u64;
             let number = at / BLOCK_BYTES as u64;
+            let start = number * BLOCK_BYTES as u64;
+            // A block that is wanted as a whole is read to where it belongs.
+            if at == start && (wanted - done) as u64 >= (self.footer.total_bytes - start).min(BLOCK_BYTES as u64) {
+                done += self.block(number, &mut buffer[done..])?.len();
+                continue;
+            }
+            block.resize(BLOCK_BYTES, 0);
             let data = self.block(number, &mut block)?;
             let skip = usize::try_from(at - number * BLOCK_BYTES as u64).unwrap_or(0);
             let take = (wanted - done).min(data.len() - skip);

@@ -85,7 +85,7 @@ impl Aggregator {
         reach(Point::RoundBeforeSum);
         let (model, state, metrics) = self.step(&job, &sealed, &ledger)?;
         reach(Point::RoundSummed);
-        self.commit(&job, &sealed, &ledger, &model, &state, metrics)
+        self.commit(&job, &sealed, &ledger, model, &state, metrics)
     }
 
     /// Sums a committed round again and says what came out, beside what the ledger has. Nothing is written. Errors: a round that is not
@@ -165,7 +165,7 @@ impl Aggregator {
         job: &JobRow,
         sealed: &RoundRow,
         ledger: &[ContributionRow],
-        model: &[u8],
+        model: Vec<u8>,
         state: &[u8],
         metrics: String,
     ) -> Result<CommitModel, CallError> {
@@ -178,7 +178,9 @@ impl Aggregator {
         let before = if raftgrid_driver::mutant::on("state_of_before") { sealed.state_artifact } else { 0 };
         let before = if before == 0 { Vec::new() } else { self.artifacts.read(before)? };
         let state = if before.is_empty() { state } else { &before[..] };
-        let model = self.artifacts.place_bytes(&describe("model"), model)?;
+        let bytes = Arc::new(model);
+        let model = self.artifacts.place_bytes(&describe("model"), &bytes)?;
+        self.models.keep(model.artifact_id, bytes);
         reach(Point::RoundModelPlaced);
         let state = self.artifacts.place_bytes(&describe("state"), state)?;
         reach(Point::RoundPlaced);
