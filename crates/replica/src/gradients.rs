@@ -204,7 +204,13 @@ fn limits_of(job: &JobRow) -> GuardLimits {
 }
 
 /// `encoded`: whoever leads can read one that is smaller than the model.
-fn check_gradient(model: &Layout, bytes: &[u8], weight: f64, encoded: bool, limits: &GuardLimits) -> Result<(), String> {
+fn check_gradient(
+    model: &Layout,
+    bytes: &[u8],
+    weight: f64,
+    encoded: bool,
+    limits: &GuardLimits,
+) -> Result<(), String> {
     let checked = if encoded {
         Contribution::parse(model, bytes, limits).map(drop)
     } else {
