@@ -66,7 +66,7 @@ pub(crate) struct Round {
     pub(crate) rounds: u64,
     pub(crate) metrics_json: String,
     pub(crate) seen: Instant,
-    /// How it ended, where not all rounds of the job end alike: `by deadline with 3, extended 1 time, 2 rounds stale`.
+    /// How it ended, where not all rounds of the job end alike: `by deadline with 3, extended once, 2 rounds stale`.
     pub(crate) ended: String,
 }
 
@@ -103,7 +103,11 @@ fn how_it_ended(round: &RoundSummary) -> String {
         parts.push(format!("by {} with {}", round.get_sealed_by(), round.get_contributions()));
     }
     if round.get_extensions() > 0 {
-        parts.push(format!("extended {} times", round.get_extensions()));
+        let times = match round.get_extensions() {
+            1 => "once".to_owned(),
+            times => format!("{times} times"),
+        };
+        parts.push(format!("extended {times}"));
     }
     if round.get_stalest() > 0 {
         parts.push(format!("{} rounds stale", round.get_stalest()));
@@ -254,7 +258,7 @@ mod tests {
         short.mut_round().set_extensions(1);
         let round = Rounds::default().of(&short).expect("the first");
         let line = round_line(&round, before, "controld-2 (term 3)");
-        assert!(line.ends_with(" ms  by deadline with 3, extended 1 times"), "{line}");
+        assert!(line.ends_with(" ms  by deadline with 3, extended once"), "{line}");
     }
 
     #[test]
