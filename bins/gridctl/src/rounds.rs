@@ -170,7 +170,7 @@ pub(crate) fn follow(context: &Context, client: &Client, name: &str, lines: bool
     // First, so that a name that does not exist is told at once and in plain words.
     let mut job = client.get_job(name)?.take_job();
     let leader = lines.then(|| LeaderView::start(client.clone()));
-    let (mut rounds, mut before) = (Rounds::default(), Instant::now());
+    let (mut rounds, mut before, mut paused) = (Rounds::default(), Instant::now(), false);
     for change in client.watch_job(name, 0) {
         let mut change = change?;
         if let (Some(round), Some(leader)) = (rounds.of(&change), &leader) {
@@ -184,6 +184,11 @@ pub(crate) fn follow(context: &Context, client: &Client, name: &str, lines: bool
                 line(round_line(&round, before, &leader.name()));
             }
             before = round.seen;
+        }
+        let was_paused = std::mem::replace(&mut paused, change.get_job().get_phase() == JobPhase::JOB_PAUSED);
+        if lines && paused && !was_paused && !context.output.is_json() {
+            let reason = change.get_job().get_reason();
+            line(format_args!("job {name} is paused: {reason}; go on with: gridctl job resume {name}"));
         }
         job = change.take_job();
     }
