@@ -170,7 +170,7 @@ pub(crate) fn follow(context: &Context, client: &Client, name: &str, lines: bool
             drawing.earlier(round.get_round() + 1, round.get_metrics_json());
         }
     }
-    let (mut rounds, mut before) = (Rounds::default(), Instant::now());
+    let (mut rounds, mut before, mut paused) = (Rounds::default(), Instant::now(), false);
     for change in client.watch_job(name, 0) {
         let mut change = change?;
         if let (Some(round), Some(leader)) = (rounds.of(&change), &leader) {
@@ -182,6 +182,11 @@ pub(crate) fn follow(context: &Context, client: &Client, name: &str, lines: bool
                 drawing.round(round.number, &round.metrics_json, || line(text));
             }
             before = round.seen;
+        }
+        let was_paused = std::mem::replace(&mut paused, change.get_job().get_phase() == JobPhase::JOB_PAUSED);
+        if lines && paused && !was_paused && !context.output.is_json() {
+            let reason = change.get_job().get_reason();
+            line(format_args!("job {name} is paused: {reason}; go on with: gridctl job resume {name}"));
         }
         job = change.take_job();
     }
