@@ -80,7 +80,6 @@ fn train_jobs_end_with_the_bytes_of_an_undisturbed_run_while_replicas_machines_a
         "gradient compared",
         "gradient refused",
         "fragment asked",
-        "late upload",
         "crash",
         "crash-all",
         "partition",
