@@ -75,7 +75,7 @@ fn train_jobs_end_with_the_bytes_of_an_undisturbed_run_while_replicas_machines_a
     let happened = [
         "train job done",
         "round committed",
-        "gradient acknowledged",
+        "gradient acknowledged under fire",
         "gradient again",
         "gradient compared",
         "gradient refused",
