@@ -186,7 +186,8 @@ pub(crate) fn follow(context: &Context, client: &Client, name: &str, lines: bool
         let was_paused = std::mem::replace(&mut paused, change.get_job().get_phase() == JobPhase::JOB_PAUSED);
         if lines && paused && !was_paused && !context.output.is_json() {
             let reason = change.get_job().get_reason();
-            line(format_args!("job {name} is paused: {reason}; go on with: gridctl job resume {name}"));
+            let text = format!("job {name} is paused: {reason}; go on with: gridctl job resume {name}");
+            drawing.beside(|| line(text));
         }
         job = change.take_job();
     }
