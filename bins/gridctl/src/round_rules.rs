@@ -1,9 +1,31 @@
 //! The flags of `gridctl train` that say how rounds end which do not wait for all.
 
 use raftgrid_proto::v1::TrainSpec;
+use structopt::StructOpt;
 
-use crate::cli::RoundRules;
 use crate::failure::{Failure, Result};
+
+#[derive(Clone, Debug, Default, StructOpt)]
+pub(crate) struct RoundRules {
+    /// Gradients that close a round when its deadline is over [default: the quorum]
+    #[structopt(long, value_name = "K")]
+    pub(crate) min_contributions: Option<u32>,
+    /// How long a round waits for its quorum: 90s, 10m [default: for ever]
+    #[structopt(long, value_name = "TIME")]
+    pub(crate) round_deadline: Option<String>,
+    /// How often a round below its minimum is given another deadline, and its missing shards other trainers [default: 0]
+    #[structopt(long, value_name = "N")]
+    pub(crate) extensions: Option<u32>,
+    /// After them: pause the job (gridctl job resume) or fail it [default: pause]
+    #[structopt(long, possible_values = &["pause", "fail"], value_name = "WHAT")]
+    pub(crate) on_shortfall: Option<String>,
+    /// sync: gradients of the round's model only; bounded: shards run ahead by --staleness rounds; async: the first --quorum of whatever model [default: sync]
+    #[structopt(long, possible_values = &["sync", "bounded", "async"], value_name = "MODE")]
+    pub(crate) mode: Option<String>,
+    /// Rounds that a gradient's model may be behind, in modes bounded and async
+    #[structopt(long, value_name = "ROUNDS")]
+    pub(crate) staleness: Option<u64>,
+}
 
 /// Writes the flags into a job's settings. Wrong usage: what the cluster would refuse, as far as it can be known here.
 pub(crate) fn put_rules(rules: &RoundRules, quorum: u32, train: &mut TrainSpec) -> Result<()> {

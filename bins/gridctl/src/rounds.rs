@@ -66,7 +66,7 @@ pub(crate) struct Round {
     pub(crate) rounds: u64,
     pub(crate) metrics_json: String,
     pub(crate) seen: Instant,
-    /// How it ended, where not all rounds of the job end alike: `by deadline with 3, extended 1 time, 2 rounds stale`.
+    /// How it ended, where not all rounds of the job end alike: `by deadline with 3, extended once, 2 rounds stale`.
     pub(crate) ended: String,
 }
 
@@ -103,7 +103,11 @@ fn how_it_ended(round: &RoundSummary) -> String {
         parts.push(format!("by {} with {}", round.get_sealed_by(), round.get_contributions()));
     }
     if round.get_extensions() > 0 {
-        parts.push(format!("extended {} times", round.get_extensions()));
+        let times = match round.get_extensions() {
+            1 => "once".to_owned(),
+            times => format!("{times} times"),
+        };
+        parts.push(format!("extended {times}"));
     }
     if round.get_stalest() > 0 {
         parts.push(format!("{} rounds stale", round.get_stalest()));
@@ -166,7 +170,7 @@ pub(crate) fn follow(context: &Context, client: &Client, name: &str, lines: bool
             drawing.earlier(round.get_round() + 1, round.get_metrics_json());
         }
     }
-    let (mut rounds, mut before) = (Rounds::default(), Instant::now());
+    let (mut rounds, mut before, mut paused) = (Rounds::default(), Instant::now(), false);
     for change in client.watch_job(name, 0) {
         let mut change = change?;
         if let (Some(round), Some(leader)) = (rounds.of(&change), &leader) {
@@ -178,6 +182,12 @@ pub(crate) fn follow(context: &Context, client: &Client, name: &str, lines: bool
                 drawing.round(round.number, &round.metrics_json, || line(text));
             }
             before = round.seen;
+        }
+        let was_paused = std::mem::replace(&mut paused, change.get_job().get_phase() == JobPhase::JOB_PAUSED);
+        if lines && paused && !was_paused && !context.output.is_json() {
+            let reason = change.get_job().get_reason();
+            let text = format!("job {name} is paused: {reason}; go on with: gridctl job resume {name}");
+            drawing.beside(|| line(text));
         }
         job = change.take_job();
     }
@@ -254,7 +264,7 @@ mod tests {
         short.mut_round().set_extensions(1);
         let round = Rounds::default().of(&short).expect("the first");
         let line = round_line(&round, before, "controld-2 (term 3)");
-        assert!(line.ends_with(" ms  by deadline with 3, extended 1 times"), "{line}");
+        assert!(line.ends_with(" ms  by deadline with 3, extended once"), "{line}");
     }
 
     #[test]

@@ -98,9 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_no_point_of_this_program_or_no_count_is_refused() {
-        fn controld(words: &str) -> Result<(Point, u64), ArmError> {
-            parse(words, Owner::Controld)
-        }
+        let controld = |words: &str| parse(words, Owner::Controld);
         assert_eq!(controld("log.synced"), Ok((Point::LogSynced, 1)));
         assert_eq!(controld("log.synced:17"), Ok((Point::LogSynced, 17)));
         assert_eq!(controld("log.sinced"), Err(ArmError::Unknown("log.sinced".to_owned())));

@@ -116,4 +116,13 @@ mod tests {
             assert_eq!(Point::named(place.name), Some(place.point), "{}", place.name);
         }
     }
+
+    #[test]
+    fn the_manual_lists_every_point_with_what_is_true_there() {
+        let manual = include_str!("../../../docs/chaos.md");
+        for place in PLACES {
+            let row = manual.lines().find(|line| line.starts_with(&format!("| `{}` |", place.name)));
+            assert!(row.is_some_and(|row| row.ends_with(&format!("| {} |", place.state))), "{}: {row:?}", place.name);
+        }
+    }
 }

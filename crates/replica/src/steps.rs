@@ -1,7 +1,7 @@
 //! Steps of a trainer: its leases as NextShards tells them, each with the model to compute over, its seed and the shard's state.
 
 use raftgrid_manifest::{views, RoundMode, RoundPolicy, Rows, RowsError};
-use raftgrid_proto::v1::{ContributionRow, JobRow, RoundRow, ShardLease, ShardStep, TaskRow};
+use raftgrid_proto::v1::{ContributionRow, JobRow, RoundPhase, RoundRow, ShardLease, ShardStep, TaskRow};
 
 /// What the trainer is to compute, the oldest round first. Where rounds do not wait for all, one step at a time: the next one then begins with
 /// the newest model.
@@ -11,7 +11,10 @@ pub(crate) fn steps_of(rows: &dyn Rows, task: &TaskRow, job: &JobRow, epoch: u64
     let mut leased = Vec::new();
     for number in newest.saturating_sub(1)..=policy.last_open(newest).max(newest) {
         let Some(round) = views::round_of(rows, job.sequence, number)? else { continue };
-        leased.extend(leases_of(&round, task, epoch).map(|lease| (number, lease.clone())));
+        // Who is too late for a round that was closed without him has better things to do.
+        let closed = job.round_rules && round.phase != RoundPhase::ROUND_OPEN;
+        let wanted = leases_of(&round, task, epoch).filter(|lease| !closed || lease.verify);
+        leased.extend(wanted.map(|lease| (number, lease.clone())));
     }
     if policy.mode != RoundMode::Sync {
         leased.sort_by_key(|(number, lease)| (lease.verify, *number, lease.shard));

@@ -75,12 +75,11 @@ fn train_jobs_end_with_the_bytes_of_an_undisturbed_run_while_replicas_machines_a
     let happened = [
         "train job done",
         "round committed",
-        "gradient acknowledged",
+        "gradient acknowledged under fire",
         "gradient again",
         "gradient compared",
         "gradient refused",
         "fragment asked",
-        "late upload",
         "crash",
         "crash-all",
         "partition",

@@ -143,9 +143,7 @@ mod tests {
     #[test]
     fn what_was_armed_and_never_happened_is_missing() {
         let mut tally = Tally::default();
-        for kind in Kind::EACH {
-            tally.kills.insert(kind, 1);
-        }
+        tally.kills.extend(Kind::EACH.map(|kind| (kind, 1)));
         assert_eq!(tally.missing(), Vec::<String>::new());
         tally.armed.extend([Point::LogSynced, Point::RoundPlaced]);
         tally.hits.insert(Point::LogSynced, 2);

@@ -352,7 +352,7 @@ impl Cluster {
         let Pair { round, shard, version, verify } = pair;
         // The bytes depend on round, shard and model only.
         let behind = (round - version) as u8;
-        let digest = vec![(round as u8).wrapping_mul(31) ^ shard as u8 ^ behind << 5; 32];
+        let digest = vec![(round as u8).wrapping_mul(31) ^ shard as u8 ^ (behind << 5); 32];
         let (artifact_id, receipts) = self.artifact("gradient", &digest);
         let commit = CommitGradient {
             job_id: "digits".into(),

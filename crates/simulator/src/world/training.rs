@@ -35,6 +35,9 @@ impl World {
     pub(super) fn judge_acks(&mut self) {
         for acked in self.checks.training.take_fresh() {
             self.count("gradient acknowledged");
+            if !self.healing {
+                self.count("gradient acknowledged under fire");
+            }
             if let Err(what) = self.judge_ack(&acked) {
                 self.checks.violated(what);
             }
