@@ -8,17 +8,19 @@ use raftgrid_proto::v1::Consistency;
 use serde_json::{json, Value};
 
 use crate::bench_failover;
+use crate::bench_fetch;
 use crate::bench_life::{self, Load};
 use crate::bench_load::{Connections, Seen};
+use crate::bench_model;
 use crate::bench_python::PythonWorkers;
 use crate::bench_ray::Ray;
 use crate::bench_scale;
 use crate::bench_side::{Side, What};
+use crate::bench_spread::Spread;
 use crate::cli_bench::{Bench, BenchFailover, BenchLife, BenchScale, BenchTask};
 use crate::context::{Context, Interrupt};
 use crate::failure::{Failure, Result};
 use crate::limits::BENCH_IDLE_TIME;
-use crate::output::thousands;
 
 pub(crate) fn run(context: &Context, command: Bench) -> Result<()> {
     match command {
@@ -26,6 +28,9 @@ pub(crate) fn run(context: &Context, command: Bench) -> Result<()> {
         Bench::Failover(args) => failover(context, &args),
         Bench::Life(args) => life(context, &args),
         Bench::Scale(args) => scale(context, &args),
+        Bench::Model(args) => bench_model::model(context, &args),
+        Bench::Sum(args) => bench_model::sum(context, &args),
+        Bench::Fetch(args) => bench_fetch::fetch(context, &args),
     }
 }
 
@@ -33,32 +38,6 @@ pub(crate) fn run(context: &Context, command: Bench) -> Result<()> {
 struct Round {
     seen: Seen,
     cpu_seconds: f64,
-}
-
-/// Median with p10 and p90.
-struct Spread([f64; 3]);
-
-impl Spread {
-    fn of(figures: impl Iterator<Item = f64>) -> Self {
-        let mut figures: Vec<f64> = figures.collect();
-        figures.sort_by(f64::total_cmp);
-        let at = |share: f64| figures.get(((figures.len().max(1) - 1) as f64 * share).round() as usize).copied();
-        Self([0.5, 0.1, 0.9].map(|share| at(share).unwrap_or(f64::NAN)))
-    }
-
-    fn whole(&self) -> String {
-        let [median, p10, p90] = self.0.map(|figure| thousands(figure.max(0.0).round() as u128));
-        format!("{median} ({p10}–{p90})")
-    }
-
-    fn digits(&self, digits: usize) -> String {
-        let [median, p10, p90] = self.0;
-        format!("{median:.digits$} ({p10:.digits$}–{p90:.digits$})")
-    }
-
-    fn json(&self) -> Value {
-        json!({ "median": self.0[0], "p10": self.0[1], "p90": self.0[2] })
-    }
 }
 
 fn task(context: &Context, args: &BenchTask) -> Result<()> {
@@ -93,7 +72,7 @@ fn task(context: &Context, args: &BenchTask) -> Result<()> {
 }
 
 /// Where both sides keep their data until the end: below --dir, else where temporary files go.
-fn folder(context: &Context) -> Result<tempfile::TempDir> {
+pub(crate) fn folder(context: &Context) -> Result<tempfile::TempDir> {
     let parent = context.global.dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new().prefix("raftgrid-bench-").tempdir_in(&parent);
     folder.map_err(|error| Failure::new(format!("{}: {error}", parent.display()), "--dir DIR"))
@@ -229,28 +208,42 @@ fn scale(context: &Context, args: &BenchScale) -> Result<()> {
 }
 
 fn counts(text: &str) -> Result<Vec<usize>> {
+    numbers(text, 4_096, "--clients 1,64,256")
+}
+
+/// A list of numbers from 1 to `max`; `hint` shows one.
+pub(crate) fn numbers(text: &str, max: usize, hint: &str) -> Result<Vec<usize>> {
     let numbers: std::result::Result<Vec<usize>, _> = text.split(',').map(|word| word.trim().parse()).collect();
     match numbers {
-        Ok(numbers) if numbers.iter().all(|count| (1..=4_096).contains(count)) => Ok(numbers),
-        _ => Err(Failure::usage(format!("`{text}` is no list of numbers of clients"), "--clients 1,64,256")),
+        Ok(numbers) if numbers.iter().all(|count| (1..=max).contains(count)) => Ok(numbers),
+        _ => Err(Failure::usage(format!("`{text}` is no list of numbers from 1 to {max}"), hint)),
     }
 }
 
-/// The etcd to measure beside: the one given, else that of PATH; None with `--etcd none`.
+/// The etcd to measure beside.
 fn etcd_program(word: &str) -> Result<Option<PathBuf>> {
+    program(word, "apt install etcd-server, --etcd FILE, or --etcd none")
+}
+
+/// The server to measure beside: the one given, else that of PATH or of the system's folder; None for `none`.
+pub(crate) fn program(word: &str, hint: &str) -> Result<Option<PathBuf>> {
     if word == "none" {
         return Ok(None);
     }
     let given = Path::new(word);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut all = std::env::split_paths(&path).map(|folder| folder.join(given)).chain([given.to_owned()]);
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    let mut all = folders.map(|folder| folder.join(given)).chain([given.to_owned()]);
     match all.find(|program| program.is_file()) {
         Some(program) => Ok(Some(program)),
-        None => Err(Failure::new(
-            format!("{} is not installed", given.display()),
-            "apt install etcd-server, --etcd FILE, or --etcd none",
-        )),
+        None => Err(Failure::new(format!("{} is not installed", given.display()), hint)),
     }
+}
+
+/// How busy the machine is: the load of the last minute.
+pub(crate) fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
 fn sides(folder: &Path, etcd: Option<&Path>, traced: bool, interrupt: &Interrupt) -> Result<Vec<Side>> {
@@ -360,12 +353,5 @@ mod tests {
     fn numbers_of_clients_are_a_list() {
         assert_eq!(counts("1, 64,256").expect("it is one"), [1, 64, 256]);
         assert!(counts("").is_err() && counts("0").is_err() && counts("1,x").is_err());
-    }
-
-    #[test]
-    fn a_spread_is_the_middle_and_its_edges() {
-        let spread = Spread::of((1..=11).map(f64::from));
-        assert_eq!(spread.whole(), "6 (2–10)");
-        assert_eq!(spread.digits(1), "6.0 (2.0–10.0)");
     }
 }

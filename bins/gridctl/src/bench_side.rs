@@ -125,17 +125,15 @@ impl Side {
         let mut side = Self { what, version: String::new(), directory, nodes, leader: String::new() };
         for node in &mut side.nodes {
             if traced {
-                let trace = side.directory.join(format!("{}.strace", node.name)).display().to_string();
-                let server = std::mem::replace(&mut node.program, PathBuf::from("strace")).display().to_string();
-                let words = STRACE.iter().map(|word| (*word).to_owned()).chain([trace, server]);
-                node.arguments = words.chain(std::mem::take(&mut node.arguments)).collect();
+                trace(&side.directory, node);
             }
             launch::start(&side.directory, node)?;
         }
         Ok(side)
     }
 
-    fn addresses(&self) -> Vec<String> {
+    /// Client addresses of all servers.
+    pub(crate) fn addresses(&self) -> Vec<String> {
         self.nodes.iter().filter_map(|node| node.client_address().map(str::to_owned)).collect()
     }
 
@@ -196,7 +194,8 @@ impl Side {
         self.addresses().into_iter().enumerate().filter(|(at, _)| *at != than).map(|(_, address)| address).collect()
     }
 
-    fn processes(&self) -> Vec<Process> {
+    /// All servers.
+    pub(crate) fn processes(&self) -> Vec<Process> {
         process::family(&self.directory, &[])
     }
 
@@ -212,11 +211,7 @@ impl Side {
 
     /// Fsyncs of all servers so far, of a side that is traced.
     pub(crate) fn fsyncs(&self) -> u64 {
-        let count = |node: &Node| {
-            let text = fs::read_to_string(self.directory.join(format!("{}.strace", node.name))).unwrap_or_default();
-            text.lines().filter(|line| line.contains("sync(")).count() as u64
-        };
-        self.nodes.iter().map(count).sum()
+        fsyncs(&self.directory, self.nodes.iter())
     }
 
     /// The write that is measured.
@@ -226,6 +221,23 @@ impl Side {
             What::Etcd => &PUT,
         }
     }
+}
+
+/// Puts a server that is not started yet below strace.
+pub(crate) fn trace(directory: &Path, node: &mut Node) {
+    let trace = directory.join(format!("{}.strace", node.name)).display().to_string();
+    let server = std::mem::replace(&mut node.program, PathBuf::from("strace")).display().to_string();
+    let words = STRACE.iter().map(|word| (*word).to_owned()).chain([trace, server]);
+    node.arguments = words.chain(std::mem::take(&mut node.arguments)).collect();
+}
+
+/// Fsyncs so far of those of the nodes that are traced.
+pub(crate) fn fsyncs<'a>(directory: &Path, nodes: impl Iterator<Item = &'a Node>) -> u64 {
+    let count = |node: &Node| {
+        let text = fs::read_to_string(directory.join(format!("{}.strace", node.name))).unwrap_or_default();
+        text.lines().filter(|line| line.contains("sync(")).count() as u64
+    };
+    nodes.map(count).sum()
 }
 
 impl What {

@@ -14,6 +14,69 @@ pub(crate) enum Bench {
     Life(BenchLife),
     /// What many tasks and many idle workers cost: memory, pages of a list, CPU
     Scale(BenchScale),
+    /// Rounds of training that give the model back as its gradient, beside Flower
+    Model(BenchModel),
+    /// An artifact to several workers at the same time, beside nginx
+    Fetch(BenchFetch),
+    /// Large gradients pushed, made durable and summed: bytes a second, and memory of the replicas
+    Sum(BenchSum),
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchModel {
+    /// Size of the model, and so of each gradient
+    #[structopt(long, default_value = "64", value_name = "MIB")]
+    pub(crate) mib: u64,
+    /// Rounds of each side
+    #[structopt(long, default_value = "5", value_name = "N")]
+    pub(crate) rounds: u64,
+    /// Trainers, and clients of Flower
+    #[structopt(long, default_value = "2", value_name = "N")]
+    pub(crate) trainers: usize,
+    /// Python interpreter that has Flower; without it ours is measured alone
+    #[structopt(long, parse(from_os_str), value_name = "FILE")]
+    pub(crate) flower: Option<PathBuf>,
+    /// Python interpreter of the trainers [default: as of dev up]
+    #[structopt(long, parse(from_os_str), value_name = "FILE")]
+    pub(crate) python: Option<PathBuf>,
+    /// Count fsyncs of the replicas, too, with strace, in a run of its own
+    #[structopt(long)]
+    pub(crate) fsyncs: bool,
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchSum {
+    /// Size of each gradient
+    #[structopt(long, default_value = "256", value_name = "MIB")]
+    pub(crate) mib: u64,
+    /// Numbers of gradients in a round, each from a trainer of its own
+    #[structopt(long, default_value = "2,4,8", value_name = "LIST")]
+    pub(crate) gradients: String,
+    /// Rounds for each number
+    #[structopt(long, default_value = "5", value_name = "N")]
+    pub(crate) rounds: u64,
+    /// Python interpreter of the trainers [default: as of dev up]
+    #[structopt(long, parse(from_os_str), value_name = "FILE")]
+    pub(crate) python: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchFetch {
+    /// Size of the artifact
+    #[structopt(long, default_value = "1024", value_name = "MIB")]
+    pub(crate) mib: u64,
+    /// Numbers of workers that fetch it at the same time
+    #[structopt(long, default_value = "1,2,4", value_name = "LIST")]
+    pub(crate) workers: String,
+    /// Rounds of each side
+    #[structopt(long, default_value = "5", value_name = "N")]
+    pub(crate) rounds: u64,
+    /// Server of nginx; `none` measures ours alone
+    #[structopt(long, default_value = "nginx", value_name = "FILE")]
+    pub(crate) nginx: String,
+    /// Both sides hash what comes and throw it away, instead of writing it to a file
+    #[structopt(long)]
+    pub(crate) discard: bool,
 }
 
 #[derive(Clone, Debug, StructOpt)]

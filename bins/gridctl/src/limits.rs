@@ -52,6 +52,14 @@ pub(crate) const BENCH_IDLE_TIME: Duration = Duration::from_secs(30);
 pub(crate) const BENCH_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Between a server's return and the next kill.
 pub(crate) const BENCH_SETTLE_PAUSE: Duration = Duration::from_millis(300);
+/// One round of training in a benchmark, and its start: the first model goes up, too.
+pub(crate) const BENCH_ROUND_TIMEOUT: Duration = Duration::from_secs(300);
+/// One upload or download of a benchmark.
+pub(crate) const BENCH_TRANSFER_TIMEOUT: Duration = Duration::from_secs(300);
+/// MiB of a model, a gradient or an artifact of a benchmark.
+pub(crate) const BENCH_MIB_MAX: u64 = 8 * 1024;
+/// Trainers, or downloads, of a benchmark at the same time.
+pub(crate) const BENCH_AT_ONCE_MAX: usize = 32;
 /// Connections that the clients of a benchmark share.
 pub(crate) const BENCH_CONNECTIONS_MAX: usize = 16;
 /// `job audit --acks`: bytes of one file.

@@ -44,6 +44,13 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
+/// The peak of resident memory in bytes, out of /proc/PID/status.
+fn peak_of(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: Option<u64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kib.unwrap_or(0) << 10
+}
+
 fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
@@ -78,6 +85,16 @@ impl Process {
         let text = fs::read_to_string(format!("/proc/{}/statm", self.pid)).unwrap_or_default();
         let pages: Option<u64> = text.split_whitespace().nth(1).and_then(|pages| pages.parse().ok());
         pages.unwrap_or(0) * rustix::param::page_size() as u64
+    }
+
+    /// The most bytes that it had in memory since it started, or since `forget_peak`; 0 if it is gone.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        peak_of(&fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default())
+    }
+
+    /// From now on the peak is counted anew. Where the kernel does not allow it, the old one stands.
+    pub(crate) fn forget_peak(&self) {
+        let _old_peak_stands = fs::write(format!("/proc/{}/clear_refs", self.pid), "5");
     }
 
     /// If it was started by this gridctl, its exit must be collected or it stays in the table of processes.
@@ -173,6 +190,14 @@ mod tests {
         assert_eq!((stat.parent, stat.start_ticks, stat.zombie), (7, 98_765, false));
         assert!(parse_stat("42 (a) Z 7 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 9").expect("it is").zombie);
         assert!(parse_stat("42 (a").is_none());
+    }
+
+    #[test]
+    fn the_peak_of_memory_is_read_in_bytes_and_is_at_least_what_is_there_now() {
+        assert_eq!(peak_of("VmPeak:\t  99 kB\nVmHWM:\t     512 kB\nVmRSS:\t 3 kB\n"), 512 << 10);
+        assert_eq!(peak_of("Name:\tx\n"), 0);
+        let own = Process::of(std::process::id().cast_signed()).expect("it runs");
+        assert!(own.peak_bytes() >= 1 << 20, "{}", own.peak_bytes());
     }
 
     #[test]
