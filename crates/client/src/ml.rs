@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use raftgrid_proto::v1::{Ack, GradientChunk, InitModelChunk, ModelChunk, ModelRequest};
-use raftgrid_rpc::chunk::Verifier;
+use raftgrid_rpc::chunk::Sequence;
 use raftgrid_rpc::methods::{GET_MODEL, INIT_MODEL, SEND_GRADIENTS};
 
 use crate::call::Client;
@@ -50,7 +50,8 @@ impl Client {
         })
     }
 
-    /// One attempt to get a model from its first byte: each chunk is verified, then given to `sink`, which may end it early.
+    /// One attempt to get a model from its first byte: each chunk is verified, then given to `sink`, which may end it early, and which holds the
+    /// whole against the digest of its head.
     pub fn get_model_once(
         &self,
         request: &ModelRequest,
@@ -59,9 +60,9 @@ impl Client {
     ) -> Result<(), ClientError> {
         self.at_preferred(|endpoint| {
             let mut stream = self.stream_down(endpoint, &GET_MODEL, request, timeout)?;
-            let mut verifier = Verifier::new(ARTIFACT_BYTES_MAX);
+            let mut sequence = Sequence::new(ARTIFACT_BYTES_MAX);
             while let Some(chunk) = stream.next()? {
-                verifier.chunk(chunk.get_offset(), chunk.get_data(), Some(chunk.get_crc32c()))?;
+                sequence.chunk(chunk.get_offset(), chunk.get_data(), Some(chunk.get_crc32c()))?;
                 if sink(&chunk)?.is_break() {
                     break;
                 }

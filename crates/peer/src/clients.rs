@@ -13,7 +13,7 @@ use raftgrid_proto::v1::{ForwardRequest, FragmentChunk, GetFragmentRequest};
 use raftgrid_replica::ports::{Attempt, Attempted, CallError, Callback, Download, Peers};
 use raftgrid_replica::READ_INDEX_PATH;
 use raftgrid_rpc::answer::{ask, ask_now};
-use raftgrid_rpc::chunk::{Verifier, CHUNK_BYTES_MAX};
+use raftgrid_rpc::chunk::{Sequence, CHUNK_BYTES_MAX};
 use raftgrid_rpc::methods::{PEER_FORWARD, PEER_GET_FRAGMENT, PEER_PUT_FRAGMENT};
 use raftgrid_rpc::wait::within;
 use raftgrid_telemetry::Registry;
@@ -165,20 +165,20 @@ impl Peers for PeerClients {
             .map_err(|error| of(error, false))?;
         let damaged =
             |error| CallError::Unavailable(format!("fragment {artifact_id}/{fragment} of replica {node}: {error}"));
-        let mut verifier = Verifier::new(limits::FRAGMENT_BYTES_MAX);
-        let mut head = None;
-        while let Some(mut chunk) = within(limits::FRAGMENT_STALL, stream.try_next())
+        // Whoever asks hashes the whole, for the digest that its row says.
+        let mut sequence = Sequence::new(limits::FRAGMENT_BYTES_MAX);
+        let mut total = None;
+        while let Some(chunk) = within(limits::FRAGMENT_STALL, stream.try_next())
             .unwrap_or_else(|| Err(stalled(node)))
             .map_err(|error| of(error, false))?
         {
-            verifier.chunk(chunk.get_offset(), chunk.get_data(), Some(chunk.get_crc32c())).map_err(damaged)?;
-            head.get_or_insert((chunk.get_total_bytes(), chunk.take_digest()));
+            sequence.chunk(chunk.get_offset(), chunk.get_data(), Some(chunk.get_crc32c())).map_err(damaged)?;
+            total.get_or_insert(chunk.get_total_bytes());
             self.metrics.fragment_bytes_in.add(chunk.get_data().len() as u64);
             sink(chunk.get_data())?;
         }
-        let (total, digest) = head.ok_or_else(|| CallError::Unavailable(format!("replica {node} sent nothing")))?;
-        verifier.finish(Some(total), Some(&digest)).map_err(damaged)?;
-        Ok(())
+        let total = total.ok_or_else(|| CallError::Unavailable(format!("replica {node} sent nothing")))?;
+        sequence.finish(Some(total)).map_err(damaged)
     }
 
     fn first_of(&self, nodes: &[u64], wanted: usize, patience: Duration, attempt: Attempt) -> Vec<Attempted> {

@@ -46,17 +46,16 @@ pub enum ChunkError {
     Digest,
 }
 
-/// Verifies a stream of chunks as it comes. Holds no bytes.
-pub struct Verifier {
+/// Verifies offset, checksum and length of each chunk of a stream as it comes, for who hashes the whole elsewhere. Holds no bytes.
+pub struct Sequence {
     received: u64,
     bytes_max: u64,
-    hash: Sha256,
 }
 
-impl Verifier {
+impl Sequence {
     /// A stream of at most `bytes_max` bytes.
     pub fn new(bytes_max: u64) -> Self {
-        Self { received: 0, bytes_max, hash: Sha256::new() }
+        Self { received: 0, bytes_max }
     }
 
     /// Bytes received so far.
@@ -78,17 +77,45 @@ impl Verifier {
         if self.received > self.bytes_max {
             return Err(ChunkError::TooLong(self.bytes_max));
         }
+        Ok(())
+    }
+
+    /// The end of the stream. `total` of None: not announced.
+    pub fn finish(self, total: Option<u64>) -> Result<(), ChunkError> {
+        match total {
+            Some(expected) if expected != self.received => Err(ChunkError::Short { got: self.received, expected }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The same, and the SHA-256 of the whole.
+pub struct Verifier {
+    sequence: Sequence,
+    hash: Sha256,
+}
+
+impl Verifier {
+    /// A stream of at most `bytes_max` bytes.
+    pub fn new(bytes_max: u64) -> Self {
+        Self { sequence: Sequence::new(bytes_max), hash: Sha256::new() }
+    }
+
+    /// Bytes received so far.
+    pub fn received(&self) -> u64 {
+        self.sequence.received()
+    }
+
+    /// The next chunk; see `Sequence::chunk`.
+    pub fn chunk(&mut self, offset: u64, data: &[u8], crc32c: Option<u32>) -> Result<(), ChunkError> {
+        self.sequence.chunk(offset, data, crc32c)?;
         self.hash.update(data);
         Ok(())
     }
 
     /// The end of the stream: its SHA-256. `total` and `digest` of None: not announced.
     pub fn finish(self, total: Option<u64>, digest: Option<&[u8]>) -> Result<[u8; 32], ChunkError> {
-        if let Some(expected) = total {
-            if expected != self.received {
-                return Err(ChunkError::Short { got: self.received, expected });
-            }
-        }
+        self.sequence.finish(total)?;
         let found: [u8; 32] = self.hash.finalize().into();
         match digest {
             Some(announced) if announced != found => Err(ChunkError::Digest),
