@@ -306,7 +306,7 @@ impl FragmentWriter {
 
     /// All data written so far, for checks before it is kept.
     pub fn read_back(&mut self) -> Result<Vec<u8>, BlobError> {
-        let mut data = Vec::new();
+        let mut data = Vec::with_capacity(usize::try_from(self.total_bytes).unwrap_or(0));
         self.file.seek(SeekFrom::Start(0)).map_err(io("read", &self.path))?;
         (&self.file).take(self.total_bytes).read_to_end(&mut data).map_err(io("read", &self.path))?;
         self.file.seek(SeekFrom::End(0)).map_err(io("read", &self.path))?;

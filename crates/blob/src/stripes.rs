@@ -76,6 +76,12 @@ impl FragmentOf {
     fn load(&mut self, stripe: u64) -> Result<(), StripesError> {
         let Self { whole, layout, fragment, encoder, stripe: bytes, shard, at } = self;
         *at = None;
+        if *fragment < layout.coding().k() {
+            // Plain bytes of the artifact: no arithmetic, and nothing of its other shards is read.
+            read_data_shard(whole, *layout, stripe, *fragment, shard)?;
+            *at = Some(stripe);
+            return Ok(());
+        }
         let start = stripe * layout.coding().stripe_bytes() as u64;
         bytes.resize(layout.stripe_bytes(stripe)?, 0);
         read_exactly(whole, start, bytes).map_err(whole_failed)?;
@@ -87,6 +93,23 @@ impl FragmentOf {
         *at = Some(stripe);
         Ok(())
     }
+}
+
+/// A data shard of a stripe: its bytes of the artifact, and zeros behind the artifact's end.
+fn read_data_shard(
+    whole: &FragmentReader,
+    layout: Layout,
+    stripe: u64,
+    fragment: usize,
+    shard: &mut Vec<u8>,
+) -> Result<(), StripesError> {
+    let range = layout.shard_range(stripe)?;
+    let length = (range.end - range.start) as usize;
+    let start = stripe * layout.coding().stripe_bytes() as u64 + (fragment * length) as u64;
+    let data = layout.data_bytes(stripe, fragment)?;
+    shard.clear();
+    shard.resize(length, 0);
+    read_exactly(whole, start, &mut shard[..data]).map_err(whole_failed)
 }
 
 /// Codes the bytes of one stripe, whichever it is.
@@ -126,7 +149,7 @@ fn whole_failed(cause: BlobError) -> StripesError {
     StripesError::Source { source_number: 0, cause }
 }
 
-/// The SHA-256 of each fragment of `whole`; the bytes of fragment `kept`, if one is named, are written into its writer. One pass.
+/// The SHA-256 of each fragment of `whole`; fragment `kept`, if one is named, is written into its writer, which is finished. One pass.
 pub fn digests(
     whole: &FragmentReader,
     layout: Layout,
@@ -138,14 +161,21 @@ pub fn digests(
         bytes.resize(layout.stripe_bytes(stripe)?, 0);
         read_exactly(whole, stripe * layout.coding().stripe_bytes() as u64, &mut bytes).map_err(whole_failed)?;
         with_stripe(&mut encoder, layout, &bytes, |coded| {
-            coded.shards().zip(&mut hashes).for_each(|(shard, hash)| hash.update(shard));
-            if let Some((fragment, writer)) = &mut kept {
-                writer.write(coded.shard(*fragment)?).map_err(StripesError::Target)?;
+            for (fragment, (shard, hash)) in coded.shards().zip(&mut hashes).enumerate() {
+                match &mut kept {
+                    // Its writer hashes what it writes.
+                    Some((kept, writer)) if *kept == fragment => writer.write(shard).map_err(StripesError::Target)?,
+                    _ => hash.update(shard),
+                }
             }
             Ok(())
         })?;
     }
-    Ok(hashes.into_iter().map(|hash| hash.finalize().into()).collect())
+    let mut digests: Vec<[u8; 32]> = hashes.into_iter().map(|hash| hash.finalize().into()).collect();
+    if let Some((fragment, writer)) = kept {
+        digests[fragment] = writer.finish(Some(layout.fragment_bytes()), None).map_err(StripesError::Target)?;
+    }
+    Ok(digests)
 }
 
 /// Fragments that are here: (number, file). The shards of one stripe are read at a time.

@@ -21,7 +21,7 @@ fn written(store: &FragmentStore, bytes: &[u8]) -> FragmentWriter {
 fn fragments(store: &FragmentStore, whole: &FragmentReader, layout: Layout) -> Vec<FragmentWriter> {
     let mut kept = store.create().unwrap();
     let found = digests(whole, layout, Some((1, &mut kept))).unwrap();
-    kept.finish(Some(layout.fragment_bytes()), Some(&found[1])).unwrap();
+    assert_eq!(kept.reader().unwrap().digest(), found[1]);
     let mut all = Vec::new();
     for (number, digest) in found.iter().enumerate() {
         let mut fragment = FragmentOf::new(Arc::new(store.open_fragment(1, 0).unwrap()), layout, number);
@@ -37,6 +37,9 @@ fn fragments(store: &FragmentStore, whole: &FragmentReader, layout: Layout) -> V
             at += got as u64;
         }
         writer.finish(Some(layout.fragment_bytes()), Some(digest)).unwrap();
+        if number == 1 {
+            assert!(kept.reader().unwrap().read_all().unwrap() == writer.reader().unwrap().read_all().unwrap());
+        }
         all.push(writer);
     }
     all

@@ -49,9 +49,11 @@ fn fragment_digests(row: &ArtifactRow) -> BTreeMap<u32, [u8; 32]> {
 /// SHA-256 of one fragment, by the row.
 pub(crate) fn fragment_digest(row: &ArtifactRow, fragment: u32) -> Result<[u8; 32], CallError> {
     let found = fragment_digests(row).get(&fragment).copied();
-    found.ok_or_else(|| {
-        CallError::Internal(format!("artifact {} has no receipt for fragment {fragment}", row.artifact_id))
-    })
+    found.ok_or_else(|| unknown_digest(row.artifact_id, fragment))
+}
+
+fn unknown_digest(artifact_id: u64, fragment: u32) -> CallError {
+    CallError::Internal(format!("artifact {artifact_id} has no receipt for fragment {fragment}"))
 }
 
 impl Artifacts {
@@ -246,12 +248,13 @@ impl Artifacts {
         let (digests, bytes) = (fragment_digests(row), layout.fragment_bytes());
         let attempt: Attempt = Arc::new(move |node, steps| {
             let fragment = asked[&node];
+            let digest = digests.get(&fragment).ok_or_else(|| unknown_digest(from.artifact_id, fragment))?;
             let mut writer = files.create().map_err(blob_failed)?;
             peers.get_fragment(node, from.artifact_id, from.number(fragment), &mut |data| {
                 steps.step()?;
                 writer.write(data).map_err(blob_failed)
             })?;
-            writer.finish(Some(bytes), digests.get(&fragment).map(<[u8; 32]>::as_slice)).map_err(blob_failed)?;
+            writer.finish(Some(bytes), Some(digest)).map_err(blob_failed)?;
             let reader = writer.reader().map_err(blob_failed)?;
             taken.lock().unwrap_or_else(PoisonError::into_inner).push((fragment as usize, reader));
             Ok(())

@@ -320,7 +320,7 @@ pub trait Peers: Send + Sync {
         digest: [u8; 32],
         data: &mut dyn Download,
     ) -> Result<(), CallError>;
-    /// Fetches a fragment from `node` into `sink`, verified by its digest there.
+    /// Fetches a fragment from `node` into `sink`: each chunk verified, no byte missing. Whoever asks hashes the whole, and knows what it must be.
     fn get_fragment(
         &self,
         node: u64,

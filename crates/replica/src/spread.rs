@@ -78,8 +78,7 @@ impl Artifacts {
             false => files.number(fragment as u32),
         };
         let mut holders = BTreeMap::new();
-        if let Some((fragment, mut writer)) = own {
-            writer.finish(Some(layout.fragment_bytes()), Some(&found[fragment])).map_err(blob_failed)?;
+        if let Some((fragment, writer)) = own {
             self.files.keep(writer, files.artifact_id, number(fragment)).map_err(blob_failed)?;
             holders.insert(fragment, self.node);
         }
