@@ -82,7 +82,7 @@ impl Aggregator {
         let (job, sealed, ledger) = inputs(rows.as_ref(), job_id, round)?;
         drop(rows);
         let (model, state, metrics) = self.step(&job, &sealed, &ledger)?;
-        self.commit(&job, &sealed, &ledger, &model, &state, metrics)
+        self.commit(&job, &sealed, &ledger, model, &state, metrics)
     }
 
     /// Sums a committed round again and says what came out, beside what the ledger has. Nothing is written. Errors: a round that is not
@@ -160,7 +160,7 @@ impl Aggregator {
         job: &JobRow,
         sealed: &RoundRow,
         ledger: &[ContributionRow],
-        model: &[u8],
+        model: Vec<u8>,
         state: &[u8],
         metrics: String,
     ) -> Result<CommitModel, CallError> {
@@ -170,7 +170,9 @@ impl Aggregator {
             principal: job.get_job().principal.clone(),
             name: String::new(),
         };
-        let model = self.artifacts.place_bytes(&describe("model"), model)?;
+        let bytes = Arc::new(model);
+        let model = self.artifacts.place_bytes(&describe("model"), &bytes)?;
+        self.models.keep(model.artifact_id, bytes);
         let state = self.artifacts.place_bytes(&describe("state"), state)?;
         let mut commit = CommitModel::new();
         commit.set_job_id(job.get_job().job_id.clone());

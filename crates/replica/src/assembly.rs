@@ -22,11 +22,12 @@ use crate::gather::Gates;
 use crate::janitor::{self, Janitor, Rounds};
 use crate::leader::{self, LeaderInbox, LeaderLoop, Shell};
 use crate::limits::{
-    AGGREGATE_THREADS, FORWARD_THREADS, MEMBER_CHANGES_WAITING_MAX, POOL_WAITING_MAX, SNAPSHOTS_WAITING_MAX,
-    UPLOAD_THREADS,
+    AGGREGATE_THREADS, CHECKED_BYTES_MAX, FORWARD_THREADS, MEMBER_CHANGES_WAITING_MAX, POOL_WAITING_MAX,
+    SNAPSHOTS_WAITING_MAX, UPLOAD_THREADS,
 };
 use crate::machine::{Machine, TableViews};
 use crate::membership::Membership;
+use crate::memory_room::MemoryRoom;
 use crate::mender::Mender;
 use crate::metrics::Metrics;
 use crate::models::Models;
@@ -164,7 +165,7 @@ pub(crate) fn assemble<D: Disk, R>(
         settling: Mutex::default(),
         logger: logger.clone(),
     });
-    let models = Arc::new(Models { artifacts: artifacts.clone(), cache: Mutex::default() });
+    let models = Arc::new(Models::new(artifacts.clone()));
     let aggregator = Arc::new(Aggregator {
         artifacts: artifacts.clone(),
         models: models.clone(),
@@ -211,6 +212,7 @@ pub(crate) fn assemble<D: Disk, R>(
         artifacts: artifacts.clone(),
         models: models.clone(),
         proposals: proposals.clone(),
+        checked: Arc::new(MemoryRoom::new(CHECKED_BYTES_MAX)),
         waits: Waits {
             ring: ring.clone(),
             pool: hands.pool("uploads", UPLOAD_THREADS, POOL_WAITING_MAX),

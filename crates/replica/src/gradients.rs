@@ -6,7 +6,7 @@ use raftgrid_manifest::{views, Rows, Table};
 use raftgrid_proto::v1::{
     Ack, AckOutcome, Command_oneof_kind, CommitGradient, JobRow, Outcome, RejectGradient, TaskRow,
 };
-use raftgrid_train::{check_contribution, check_model, effective_weight, Contribution, GuardLimits};
+use raftgrid_train::{check_contribution, effective_weight, Contribution, GuardLimits, Layout};
 
 use crate::acks::{ack_of, refusal};
 use crate::artifacts::{blob_failed, Description, Placed};
@@ -132,10 +132,18 @@ fn enter(
         let Some(model) = model else {
             return Ok(refusal(AckOutcome::ACK_STALE, format!("round {} is not open", target.round)));
         };
-        let model = uploads.models.bytes(model.model_artifact)?;
-        let bytes = writer.read_back().map_err(blob_failed)?;
+        let layout = uploads.models.layout(model.model_artifact)?;
         let encoded = views::meta(rows.as_ref()).map_err(rows_failed)?.machine_version >= ENCODED_SINCE;
-        if let Err(reason) = check_gradient(&model, &bytes, meta.weight, encoded) {
+        let checked = match layout {
+            Ok(layout) => {
+                // However many come at once: so many bytes of them are in memory.
+                let _room = uploads.checked.take(writer.total_bytes());
+                let bytes = writer.read_back().map_err(blob_failed)?;
+                check_gradient(&layout, &bytes, meta.weight, encoded)
+            }
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = checked {
             return reject(uploads, &target, &reason, digest);
         }
         let description = Description {
@@ -167,13 +175,12 @@ fn reject(uploads: &Uploads, target: &Target, reason: &str, digest: [u8; 32]) ->
 }
 
 /// `encoded`: whoever leads can read one that is smaller than the model.
-fn check_gradient(model: &[u8], bytes: &[u8], weight: f64, encoded: bool) -> Result<(), String> {
+fn check_gradient(model: &Layout, bytes: &[u8], weight: f64, encoded: bool) -> Result<(), String> {
     let limits = GuardLimits::default();
-    let model = check_model(model, &limits).map_err(|error| error.to_string())?;
     let checked = if encoded {
-        Contribution::parse(model.layout(), bytes, &limits).map(drop)
+        Contribution::parse(model, bytes, &limits).map(drop)
     } else {
-        check_contribution(model.layout(), bytes, &limits).map(drop)
+        check_contribution(model, bytes, &limits).map(drop)
     };
     checked.map_err(|error| error.to_string())?;
     effective_weight(weight).map_err(|error| error.to_string())?;

@@ -32,6 +32,7 @@ mod lease;
 pub mod limits;
 mod machine;
 mod membership;
+mod memory_room;
 mod mender;
 mod mending;
 mod metrics;

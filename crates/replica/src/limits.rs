@@ -78,6 +78,8 @@ pub const CENSUS_AGAIN_MS: u64 = 10_000;
 pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of models kept in memory for checking gradients against them.
 pub const MODEL_CACHE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of gradients that are in memory to be checked, all together; one that is larger is checked alone.
+pub const CHECKED_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Bytes of a gradient or model that is checked in memory; larger ones come with streaming aggregation.
 pub const TENSOR_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 /// An upload that is not committed by then is deleted, in milliseconds of cluster time.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use raftgrid_manifest::{views, Rows};
 use raftgrid_proto::v1::{JobPhase, JobRow};
+use raftgrid_train::{check_model, GuardLimits, Layout};
 
 use crate::artifacts::Artifacts;
 use crate::limits::{MODEL_CACHE_BYTES_MAX, TENSOR_BYTES_MAX};
@@ -14,17 +15,28 @@ use crate::ports::{CallError, Download, ModelQuery};
 
 /// Models of one replica.
 pub(crate) struct Models {
-    /// Bytes.
-    pub artifacts: Arc<Artifacts>,
+    artifacts: Arc<Artifacts>,
     /// By artifact id, rising: the highest are the newest.
-    pub cache: Mutex<BTreeMap<u64, Arc<Vec<u8>>>>,
+    cache: Mutex<BTreeMap<u64, Cached>>,
+}
+
+#[derive(Clone)]
+struct Cached {
+    bytes: Arc<Vec<u8>>,
+    /// Once somebody has asked for it: the bytes are a model then.
+    layout: Option<Arc<Layout>>,
 }
 
 impl Models {
+    /// Of this replica.
+    pub(crate) fn new(artifacts: Arc<Artifacts>) -> Self {
+        Self { artifacts, cache: Mutex::default() }
+    }
+
     /// All bytes of a model; kept in memory for a while. Blocks.
     pub(crate) fn bytes(&self, artifact_id: u64) -> Result<Arc<Vec<u8>>, CallError> {
         if let Some(found) = self.lock().get(&artifact_id) {
-            return Ok(found.clone());
+            return Ok(found.bytes.clone());
         }
         let row = self.artifacts.committed(artifact_id)?;
         if row.total_bytes > TENSOR_BYTES_MAX {
@@ -34,14 +46,35 @@ impl Models {
             )));
         }
         let bytes = Arc::new(self.artifacts.read(artifact_id)?);
+        self.keep(artifact_id, bytes.clone());
+        Ok(bytes)
+    }
+
+    /// Keeps a model that was made here: its round is summed from it, and its gradients are checked against it.
+    pub(crate) fn keep(&self, artifact_id: u64, bytes: Arc<Vec<u8>>) {
         let mut cache = self.lock();
-        cache.insert(artifact_id, bytes.clone());
-        let mut total: usize = cache.values().map(|model| model.len()).sum();
+        cache.insert(artifact_id, Cached { bytes, layout: None });
+        let mut total: usize = cache.values().map(|model| model.bytes.len()).sum();
         while total > MODEL_CACHE_BYTES_MAX && cache.len() > 1 {
             let Some((_, oldest)) = cache.pop_first() else { break };
-            total -= oldest.len();
+            total -= oldest.bytes.len();
         }
-        Ok(bytes)
+    }
+
+    /// Names, shapes and dtypes of a model, which is checked once and not for each gradient. The inner error: it is none. Blocks.
+    pub(crate) fn layout(&self, artifact_id: u64) -> Result<Result<Arc<Layout>, String>, CallError> {
+        if let Some(layout) = self.lock().get(&artifact_id).and_then(|found| found.layout.clone()) {
+            return Ok(Ok(layout));
+        }
+        let bytes = self.bytes(artifact_id)?;
+        let layout = match check_model(&bytes, &GuardLimits::default()) {
+            Ok(frame) => Arc::new(frame.layout().clone()),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        if let Some(found) = self.lock().get_mut(&artifact_id) {
+            found.layout = Some(layout.clone());
+        }
+        Ok(Ok(layout))
     }
 
     /// Opens a model for streaming: (version, bytes). Blocks.
@@ -69,7 +102,7 @@ impl Models {
         Ok((version, Box::new(Mending::new(self.artifacts.clone(), row)?)))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Vec<u8>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Cached>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
