@@ -9,7 +9,7 @@ import grpc
 
 import raftgrid
 from messages import rule_of
-from raftgrid import _contribution, _crc32c, _frame, shard_seed
+from raftgrid import _contribution, _crc32c, _frame, _sealed, shard_seed
 from raftgrid._limits import CHUNK_BYTES_MAX
 from raftgrid._proto import agent_pb2, agent_pb2_grpc, ml_pb2, ml_pb2_grpc
 
@@ -34,6 +34,11 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
         self.faults = {}
         self.damage_chunk = None  # function(chunk) run over each model chunk that is sent
         self.old_contract = False
+        self.names_files = False  # sealed files in place of streams
+        self.opens_files = True
+        self.kept_files = []
+        self.place_of = lambda file: file.place
+        self.streamed_bytes = 0
         self.stop = False
         self.lock = threading.Lock()
         self.server = None
@@ -88,6 +93,7 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
         for chunk in chunks:
             assert len(chunk.data) <= CHUNK_BYTES_MAX
             assert chunk.offset == len(data)
+            self.streamed_bytes += len(chunk.data)
             assert chunk.crc32c == _crc32c.crc32c(chunk.data)
             first = first or chunk
             data += chunk.data
@@ -141,6 +147,15 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
         self.model_requests.append((request.version if request.version_given else None, request.offset))
         version = request.version if request.version_given else len(self.models) - 1
         data = self.models[version]
+        if self.names_files and "raftgrid-file" in dict(context.invocation_metadata()):
+            file = _sealed.Sealed([data])
+            self.kept_files.append(file)
+            context.send_initial_metadata((("raftgrid-file", self.place_of(file)),))
+            chunk = ml_pb2.ModelChunk(version=version, total_bytes=len(data), digest=hashlib.sha256(data).digest())
+            if self.damage_chunk is not None:
+                self.damage_chunk(chunk, context)
+            yield chunk
+            return
         if self.old_contract:
             for number, start in enumerate(range(0, len(data), 1000)):
                 yield ml_pb2.ModelChunk(chunk_id=number, data=data[start : start + 1000])
@@ -156,7 +171,15 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
 
     def SendGradients(self, request_iterator, context):
         self._enter("SendGradients", context)
-        first, data = self._collect(request_iterator)
+        place = dict(context.invocation_metadata()).get("raftgrid-file")
+        if place is None:
+            first, data = self._collect(request_iterator)
+        elif self.opens_files:
+            (first,) = list(request_iterator)
+            assert not first.data
+            data = bytes(_sealed.read(place, first.total_bytes))
+        else:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "raftgrid-file: it is of another namespace")
         self.first_chunks.append(first)
         ack = self._accept(first, data)
         queue = self.faults.get("after SendGradients")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import threading
 
 import grpc
@@ -288,6 +289,69 @@ def test_a_server_of_the_old_contract_can_be_read(agent):
     job.init_model(many)
     agent.old_contract = True  # chunk_id and data, nothing else
     assert next(job.rounds()).load()["w"].tobytes() == many["w"].tobytes()
+
+
+def test_models_and_gradients_go_as_sealed_files_where_the_agent_names_one(agent, monkeypatch):
+    agent.names_files = True
+    job = raftgrid.init()
+    outcomes, final = train(job, params())
+    assert outcomes == [Outcome.ACCEPTED] * 4
+    first_model = len(_frame.to_bytes(params()))
+    assert agent.streamed_bytes == first_model, "nothing but model 0 was streamed"
+    assert job.model_sha256 == hashlib.sha256(agent.models[2]).hexdigest() == local_sha256(monkeypatch)
+    final["w"][0, 0] = 7.0  # what was loaded is the script's own
+    assert next(iter(agent.kept_files)).place
+
+
+@pytest.mark.parametrize("wrong", ["1 2 3", "x", "{pid} 99999 {inode}", "{pid} {descriptor} 1"])
+def test_a_file_that_is_not_the_one_named_is_streamed_instead(agent, wrong):
+    agent.names_files = True
+
+    def place_of(file):
+        pid, descriptor, inode = file.place.split()
+        return wrong.format(pid=pid, descriptor=descriptor, inode=inode)
+
+    agent.place_of = place_of
+    model = params()
+    outcomes, _ = train(raftgrid.init(), model)
+    assert outcomes == [Outcome.ACCEPTED] * 4 and len(agent.kept_files) == 1, "it is asked for once"
+
+
+def test_a_file_that_can_still_change_is_not_read(agent, tmp_path):
+    agent.names_files = True
+    data = []
+
+    def place_of(file):
+        plain = open(tmp_path / "plain", "wb+")
+        data.append(plain)
+        plain.write(agent.models[0])
+        plain.flush()
+        return f"{os.getpid()} {plain.fileno()} {os.fstat(plain.fileno()).st_ino}"
+
+    agent.place_of = place_of
+    assert raftgrid.init().init_model(params()).ok
+    assert next(raftgrid.init().rounds()).load()["w"].tobytes() == params()["w"].tobytes()
+    assert len(agent.model_requests) == 2 and len(data) == 1
+
+
+def test_an_agent_that_cannot_open_a_gradient_is_sent_its_bytes(agent):
+    agent.names_files, agent.opens_files = True, False
+    outcomes, _ = train(raftgrid.init(), params())
+    assert outcomes == [Outcome.ACCEPTED] * 4
+    assert agent.calls.count("SendGradients") == 5, "it is offered once"
+
+
+def test_a_file_of_another_model_is_never_loaded(agent):
+    agent.names_files = True
+    job = raftgrid.init()
+    job.init_model(params())
+    step = next(job.rounds())
+    agent.damage_chunk = lambda chunk, _context: setattr(chunk, "digest", bytes(32))
+    with pytest.raises(raftgrid.TransferError, match="digest"):
+        step.load()
+    agent.damage_chunk = lambda chunk, _context: setattr(chunk, "version", 9)
+    with pytest.raises(raftgrid.RaftgridError, match="asked for model 0, was given 9"):
+        step.load()
 
 
 def test_the_function_style_is_the_same_loop(agent, monkeypatch):

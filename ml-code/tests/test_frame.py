@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import raftgrid
-from raftgrid import SGD, FrameError, _crc32c, _frame
+from raftgrid import SGD, FrameError, _crc32c, _frame, _sealed
 
 
 def header(data):
@@ -61,6 +61,54 @@ def test_what_no_frame_can_hold_is_refused_by_name(values, cause):
 def test_bytes_that_are_no_frame_are_refused(data):
     with pytest.raises(FrameError, match="failed to read the frame"):
         _frame.from_bytes(data)
+
+
+def sealed(data):
+    with _sealed.Sealed([data]) as file:
+        return _sealed.read(file.place, file.total_bytes)
+
+
+def test_the_parts_of_a_frame_are_the_frame_and_a_sealed_one_is_read_without_a_copy():
+    rng = np.random.default_rng(5)
+    for case in range(200):
+        count = case % 5
+        params = {}
+        for number in range(count):
+            shape = tuple(rng.integers(0, 4, size=rng.integers(0, 4)))
+            name = "".join(chr(rng.integers(1, 0x250)) for _ in range(1 + number)) + str(number)
+            params[name] = np.asarray(rng.standard_normal(shape), rng.choice([np.float32, np.float64]))
+        whole = _frame.to_bytes(params)
+        assert b"".join(_frame.parts(params)) == whole
+        found, again = _frame.from_bytes(sealed(whole)), _frame.from_bytes(whole)
+        assert list(found) == list(again)
+        for name, array in again.items():
+            assert found[name].dtype == array.dtype and found[name].shape == array.shape
+            assert found[name].tobytes() == array.tobytes() and not found[name].flags.writeable
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [],
+        {"w": 1},
+        {"w": {"dtype": "F32", "shape": [2]}},
+        {"w": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}},
+        {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 12]}},
+        {"w": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+        {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
+        {"w": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 8]}},
+        {"w": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}},
+        {"w": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}},
+        {"v": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}},
+    ],
+)
+def test_a_sealed_file_that_is_no_frame_is_refused(told):
+    text = json.dumps(told).encode()
+    with pytest.raises(FrameError):
+        _frame.from_bytes(sealed(len(text).to_bytes(8, "little") + text + bytes(8)))
+    for cut in (b"\x01", bytes(7), (1 << 40).to_bytes(8, "little"), len(text).to_bytes(8, "little") + text[:-1]):
+        with pytest.raises(FrameError):
+            _frame.from_bytes(sealed(cut))
 
 
 def test_a_model_is_loaded_in_place_and_only_into_its_own_layout():

@@ -30,7 +30,7 @@ mib, load = int(sys.argv[2]), sys.argv[3] == "1"
 job = raftgrid.init()
 random = np.random.default_rng(job.seed)
 params = {"w": random.standard_normal(mib << 18, dtype=np.float32)}
-job.init_model(params, optimizer=raftgrid.SGD(learning_rate=0.01))
+job.init_model(params, optimizer=raftgrid.SGD(lr=0.01))
 gate = socket.create_connection((host, int(port)))
 gate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 words = gate.makefile("r")

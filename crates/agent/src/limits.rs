@@ -12,6 +12,10 @@ pub const CALLS_MAX: usize = 256;
 pub const RESULT_BYTES_MAX: usize = raftgrid_worker::limits::RESULT_BYTES_MAX;
 /// Bytes of a token in the metadata.
 pub const TOKEN_BYTES_MAX: usize = 128;
+/// Bytes of the place of a sealed file in the metadata.
+pub const PLACE_BYTES_MAX: usize = 128;
+/// Bytes of a sealed file that are read at a time to hash it.
+pub const FILE_PIECE_BYTES: usize = 1024 * 1024;
 /// Longest wait of one poll for shards; Python asks again.
 pub const SHARD_WAIT_MS_MAX: u32 = 5_000;
 /// First and longest pause while the control plane moves.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use futures::executor::block_on;
 use futures::{FutureExt, SinkExt, TryFutureExt};
 use grpcio::{
-    ClientStreamingSink, Environment, RequestStream, RpcContext, RpcStatus, RpcStatusCode, Server, ServerStreamingSink,
-    UnarySink, WriteFlags,
+    ClientStreamingSink, Environment, MetadataBuilder, RequestStream, RpcContext, RpcStatus, RpcStatusCode, Server,
+    ServerStreamingSink, UnarySink, WriteFlags,
 };
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::chunk::CHUNK_BYTES_MAX;
@@ -22,12 +22,15 @@ use slog::{warn, Logger};
 use crate::acks::Acks;
 use crate::calls::Calls;
 use crate::forward::{persistently, stale, Caller};
-use crate::limits::{RESULT_BYTES_MAX, SHARD_WAIT_MS_MAX, TOKEN_BYTES_MAX};
+use crate::limits::{PLACE_BYTES_MAX, RESULT_BYTES_MAX, SHARD_WAIT_MS_MAX, TOKEN_BYTES_MAX};
 use crate::spool::Spools;
-use crate::upload::{receive, UpChunk};
+use crate::upload::{receive, take, UpChunk};
 
 /// The metadata key of a task's token.
 const TOKEN_KEY: &str = "raftgrid-token";
+/// The metadata key of a sealed file that stands for the bytes of a stream (`raftgrid_worker::sealed`). In a request for a model: the process can
+/// open one, and the answer's head may name it. With a gradient: here it is.
+const FILE_KEY: &str = "raftgrid-file";
 
 /// What the service works with.
 #[derive(Clone)]
@@ -117,6 +120,12 @@ impl Agent {
         Ok(caller)
     }
 
+    /// What came under the key of sealed files.
+    fn file_of(ctx: &RpcContext<'_>) -> Option<String> {
+        let value = ctx.request_headers().iter().find(|(key, _)| *key == FILE_KEY).map(|(_, value)| value)?;
+        std::str::from_utf8(value).ok().filter(|text| text.len() <= PLACE_BYTES_MAX).map(str::to_owned)
+    }
+
     /// Answers from memory, on the completion thread.
     fn quick<Req, Resp>(
         &self,
@@ -158,7 +167,7 @@ impl Agent {
     }
 
     fn get_model(&self, ctx: RpcContext<'_>, request: ModelRequest, sink: ServerStreamingSink<ModelChunk>) {
-        let (agent, caller) = (self.clone(), self.live_caller(&ctx));
+        let (agent, caller, opens_files) = (self.clone(), self.live_caller(&ctx), Self::file_of(&ctx).is_some());
         self.calls.spawn(move || {
             let version = request.get_version_given().then_some(request.get_version());
             let model = caller.and_then(|caller| {
@@ -167,7 +176,10 @@ impl Agent {
             });
             // A caller that is gone needs no answer.
             let _ = match model {
-                Ok(model) => send_model(&model, request.get_offset(), sink),
+                Ok(model) => match model.place().filter(|_| opens_files) {
+                    Some(place) => name_model(&model, &place, sink),
+                    None => send_model(&model, request.get_offset(), sink),
+                },
                 Err(status) => block_on(sink.fail(status)),
             };
         });
@@ -180,10 +192,13 @@ impl Agent {
         sink: ClientStreamingSink<Ack>,
         note: fn(&Acks, &Chunk, &Ack) -> std::io::Result<()>,
     ) {
-        let (agent, caller) = (self.clone(), self.live_caller(&ctx));
+        let (agent, caller, file) = (self.clone(), self.live_caller(&ctx), Self::file_of(&ctx));
         self.calls.spawn(move || {
             let answer = caller.and_then(|caller| {
-                let mut received = receive(&mut stream, &caller.task, &agent.spools)?;
+                let mut received = match file {
+                    Some(place) => take(&mut stream, &caller.task, &place)?,
+                    None => receive(&mut stream, &caller.task, &agent.spools)?,
+                };
                 let (parts, head) = (&agent.parts, &received.head);
                 let ack = persistently(&caller, &parts.table, || head.send(parts.plane.as_ref(), &mut received.body))?;
                 note(&agent.acks, head, &ack).map_err(|error| {
@@ -244,6 +259,23 @@ fn should_stop(task: &TaskContext, _: ShouldStopRequest) -> Result<ShouldStopRes
     Ok(response)
 }
 
+/// Names the sealed file of a model in the answer's metadata; the only chunk has version, size and digest.
+fn name_model(model: &CachedModel, place: &str, mut sink: ServerStreamingSink<ModelChunk>) -> grpcio::Result<()> {
+    let mut names = MetadataBuilder::with_capacity(1);
+    names.add_str(FILE_KEY, place)?;
+    sink.set_headers(names.build());
+    block_on(sink.send((head_of(model), WriteFlags::default())))?;
+    block_on(sink.close())
+}
+
+fn head_of(model: &CachedModel) -> ModelChunk {
+    let mut chunk = ModelChunk::new();
+    chunk.set_version(model.version);
+    chunk.set_total_bytes(model.total_bytes);
+    chunk.set_digest(model.digest.clone());
+    chunk
+}
+
 /// Streams a model from byte `offset` on; version, size and digest stand in the first chunk. An offset at or behind the end gives one
 /// empty chunk.
 fn send_model(model: &CachedModel, offset: u64, mut sink: ServerStreamingSink<ModelChunk>) -> grpcio::Result<()> {
@@ -258,15 +290,10 @@ fn send_model(model: &CachedModel, offset: u64, mut sink: ServerStreamingSink<Mo
             Err(error) => return block_on(sink.fail(status(RpcStatusCode::UNAVAILABLE, error.to_string()))),
         }
         let length = data.len() as u64;
-        let mut chunk = ModelChunk::new();
+        let mut chunk = if number == 0 { head_of(model) } else { ModelChunk::new() };
         chunk.set_chunk_id(number);
         chunk.set_offset(offset);
         chunk.set_crc32c(crc32c::crc32c(&data));
-        if number == 0 {
-            chunk.set_version(model.version);
-            chunk.set_total_bytes(model.total_bytes);
-            chunk.set_digest(model.digest.clone());
-        }
         chunk.set_data(data);
         block_on(sink.send((chunk, WriteFlags::default())))?;
         offset += length;

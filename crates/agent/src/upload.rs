@@ -1,7 +1,8 @@
 //! A stream of chunks from Python, taken in whole and verified before any of it goes up: what a process that dies in the middle sent is
 //! seen by nobody.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
 
 use futures::executor::block_on;
 use futures::TryStreamExt;
@@ -10,9 +11,10 @@ use protobuf::Message;
 use raftgrid_proto::v1::{Ack, GradientChunk, InitModelChunk};
 use raftgrid_rpc::chunk::{ChunkError, Verifier};
 use raftgrid_rpc::status::{invalid, status};
-use raftgrid_worker::{ControlPlane, PlaneError, ReadSeek, TaskContext};
+use raftgrid_worker::{sealed, ControlPlane, PlaneError, ReadSeek, TaskContext};
+use sha2::{Digest, Sha256};
 
-use crate::limits::BODY_BYTES_MAX;
+use crate::limits::{BODY_BYTES_MAX, FILE_PIECE_BYTES};
 use crate::spool::{Spool, Spools};
 
 /// The two kinds of chunk that go up.
@@ -64,7 +66,91 @@ up_chunk!(InitModelChunk, init_model);
 /// What came: the first chunk without its data, and the body.
 pub(crate) struct Received<Chunk> {
     pub(crate) head: Chunk,
-    pub(crate) body: Spool,
+    pub(crate) body: Body,
+}
+
+/// The bytes of a gradient or model on their way up.
+pub(crate) enum Body {
+    /// As they came in a stream.
+    Spool(Spool),
+    /// A sealed file of the process.
+    File(File),
+}
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Spool(spool) => spool.read(buffer),
+            Self::File(file) => file.read(buffer),
+        }
+    }
+}
+
+impl Seek for Body {
+    fn seek(&mut self, position: SeekFrom) -> std::io::Result<u64> {
+        match self {
+            Self::Spool(spool) => spool.seek(position),
+            Self::File(file) => file.seek(position),
+        }
+    }
+}
+
+fn broken(error: grpcio::Error) -> RpcStatus {
+    status(RpcStatusCode::CANCELLED, format!("the stream broke: {error}"))
+}
+
+/// The first chunk, of the task whose token it is.
+fn first<Chunk: UpChunk>(stream: &mut RequestStream<Chunk>, task: &TaskContext) -> Result<Chunk, RpcStatus> {
+    let Some(head) = block_on(stream.try_next()).map_err(broken)? else {
+        return Err(invalid("stream", "it is empty"));
+    };
+    let (job, named) = head.claims();
+    if (!job.is_empty() && job != task.job_id) || (!named.is_empty() && named != task.task_id) {
+        let why = format!("{job}/{named} is not the task of this token, which is {}/{}", task.job_id, task.task_id);
+        return Err(invalid("task_id", why));
+    }
+    if head.announced().0 > BODY_BYTES_MAX {
+        return Err(of_chunk(&ChunkError::TooLong(BODY_BYTES_MAX)));
+    }
+    Ok(head)
+}
+
+/// A stream whose bytes are in a sealed file of the process; its only chunk describes them. UNIMPLEMENTED: it cannot be opened here, and the process
+/// is to send the bytes. Blocks.
+pub(crate) fn take<Chunk: UpChunk>(
+    stream: &mut RequestStream<Chunk>,
+    task: &TaskContext,
+    place: &str,
+) -> Result<Received<Chunk>, RpcStatus> {
+    let mut head = first(stream, task)?;
+    let unreadable = |error: std::io::Error| status(RpcStatusCode::UNIMPLEMENTED, format!("raftgrid-file: {error}"));
+    let mut file = sealed::open(place).map_err(unreadable)?;
+    let total_bytes = file.metadata().map_err(unreadable)?.len();
+    if total_bytes > BODY_BYTES_MAX {
+        return Err(of_chunk(&ChunkError::TooLong(BODY_BYTES_MAX)));
+    }
+    if head.announced().0 != total_bytes {
+        return Err(of_chunk(&ChunkError::Short { got: total_bytes, expected: head.announced().0 }));
+    }
+    if !head.take_piece().2.is_empty() || block_on(stream.try_next()).map_err(broken)?.is_some() {
+        return Err(invalid("data", "the bytes are in the file"));
+    }
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; FILE_PIECE_BYTES];
+    loop {
+        let got = file.read(&mut piece).map_err(unreadable)?;
+        if got == 0 {
+            break;
+        }
+        hash.update(&piece[..got]);
+    }
+    let found: [u8; 32] = hash.finalize().into();
+    let announced = head.announced().1;
+    if !announced.is_empty() && announced != found {
+        return Err(of_chunk(&ChunkError::Digest));
+    }
+    head.describe(task, total_bytes, found);
+    Ok(Received { head, body: Body::File(file) })
 }
 
 /// Takes the whole stream in. Blocks; not on a completion thread.
@@ -73,19 +159,8 @@ pub(crate) fn receive<Chunk: UpChunk>(
     task: &TaskContext,
     spools: &Spools,
 ) -> Result<Received<Chunk>, RpcStatus> {
-    let broken = |error: grpcio::Error| status(RpcStatusCode::CANCELLED, format!("the stream broke: {error}"));
-    let Some(mut head) = block_on(stream.try_next()).map_err(broken)? else {
-        return Err(invalid("stream", "it is empty"));
-    };
-    let (job, named) = head.claims();
-    if (!job.is_empty() && job != task.job_id) || (!named.is_empty() && named != task.task_id) {
-        let why = format!("{job}/{named} is not the task of this token, which is {}/{}", task.job_id, task.task_id);
-        return Err(invalid("task_id", why));
-    }
+    let mut head = first(stream, task)?;
     let (total_bytes, digest) = (head.announced().0, head.announced().1.to_vec());
-    if total_bytes > BODY_BYTES_MAX {
-        return Err(of_chunk(&ChunkError::TooLong(BODY_BYTES_MAX)));
-    }
     let mut verifier = Verifier::new(if total_bytes == 0 { BODY_BYTES_MAX } else { total_bytes });
     let mut body = spools.begin(total_bytes);
     let mut piece = head.take_piece();
@@ -104,7 +179,7 @@ pub(crate) fn receive<Chunk: UpChunk>(
     let found =
         verifier.finish((total_bytes > 0).then_some(total_bytes), announced).map_err(|error| of_chunk(&error))?;
     head.describe(task, received, found);
-    Ok(Received { head, body })
+    Ok(Received { head, body: Body::Spool(body) })
 }
 
 /// Bytes that changed may be sent again (ABORTED); a wrong offset or too many bytes are the sender's mistake.

@@ -14,7 +14,7 @@ use raftgrid_rpc::chunk::chunks;
 use raftgrid_rpc::methods::*;
 use raftgrid_worker::models::Models;
 use raftgrid_worker::plane::ModelSink;
-use raftgrid_worker::{ControlPlane, Fetch, LeaseId, PlaneError, ReadSeek, TaskContext, TaskFacts, TaskTable};
+use raftgrid_worker::{sealed, ControlPlane, Fetch, LeaseId, PlaneError, ReadSeek, TaskContext, TaskFacts, TaskTable};
 use sha2::{Digest, Sha256};
 
 #[derive(Default)]
@@ -166,8 +166,16 @@ fn bench() -> Bench {
 }
 
 fn with_token(token: &str) -> CallOption {
+    with_file(token, "")
+}
+
+/// `file`: the place of a sealed file, or "".
+fn with_file(token: &str, file: &str) -> CallOption {
     let mut metadata = MetadataBuilder::new();
     metadata.add_str("raftgrid-token", token).expect("plain text");
+    if !file.is_empty() {
+        metadata.add_str("raftgrid-file", file).expect("plain text");
+    }
     CallOption::default().timeout(Duration::from_secs(60)).headers(metadata.build())
 }
 
@@ -196,8 +204,8 @@ fn gradient(bytes: &[u8]) -> Vec<GradientChunk> {
     all
 }
 
-fn send(client: &Client, chunks: Vec<GradientChunk>) -> grpcio::Result<Ack> {
-    let (mut sender, receiver) = client.client_streaming(&SEND_GRADIENTS.method, with_token("secret"))?;
+fn send(client: &Client, chunks: Vec<GradientChunk>, option: CallOption) -> grpcio::Result<Ack> {
+    let (mut sender, receiver) = client.client_streaming(&SEND_GRADIENTS.method, option)?;
     for chunk in chunks {
         // A refused stream ends early; the reason is in the answer.
         if block_on(sender.send((chunk, WriteFlags::default()))).is_err() {
@@ -219,7 +227,7 @@ fn get_model(client: &Client, version: u64, offset: u64) -> grpcio::Result<Vec<M
 
 impl Bench {
     fn send(&self, chunks: Vec<GradientChunk>) -> grpcio::Result<Ack> {
-        send(&self.client, chunks)
+        send(&self.client, chunks, with_token("secret"))
     }
 
     fn model(&self, version: u64, offset: u64) -> grpcio::Result<Vec<ModelChunk>> {
@@ -335,7 +343,7 @@ fn a_fenced_task_does_not_wait_for_a_control_plane_that_is_away() {
     let task = bench.task.clone();
     let client = bench.client.clone();
     std::thread::scope(|scope| {
-        let sending = scope.spawn(move || status_of(send(&client, gradient(&bytes(1000)))));
+        let sending = scope.spawn(move || status_of(send(&client, gradient(&bytes(1000)), with_token("secret"))));
         while bench.plane.change(|script| script.gradients.is_empty()) {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -359,6 +367,68 @@ fn a_model_is_fetched_once_however_many_ask_and_resumes_at_a_byte() {
     assert!(rest.iter().flat_map(|chunk| chunk.get_data().to_vec()).eq(model[1_000_000..].iter().copied()));
     assert_eq!(bench.model(3, 2_300_000).expect("streamed")[0].get_data(), b"");
     bench.plane.change(|script| assert_eq!(script.model_fetches, 1));
+}
+
+#[test]
+fn a_process_that_opens_files_is_named_the_model_and_no_byte_of_it_is_streamed() {
+    let bench = bench();
+    let model = bytes(2_300_000);
+    bench.plane.change(|script| script.model = model.clone());
+    let mut request = ModelRequest::new();
+    request.set_version(3);
+    request.set_version_given(true);
+    let option = with_file("secret", "1");
+    let mut stream = bench.client.server_streaming(&GET_MODEL.method, &request, option).expect("a call");
+    let named = block_on(stream.headers()).expect("an answer").iter().find(|(key, _)| *key == "raftgrid-file");
+    let place = String::from_utf8(named.expect("it is named").1.to_vec()).expect("plain text");
+    let chunks: Vec<ModelChunk> = block_on(stream.try_collect()).expect("it ends well");
+    let [head] = chunks.as_slice() else { panic!("{} chunks", chunks.len()) };
+    assert_eq!((head.get_version(), head.get_total_bytes(), head.get_data().len()), (3, 2_300_000, 0));
+    assert_eq!(head.get_digest(), Sha256::digest(&model).as_slice());
+    assert!(whole(&mut sealed::open(&place).expect("it is sealed")) == model);
+    // Who does not ask for it is streamed the same bytes.
+    assert!(bench.model(3, 0).expect("streamed").iter().flat_map(|chunk| chunk.get_data().to_vec()).eq(model));
+    bench.plane.change(|script| assert_eq!(script.model_fetches, 1));
+}
+
+#[test]
+fn a_gradient_in_a_sealed_file_goes_up_as_if_it_were_streamed_and_any_other_file_is_refused() {
+    let bench = bench();
+    let body = bytes(1_200_000);
+    let mut file = sealed::create().expect("this kernel has memfd");
+    file.write_all(&body).expect("it is not sealed yet");
+    let place = sealed::place_of(&file).expect("it is open");
+    let send = |chunks: Vec<GradientChunk>, place: &str| send(&bench.client, chunks, with_file("secret", place));
+    let head = |bytes: &[u8]| {
+        let mut head = gradient(bytes)[0].clone();
+        head.clear_data();
+        vec![head]
+    };
+    let open = status_of(send(head(&body), &place));
+    assert_eq!(open.code(), RpcStatusCode::UNIMPLEMENTED, "it can still change");
+    assert!(open.message().starts_with("raftgrid-file"), "Python knows it by that word: {}", open.message());
+    sealed::seal(&file).expect("it allows sealing");
+    assert_eq!(status_of(send(head(&body), "1 2 3")).code(), RpcStatusCode::UNIMPLEMENTED);
+    assert_eq!(status_of(send(head(&body[1..]), &place)).code(), RpcStatusCode::ABORTED, "another length");
+    let mut other = body.clone();
+    other[7] ^= 1;
+    assert_eq!(status_of(send(head(&other), &place)).code(), RpcStatusCode::ABORTED, "another digest");
+    assert_eq!(status_of(send(gradient(&body), &place)).code(), RpcStatusCode::INVALID_ARGUMENT, "bytes beside it");
+    bench.plane.change(|script| assert_eq!(script.gradients.len(), 0));
+
+    let mut unhashed = head(&body);
+    unhashed[0].clear_digest();
+    assert!(send(unhashed, &place).expect("accepted").get_success());
+    assert!(send(head(&body), &place).expect("accepted").get_success());
+    bench.plane.change(|script| {
+        for (head, sent) in &script.gradients {
+            assert_eq!((head.get_lease_epoch(), head.get_shard(), head.get_total_bytes()), (77, 2, 1_200_000));
+            assert_eq!(head.get_digest(), Sha256::digest(&body).as_slice());
+            assert!(*sent == body);
+        }
+        assert_eq!(script.gradients.len(), 2);
+    });
+    assert_eq!(bench.acks().len(), 2);
 }
 
 #[test]

@@ -33,6 +33,7 @@ mod probe;
 mod process;
 mod reason;
 pub mod runtime;
+pub mod sealed;
 pub mod shim;
 mod spawner;
 mod stage;

@@ -52,6 +52,8 @@ pub const BUNDLE_ENTRIES_MAX: usize = 100_000;
 pub const BUNDLE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Bytes of one model.
 pub const MODEL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// A model up to this many bytes is kept in memory, sealed, and handed to processes without a stream; a larger one in a file.
+pub const MODEL_IN_MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Models that are kept per machine.
 pub const MODELS_KEPT: usize = 4;
 /// How long the leftovers of a predecessor may take to die, in milliseconds.

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use raftgrid_proto::v1::{ModelChunk, ModelRequest};
 use sha2::{Digest, Sha256};
 
-use crate::limits::{MODELS_KEPT, MODEL_BYTES_MAX};
+use crate::limits::{MODELS_KEPT, MODEL_BYTES_MAX, MODEL_IN_MEMORY_BYTES_MAX};
 use crate::plane::{ControlPlane, Fetch, PlaneError};
+use crate::sealed;
 use crate::table::{lock, TaskContext};
 
 /// A model file whose content was verified.
@@ -26,6 +27,11 @@ pub struct CachedModel {
 }
 
 impl CachedModel {
+    /// Where a process of this machine finds it, sealed; None: it is to be streamed.
+    pub fn place(&self) -> Option<String> {
+        sealed::is_sealed(&self.file).then(|| sealed::place_of(&self.file).ok()).flatten()
+    }
+
     /// Fills `buffer` from `offset`; fewer bytes only at the end. The bytes stay readable after the cache has dropped the file.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
         use std::os::unix::fs::FileExt;
@@ -105,6 +111,12 @@ impl Models {
         slot.clone().filter(|model| model.digest == digest)
     }
 
+    /// Without a name from the start: a crash leaves nothing behind, and a reader keeps what it has open.
+    fn begin(&self, total_bytes: u64) -> std::io::Result<File> {
+        let in_memory = if total_bytes <= MODEL_IN_MEMORY_BYTES_MAX { sealed::create().ok() } else { None };
+        in_memory.map_or_else(|| tempfile::tempfile_in(&self.folder), Ok)
+    }
+
     fn fetch(
         &self,
         task: &TaskContext,
@@ -118,8 +130,7 @@ impl Models {
         request.set_lease_epoch(task.epoch);
         request.set_version(version.unwrap_or_default());
         request.set_version_given(version.is_some());
-        // Unlinked from the start: a crash leaves nothing behind, and a reader keeps what it has open.
-        let mut file = tempfile::tempfile_in(&self.folder).map_err(disk)?;
+        let mut file: Option<File> = None;
         let mut hash = Sha256::new();
         let mut head: Option<ModelChunk> = None;
         let mut received = 0u64;
@@ -141,13 +152,22 @@ impl Models {
                 return Err(PlaneError::Invalid(format!("a model of more than {MODEL_BYTES_MAX} bytes")));
             }
             hash.update(chunk.get_data());
+            let total_bytes = head.as_ref().map_or(0, ModelChunk::get_total_bytes);
+            if received > total_bytes {
+                return Err(PlaneError::Unavailable("more bytes than the model was announced with".to_owned()));
+            }
+            let file = match &mut file {
+                Some(file) => file,
+                None => file.insert(self.begin(total_bytes).map_err(disk)?),
+            };
             file.write_all(chunk.get_data()).map_err(disk)?;
             Ok(Fetch::Continue)
         })?;
         if let Some(known) = known {
             return Ok(known);
         }
-        let head = head.ok_or_else(|| PlaneError::Unavailable("an empty stream instead of a model".to_owned()))?;
+        let empty = || PlaneError::Unavailable("an empty stream instead of a model".to_owned());
+        let (head, file) = (head.ok_or_else(empty)?, file.ok_or_else(empty)?);
         let digest: [u8; 32] = hash.finalize().into();
         let wanted = task.model_digest(head.get_version());
         let right = received == head.get_total_bytes()
@@ -156,6 +176,10 @@ impl Models {
             && version.is_none_or(|version| version == head.get_version());
         if !right {
             return Err(PlaneError::Unavailable("a model that is not the one announced".to_owned()));
+        }
+        if received <= MODEL_IN_MEMORY_BYTES_MAX {
+            // One in a file, where memory was not to be had, stays a file that is streamed.
+            let _is_a_file = sealed::seal(&file);
         }
         let (version, digest) = (head.get_version(), digest.to_vec());
         Ok(CachedModel { version, total_bytes: received, digest, file: Arc::new(file) })

@@ -14,11 +14,11 @@ import os
 import random
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, Optional, Tuple, TypeVar
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple, TypeVar
 
 import grpc
 
-from . import _artifacts
+from . import _artifacts, _sealed
 from ._backend import JobInfo, Outcome, PushResult, StepInfo
 from ._crc32c import crc32c
 from ._limits import (
@@ -39,6 +39,7 @@ from ._proto import agent_pb2, agent_pb2_grpc, ml_pb2, ml_pb2_grpc
 from ._version import __version__
 from .errors import LeaseLost, RaftgridError, TransferError
 from ._round import RoundRule
+from ._sealed import Buffer
 
 T = TypeVar("T")
 _log = logging.getLogger("raftgrid")
@@ -67,6 +68,14 @@ _OPTIONS = [
 ]
 
 
+_FILE_KEY = "raftgrid-file"
+"""Metadata: the place of a sealed file in place of the bytes of a stream (`_sealed`)."""
+
+
+class _NoFile(Exception):
+    """A sealed file cannot be opened, by this process or by the agent: the bytes are streamed instead."""
+
+
 class _Corrupt(Exception):
     """A chunk or a whole file that fails its checks: the transfer is repeated a few times."""
 
@@ -86,6 +95,9 @@ class AgentBackend:
         self._stop = False
         self._replicas: Optional[Plane] = None
         self._keeps_shard_state = False
+        self._opens_files = _sealed.available()
+        self._agent_opens_files = False  # known once it has named one itself
+        self._offers_files = True
         self.info = self._hello()
 
     def _hello(self) -> JobInfo:
@@ -140,13 +152,17 @@ class AgentBackend:
             time.sleep(RETRY_FIRST_S)  # an agent that answers at once instead of waiting is not asked in a hot loop
         return self._steps.popleft()
 
-    def get_model(self, version: Optional[int], digest: bytes) -> Tuple[int, bytes]:
+    def get_model(self, version: Optional[int], digest: bytes) -> Tuple[int, Buffer]:
         corrupt = 0
         download = _Download(version, digest)
         while True:
             try:
                 self._call("GetModel", lambda: self._receive(download))
                 return download.finish()
+            except _NoFile as error:
+                _log.warning("models are streamed: %s", error)
+                self._opens_files = False
+                download = _Download(version, digest)
             except _Corrupt as error:
                 corrupt += 1
                 if corrupt >= CORRUPT_ATTEMPTS_MAX:
@@ -163,9 +179,16 @@ class AgentBackend:
             version_given=download.version is not None,
             offset=len(download.data),
         )
-        stream = self._ml.GetModel(request, timeout=STREAM_TIMEOUT_S, metadata=self._metadata)
+        asks_for_file = self._opens_files and not download.data
+        metadata = (*self._metadata, (_FILE_KEY, "1")) if asks_for_file else self._metadata
+        stream = self._ml.GetModel(request, timeout=STREAM_TIMEOUT_S, metadata=metadata)
         try:
             for number, chunk in enumerate(stream):
+                place = _place_in(stream.initial_metadata()) if asks_for_file and number == 0 else ""
+                if place:
+                    download.take_file(chunk, place)
+                    self._agent_opens_files = True
+                    return
                 download.take(chunk, first=number == 0)
         finally:
             stream.cancel()
@@ -183,7 +206,9 @@ class AgentBackend:
             self._replicas = of_environment()
         return self._replicas
 
-    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
+    def push(
+        self, step: StepInfo, parts: List[Buffer], weight: float, metrics_json: str, state: Optional[bytes] = None
+    ) -> PushResult:
         if state is not None and not self._keeps_shard_state:
             raise RaftgridError("this cluster does not hand the state of a shard to its next step yet: push without state (buffers=False)")
         first: Dict[str, Any] = dict(
@@ -195,12 +220,39 @@ class AgentBackend:
         )
         if state is not None:
             first["state_artifact"] = _artifacts.put(self._plane(), "", state, "shard-state")
+        if self._agent_opens_files and self._offers_files:
+            try:
+                return self._push_file(parts, first)
+            except (_NoFile, OSError) as error:
+                _log.warning("gradients are streamed: %s", error)
+                self._offers_files = False
+        frame = b"".join(parts)
 
         def send() -> ml_pb2.Ack:
             chunks = self._chunks(ml_pb2.GradientChunk, frame, first)
             return self._ml.SendGradients(chunks, timeout=_stream_timeout(len(frame)), metadata=self._metadata)
 
         return _result(self._call("SendGradients", send))
+
+    def _push_file(self, parts: List[Buffer], first: Dict[str, Any]) -> PushResult:
+        """The same without a stream: the agent reads a sealed file of this process, and hashes it. Raises _NoFile if it cannot, OSError if there is no
+        memory for one."""
+        with _sealed.Sealed(parts) as file:
+            chunk = ml_pb2.GradientChunk(
+                job_id=self.info.job_id, task_id=self.info.task_id, total_bytes=file.total_bytes, **first
+            )
+            metadata = (*self._metadata, (_FILE_KEY, file.place))
+
+            def send() -> ml_pb2.Ack:
+                try:
+                    timeout = _stream_timeout(file.total_bytes)
+                    return self._ml.SendGradients(iter((chunk,)), timeout=timeout, metadata=metadata)
+                except grpc.RpcError as error:
+                    if error.code() == grpc.StatusCode.UNIMPLEMENTED and (error.details() or "").startswith(_FILE_KEY):
+                        raise _NoFile(error.details()) from error
+                    raise
+
+            return _result(self._call("SendGradients", send))
 
     def _chunks(self, message: Callable[..., T], frame: bytes, first: Dict[str, Any]) -> Iterator[T]:
         """The file in chunks; the first one has what describes the whole."""
@@ -271,6 +323,7 @@ class _Download:
     def __init__(self, version: Optional[int], digest: bytes) -> None:
         self.version = version
         self.data = bytearray()
+        self.file: Optional[Buffer] = None
         self.resumable = True
         self._digest = digest
         self._total = 0
@@ -294,6 +347,16 @@ class _Download:
             raise _Corrupt(f"more than {limit} bytes")
         self.data += chunk.data
 
+    def take_file(self, head: ml_pb2.ModelChunk, place: str) -> None:
+        """The whole file, which the agent verified before it was sealed. Raises _NoFile, or _Corrupt for another model than the one asked for."""
+        self._begin(head)
+        if not head.digest:
+            raise _NoFile("a file without a digest")
+        try:
+            self.file = _sealed.read(place, self._total)
+        except (OSError, ValueError) as error:
+            raise _NoFile(str(error)) from error
+
     def _begin(self, chunk: ml_pb2.ModelChunk) -> None:
         if chunk.total_bytes == 0 and not chunk.digest:
             # A server of the old contract sends chunk_id and data only, or a resumed stream does not say it again.
@@ -310,8 +373,10 @@ class _Download:
         self.version, self._total = chunk.version, chunk.total_bytes
         self._digest = self._digest or chunk.digest
 
-    def finish(self) -> Tuple[int, bytes]:
+    def finish(self) -> Tuple[int, Buffer]:
         """(version, file), with every check. Raises _Corrupt."""
+        if self.file is not None:
+            return self.version or 0, self.file
         self_total = self._total
         if self_total and len(self.data) != self_total:
             # The stream ended early without an error: the rest can be asked for.
@@ -321,6 +386,11 @@ class _Download:
             self.resumable = False
             raise _Corrupt("SHA-256 differs from the one announced")
         return self.version or 0, data
+
+
+def _place_in(metadata: Any) -> str:
+    """The place of a sealed file that an answer names; "" if it does not."""
+    return next((str(value) for key, value in metadata or () if key == _FILE_KEY), "")
 
 
 def parse_config(text: str) -> Dict[str, Any]:

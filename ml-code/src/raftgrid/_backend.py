@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Protocol, Tuple
+from typing import Any, Dict, List, Optional, Protocol, Tuple
 
 from ._round import RoundRule
+from ._sealed import Buffer
 
 
 class Outcome(enum.Enum):
@@ -79,14 +80,16 @@ class Backend(Protocol):
     def next_step(self) -> Optional[StepInfo]:
         """The next step of this worker, waiting for it; None if the job needs no more of it."""
 
-    def get_model(self, version: Optional[int], digest: bytes) -> Tuple[int, bytes]:
+    def get_model(self, version: Optional[int], digest: bytes) -> Tuple[int, Buffer]:
         """(version, file) of a model; None: the newest. `digest`: its SHA-256, empty if unknown."""
 
     def shard_state(self, step: StepInfo) -> Optional[bytes]:
         """What was pushed beside this shard's contribution to the round before; None if nothing was."""
 
-    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
-        """Sends a contribution, and what the next step of its shard is to find as its state."""
+    def push(
+        self, step: StepInfo, parts: List[Buffer], weight: float, metrics_json: str, state: Optional[bytes] = None
+    ) -> PushResult:
+        """Sends a contribution, a file in parts, and what the next step of its shard is to find as its state. The parts are read before it returns."""
 
     def final_version(self) -> Optional[int]:
         """The version after the last round; None: the newest."""

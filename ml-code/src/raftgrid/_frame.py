@@ -6,17 +6,22 @@ sorted by name; little-endian, row-major; no metadata. The same arrays give the 
 
 from __future__ import annotations
 
+import json
+import mmap
+import sys
 from typing import Dict, List, Mapping, Optional
 
 import numpy as np
 import safetensors.numpy
 
 from ._limits import FRAME_BYTES_MAX, HEADER_BYTES_MAX, NAME_BYTES_MAX
+from ._sealed import Buffer
 from .errors import FrameError
 
 Params = Dict[str, np.ndarray]
 
 _NAMES = {np.dtype(np.float64): "F64", np.dtype(np.float32): "F32"}
+_DTYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}
 
 
 def dtype_name(array: np.ndarray) -> str:
@@ -50,8 +55,57 @@ def canonical(params: Mapping[str, np.ndarray]) -> Params:
     return {name: ready[name] for name in canonical_names(ready)}
 
 
-def from_bytes(data: bytes) -> Params:
+def parts(params: Mapping[str, np.ndarray]) -> List[Buffer]:
+    """The canonical file in parts that are not copied: its header, then the data of each tensor. Put together they are `to_bytes`. Raises
+    FrameError naming the tensor."""
+    ready = canonical(params)
+    header: Dict[str, object] = {}
+    at = 0
+    for name, array in ready.items():
+        header[name] = {"dtype": dtype_name(array), "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+        at += array.nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # so that the data is aligned, as the library has it
+    data: List[Buffer] = [len(text).to_bytes(8, "little") + text]
+    for array in ready.values():
+        little = array if sys.byteorder == "little" else array.byteswap()
+        data.append(memoryview(little.reshape(-1)).cast("B") if array.nbytes else b"")
+    return data
+
+
+def from_sealed(data: mmap.mmap) -> Params:
+    """Arrays by name, in canonical order, out of a file that cannot change: read-only views, nothing is copied. Raises FrameError."""
+    view = memoryview(data)
+    announced = int.from_bytes(view[:8], "little")
+    if len(view) < 8 or announced > min(HEADER_BYTES_MAX, len(view) - 8):
+        raise FrameError(f"failed to read the frame: a header of {announced} bytes in a file of {len(view)}")
+    body = view[8 + announced :]
+    params: Params = {}
+    end = 0
+    try:
+        header = json.loads(bytes(view[8 : 8 + announced]))
+        header.pop("__metadata__", None)
+        for name, told in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            start, stop = told["data_offsets"]
+            if told["dtype"] not in _DTYPES:
+                raise FrameError(f"tensor `{name}` has dtype {told['dtype']}; this release takes float32 and float64")
+            if start != end:
+                raise FrameError(f"failed to read the frame: tensor `{name}` begins at {start} instead of {end}")
+            if not all(isinstance(side, int) and side >= 0 for side in told["shape"]):
+                raise FrameError(f"failed to read the frame: tensor `{name}` has shape {told['shape']}")
+            flat = np.frombuffer(body[start:stop], dtype=_DTYPES[told["dtype"]])
+            params[name], end = flat.reshape(told["shape"]), stop
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FrameError(f"failed to read the frame: {error}") from error
+    if end != len(body):
+        raise FrameError(f"failed to read the frame: {len(body)} bytes of data, the header tells of {end}")
+    return {name: params[name] for name in canonical_names(params)}
+
+
+def from_bytes(data: Buffer) -> Params:
     """Arrays by name, in canonical order. They may be read-only views. Raises FrameError."""
+    if isinstance(data, mmap.mmap):
+        return from_sealed(data)
     announced = int.from_bytes(data[:8], "little")
     if len(data) < 8 or announced > min(HEADER_BYTES_MAX, len(data) - 8):
         raise FrameError(f"failed to read the frame: a header of {announced} bytes in a file of {len(data)}")

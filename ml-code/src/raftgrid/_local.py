@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Tuple
 from . import _aggregate, _contribution, _frame
 from ._backend import JobInfo, Outcome, PushResult, StepInfo
 from ._round import RoundRule
+from ._sealed import Buffer
 from .errors import FrameError, RaftgridError
 from .seeds import shard_seed
 
@@ -82,7 +83,10 @@ class LocalBackend:
     def shard_state(self, step: StepInfo) -> Optional[bytes]:
         return self._shard_states.get(step.shard)
 
-    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
+    def push(
+        self, step: StepInfo, parts: List[Buffer], weight: float, metrics_json: str, state: Optional[bytes] = None
+    ) -> PushResult:
+        frame = b"".join(parts)
         if step.round != len(self._models) - 1:
             return PushResult(Outcome.STALE, f"round {step.round} is closed")
         before = self._contributions.get(step.shard)

@@ -19,6 +19,7 @@ from ._limits import RESULT_BYTES_MAX, SHOULD_STOP_CACHE_S
 from ._local import LocalBackend
 from ._plane import of_environment
 from ._round import RoundRule
+from ._sealed import Buffer
 from ._step import Step, to_json
 from .checkpoint import Checkpoints, ClusterShelf, FolderShelf
 from .combine import Combination
@@ -39,7 +40,7 @@ class Job:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._info = backend.info
-        self._model: Optional[bytes] = None
+        self._model: Optional[Buffer] = None
         self._model_version = -1
         self._stop_checked_s = -math.inf
         self._stop = False
