@@ -118,10 +118,11 @@ impl FragmentStore {
 
     /// Gives a finished fragment its place; durable when it returns. Storing the same fragment again replaces it.
     pub fn keep(&self, mut written: FragmentWriter, artifact_id: u64, fragment: u32) -> Result<(), BlobError> {
+        let folder = self.folder(artifact_id);
+        // Before the bytes are synced: one commit of the file system's journal has both then.
+        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
         // Here and not before: bytes that are only coded, or only read from, need not be durable under this form.
         written.file.sync_all().map_err(io("sync", &written.path))?;
-        let folder = self.folder(artifact_id);
-        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
         // Always: a folder that is there may be another thread's, or a killed process's, that was not synced yet.
         sync_directory(&self.root)?;
         let path = folder.join(fragment.to_string());

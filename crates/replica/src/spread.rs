@@ -78,10 +78,6 @@ impl Artifacts {
             false => files.number(fragment as u32),
         };
         let mut holders = BTreeMap::new();
-        if let Some((fragment, writer)) = own {
-            self.files.keep(writer, files.artifact_id, number(fragment)).map_err(blob_failed)?;
-            holders.insert(fragment, self.node);
-        }
         let assigned: Vec<(u64, usize)> =
             chosen.iter().copied().zip(0..).filter(|(node, _)| *node != self.node).collect();
         let mut broken = Vec::new();
@@ -104,7 +100,19 @@ impl Artifacts {
                 }
             }
         };
-        send(assigned, &mut holders, &mut broken);
+        // This disk syncs its fragment while the others get theirs.
+        std::thread::scope(|scope| {
+            let keeping = own.map(|(fragment, writer)| {
+                let kept = scope.spawn(move || self.files.keep(writer, files.artifact_id, number(fragment)));
+                (fragment, kept)
+            });
+            send(assigned, &mut holders, &mut broken);
+            let Some((fragment, kept)) = keeping else { return Ok(()) };
+            let failed = |_| CallError::Internal("the thread that keeps a fragment panicked".to_owned());
+            kept.join().map_err(failed)?.map_err(blob_failed)?;
+            holders.insert(fragment, self.node);
+            Ok(())
+        })?;
         let missing: Vec<usize> = (0..fragments).filter(|fragment| !holders.contains_key(fragment)).collect();
         if !missing.is_empty() && missing.len() <= spare.len() {
             send(spare.iter().copied().zip(missing).collect(), &mut holders, &mut broken);
