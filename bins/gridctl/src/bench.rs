@@ -17,6 +17,7 @@ use crate::bench_ray::Ray;
 use crate::bench_scale;
 use crate::bench_side::{Side, What};
 use crate::bench_spread::Spread;
+use crate::bench_value;
 use crate::cli_bench::{Bench, BenchFailover, BenchLife, BenchScale, BenchTask};
 use crate::context::{Context, Interrupt};
 use crate::failure::{Failure, Result};
@@ -31,6 +32,8 @@ pub(crate) fn run(context: &Context, command: Bench) -> Result<()> {
         Bench::Model(args) => bench_model::model(context, &args),
         Bench::Sum(args) => bench_model::sum(context, &args),
         Bench::Fetch(args) => bench_fetch::fetch(context, &args),
+        Bench::Value(args) => bench_value::value(context, &args),
+        Bench::ValueClient(args) => bench_value::client(&args),
     }
 }
 

@@ -20,6 +20,43 @@ pub(crate) enum Bench {
     Fetch(BenchFetch),
     /// Large gradients pushed, made durable and summed: bytes a second, and memory of the replicas
     Sum(BenchSum),
+    /// Large values on five replicas behind slow links, coded beside plain replication; needs root
+    Value(BenchValue),
+    /// The client of `bench value`, in the leader's namespace
+    #[structopt(setting = structopt::clap::AppSettings::Hidden)]
+    ValueClient(BenchValueClient),
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchValue {
+    /// Rate of each replica's link, as tc reads it
+    #[structopt(long, default_value = "10mbit", value_name = "RATE")]
+    pub(crate) links: String,
+    /// Bytes of a value
+    #[structopt(long, default_value = "1000000", value_name = "BYTES")]
+    pub(crate) bytes: usize,
+    /// Values of each kind
+    #[structopt(long, default_value = "20", value_name = "N")]
+    pub(crate) values: u64,
+    /// The coded one is stored as an artifact, not as the value of a key
+    #[structopt(long)]
+    pub(crate) artifact: bool,
+}
+
+#[derive(Clone, Debug, StructOpt)]
+pub(crate) struct BenchValueClient {
+    /// Client address of the leader
+    #[structopt(long, value_name = "ADDRESS")]
+    pub(crate) leader: String,
+    /// Bytes of a value
+    #[structopt(long, value_name = "BYTES")]
+    pub(crate) bytes: usize,
+    /// Values of each kind
+    #[structopt(long, value_name = "N")]
+    pub(crate) values: u64,
+    /// The coded one is an artifact
+    #[structopt(long)]
+    pub(crate) artifact: bool,
 }
 
 #[derive(Clone, Debug, StructOpt)]

@@ -60,10 +60,15 @@ pub(crate) const BENCH_TRANSFER_TIMEOUT: Duration = Duration::from_secs(300);
 pub(crate) const BENCH_MIB_MAX: u64 = 8 * 1024;
 /// Trainers, or downloads, of a benchmark at the same time.
 pub(crate) const BENCH_AT_ONCE_MAX: usize = 32;
+/// A value of `bench value`, in bytes: what one message carries, with room.
+pub(crate) const BENCH_VALUE_BYTES_MAX: usize = 3 << 20;
+/// A piece of a value that goes through the log, in bytes.
+pub(crate) const BENCH_VALUE_PIECE_BYTES: usize = 62_500;
 /// Connections that the clients of a benchmark share.
 pub(crate) const BENCH_CONNECTIONS_MAX: usize = 16;
 /// `job audit --acks`: bytes of one file.
 pub(crate) const ACKS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 const _: () = assert!(PROBE_TIMEOUT.as_millis() < CALL_TIMEOUT.as_millis());
+const _: () = assert!(BENCH_VALUE_PIECE_BYTES <= raftgrid_manifest::limits::KV_VALUE_BYTES_MAX);
 const _: () = assert!(TASK_DATA_BYTES_MAX < 256 * 1024);
