@@ -27,19 +27,19 @@ const NAME: &str = "bytes";
 
 /// Who sends, and what the reader does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum From {
+enum Source {
     Ours,
     Nginx,
     /// Without any check, and the bytes are thrown away.
     NginxAlone,
 }
 
-const ALL: [From; 3] = [From::Ours, From::Nginx, From::NginxAlone];
+const ALL: [Source; 3] = [Source::Ours, Source::Nginx, Source::NginxAlone];
 
 /// One round of one side.
 #[derive(Clone, Copy, Debug)]
 struct Fetched {
-    from: From,
+    from: Source,
     workers: usize,
     gb_per_second: f64,
     /// Of the servers.
@@ -96,7 +96,7 @@ pub(crate) fn fetch(context: &Context, args: &BenchFetch) -> Result<()> {
     let mut found = Vec::new();
     for workers in counts {
         for at in 0..=args.rounds {
-            for from in ALL.into_iter().filter(|from| *from == From::Ours || bench.nginx.is_some()) {
+            for from in ALL.into_iter().filter(|from| *from == Source::Ours || bench.nginx.is_some()) {
                 interrupt.check()?;
                 let round = bench.round(from, workers)?;
                 // The first one decodes the artifact and fills the caches.
@@ -137,11 +137,11 @@ fn client(side: &Side) -> Result<Client> {
 }
 
 impl Bench<'_> {
-    /// Connections are made before the clock starts.
-    fn round(&self, from: From, workers: usize) -> Result<Fetched> {
+    /// Connections are made while the clock runs, on both sides.
+    fn round(&self, from: Source, workers: usize) -> Result<Fetched> {
         let clients = match from {
-            From::Ours => (0..workers).map(|_| client(self.side).map(Some)).collect::<Result<Vec<_>>>()?,
-            From::Nginx | From::NginxAlone => vec![None; workers],
+            Source::Ours => (0..workers).map(|_| client(self.side).map(Some)).collect::<Result<Vec<_>>>()?,
+            Source::Nginx | Source::NginxAlone => vec![None; workers],
         };
         let replicas = self.side.processes();
         replicas.iter().for_each(Process::forget_peak);
@@ -162,19 +162,19 @@ impl Bench<'_> {
             workers,
             gb_per_second: self.bytes as f64 * workers as f64 / 1e9 / took,
             cpu_seconds: self.cpu_seconds(from) - cpu,
-            peak_bytes: peaks.filter(|_| from == From::Ours).unwrap_or(0),
+            peak_bytes: peaks.filter(|_| from == Source::Ours).unwrap_or(0),
         })
     }
 
-    fn cpu_seconds(&self, from: From) -> f64 {
+    fn cpu_seconds(&self, from: Source) -> f64 {
         match from {
-            From::Ours => self.side.cpu_seconds(),
-            From::Nginx | From::NginxAlone => self.nginx.map_or(0.0, Nginx::cpu_seconds),
+            Source::Ours => self.side.cpu_seconds(),
+            Source::Nginx | Source::NginxAlone => self.nginx.map_or(0.0, Nginx::cpu_seconds),
         }
     }
 
-    fn download(&self, from: From, client: Option<Client>) -> Result<()> {
-        let mut file = match self.discard || from == From::NginxAlone {
+    fn download(&self, from: Source, client: Option<Client>) -> Result<()> {
+        let mut file = match self.discard || from == Source::NginxAlone {
             true => None,
             // Without a name, as the cache of a worker keeps a model.
             false => Some(tempfile::tempfile_in(self.folder).map_err(disk)?),
@@ -186,7 +186,7 @@ impl Bench<'_> {
                 (head.digest, head.total_bytes)
             }
             (None, Some(nginx)) => {
-                let mut hash = (from == From::Nginx).then(Sha256::new);
+                let mut hash = (from == Source::Nginx).then(Sha256::new);
                 let got = Nginx::get(nginx.address(), NAME, &mut |data| {
                     if let Some(hash) = &mut hash {
                         hash.update(data);
@@ -222,22 +222,22 @@ fn show(context: &Context, version: &str, nginx: &str, found: &[Fetched]) {
     let mut counts: Vec<usize> = found.iter().map(|round| round.workers).collect();
     counts.dedup();
     for workers in counts {
-        let of = |from: From| found.iter().filter(move |round| round.from == from && round.workers == workers);
+        let of = |from: Source| found.iter().filter(move |round| round.from == from && round.workers == workers);
         for from in ALL.into_iter().filter(|from| of(*from).next().is_some()) {
             let side = match from {
-                From::Ours => version.to_owned(),
-                From::Nginx => format!("{nginx}, SHA-256 by the reader"),
-                From::NginxAlone => format!("{nginx}, counted and thrown away"),
+                Source::Ours => version.to_owned(),
+                Source::Nginx => format!("{nginx}, SHA-256 by the reader"),
+                Source::NginxAlone => format!("{nginx}, counted and thrown away"),
             };
             let speed = Spread::of(of(from).map(|round| round.gb_per_second));
             let cpu = Spread::of(of(from).map(|round| round.cpu_seconds));
             let peak = of(from).map(|round| round.peak_bytes >> 20).max().unwrap_or(0);
             // Round by round: what slows both down cancels out.
-            let beside = |other: From| {
-                let pairs = of(From::Ours).zip(of(other));
+            let beside = |other: Source| {
+                let pairs = of(Source::Ours).zip(of(other));
                 Spread::of(pairs.map(|(ours, theirs)| ours.gb_per_second / theirs.gb_per_second))
             };
-            let ratio = (from != From::Ours).then(|| beside(from));
+            let ratio = (from != Source::Ours).then(|| beside(from));
             rows.push(vec![
                 side.clone(),
                 workers.to_string(),

@@ -100,7 +100,7 @@ impl Trainer {
 }
 
 fn spent(line: &str) -> Option<Spent> {
-    let mut words = line.split_whitespace().map(str::parse);
+    let mut words = line.split_whitespace().map(str::parse::<f64>);
     let (load, push) = (words.next()?.ok()?, words.next()?.ok()?);
     words.next().is_none().then_some(Spent { load, push })
 }

@@ -17,11 +17,6 @@ impl Spread {
         Self([0.5, 0.1, 0.9].map(|share| at(share).unwrap_or(f64::NAN)))
     }
 
-    /// The middle.
-    pub(crate) fn median(&self) -> f64 {
-        self.0[0]
-    }
-
     /// As whole numbers.
     pub(crate) fn whole(&self) -> String {
         let [median, p10, p90] = self.0.map(|figure| thousands(figure.max(0.0).round() as u128));

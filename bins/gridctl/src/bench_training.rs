@@ -158,7 +158,7 @@ impl Training {
             let Ok(mut found) = client.get_job(job) else { return Ok(()) };
             match found.get_job().get_phase() {
                 JobPhase::JOB_DONE | JobPhase::JOB_FAILED | JobPhase::JOB_CANCELLED | JobPhase::JOB_REJECTED => {
-                    let cause = format!("the job of the benchmark ended: {}", found.take_job().get_message());
+                    let cause = format!("the job of the benchmark ended: {}", found.take_job().get_reason());
                     Err(Failure::new(cause, format!("--dir DIR, and the logs in {}", folder.display())))
                 }
                 JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED => Ok(()),

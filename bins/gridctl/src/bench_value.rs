@@ -19,7 +19,9 @@ use crate::context::{Context, Interrupt};
 use crate::dev_state::{DevState, Kind, Node};
 use crate::failure::{Failure, Result};
 use crate::launch::{self, Plan};
-use crate::limits::{BENCH_TRANSFER_TIMEOUT, BENCH_VALUE_BYTES_MAX, BENCH_VALUE_PIECE_BYTES, KILL_TIMEOUT};
+use crate::limits::{
+    BENCH_TRANSFER_TIMEOUT, BENCH_VALUE_BYTES_MAX, BENCH_VALUE_PIECE_BYTES, KILL_TIMEOUT, PROBE_PAUSE,
+};
 use crate::output::line;
 use crate::process;
 
@@ -97,11 +99,12 @@ pub(crate) fn client(args: &BenchValueClient) -> Result<()> {
 /// All pieces at the same time: the value is there when the last one is.
 fn replicated(client: &Client, at: u64, value: &[u8]) -> Result<()> {
     let outcomes: Vec<Result<()>> = thread::scope(|scope| {
-        let one = |(number, piece)| {
+        let pieces = value.chunks(BENCH_VALUE_PIECE_BYTES).enumerate();
+        let spawned = pieces.map(|(number, piece)| {
             let key = format!("bench/{at}/{number}");
             scope.spawn(move || client.kv_put(&key, piece, "").map(drop).map_err(Failure::from))
-        };
-        let threads: Vec<_> = value.chunks(BENCH_VALUE_PIECE_BYTES).enumerate().map(one).collect();
+        });
+        let threads: Vec<_> = spawned.collect();
         let panicked = |_| Err(Failure::new("a client panicked", "again, and report it"));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
     });
@@ -184,6 +187,7 @@ impl Slow {
                     return Ok((at, format!("controld {}", seen.get_version())));
                 }
             }
+            thread::sleep(PROBE_PAUSE);
         }
     }
 

@@ -101,7 +101,7 @@ impl Artifacts {
             }
         };
         // This disk syncs its fragment while the others get theirs.
-        std::thread::scope(|scope| {
+        std::thread::scope(|scope| -> Result<(), CallError> {
             let keeping = own.map(|(fragment, writer)| {
                 let kept = scope.spawn(move || self.files.keep(writer, files.artifact_id, number(fragment)));
                 (fragment, kept)

@@ -183,11 +183,11 @@ pub fn check_finite(frame: &Frame<'_>) -> Result<(), GuardError> {
         let bad = match spec.dtype {
             Dtype::F32 => {
                 first_not_finite(data, 4, |block| f32s(block).fold(true, |finite, it| finite & it.is_finite()))
-                    .and_then(|at| Some((at, f64::from(f32s(&data[at * 4..]).next()?))))
+                    .map(|at| (at, f32s(&data[at * 4..]).next().map_or(f64::NAN, f64::from)))
             }
             Dtype::F64 => {
                 first_not_finite(data, 8, |block| f64s(block).fold(true, |finite, it| finite & it.is_finite()))
-                    .and_then(|at| Some((at, f64s(&data[at * 8..]).next()?)))
+                    .map(|at| (at, f64s(&data[at * 8..]).next().unwrap_or(f64::NAN)))
             }
         };
         if let Some((element, value)) = bad {
