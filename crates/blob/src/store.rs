@@ -361,10 +361,17 @@ impl FragmentReader {
         let wanted = (self.footer.total_bytes.saturating_sub(offset)).min(buffer.len() as u64);
         let wanted = usize::try_from(wanted).unwrap_or(buffer.len());
         let mut done = 0;
-        let mut block = vec![0; BLOCK_BYTES];
+        let mut block = Vec::new();
         while done < wanted {
             let at = offset + done as u64;
             let number = at / BLOCK_BYTES as u64;
+            let start = number * BLOCK_BYTES as u64;
+            // A block that is wanted as a whole is read to where it belongs.
+            if at == start && (wanted - done) as u64 >= (self.footer.total_bytes - start).min(BLOCK_BYTES as u64) {
+                done += self.block(number, &mut buffer[done..])?.len();
+                continue;
+            }
+            block.resize(BLOCK_BYTES, 0);
             let data = self.block(number, &mut block)?;
             let skip = usize::try_from(at - number * BLOCK_BYTES as u64).unwrap_or(0);
             let take = (wanted - done).min(data.len() - skip);
