@@ -107,7 +107,7 @@ impl Flower {
         flower.version = flower.line()?;
         for client in 0..clients {
             let log = folder.join(format!("flower-client-{client}.log"));
-            let child = spawn(python, CLIENT, &[address.clone()], &log, Stdio::null(), Stdio::null())?;
+            let child = spawn(python, CLIENT, std::slice::from_ref(&address), &log, Stdio::null(), Stdio::null())?;
             flower.children.push(child);
         }
         Ok(flower)

@@ -17,6 +17,7 @@ use crate::launch::{self, Plan};
 use crate::limits::{BENCH_CALL_TIMEOUT, KILL_TIMEOUT};
 use crate::output::Output;
 use crate::process::{self, Process};
+use crate::round_rules::RoundRules;
 use crate::train;
 
 /// Takes the model, if it is to, and gives it back as its gradient. argv: HOST:PORT of the gate, MiB of the model, whether it is loaded (1 or 0).
@@ -141,6 +142,7 @@ impl Training {
             // The trainers hold a step of a round more than is asked for.
             rounds: shape.rounds + 2,
             quorum: None,
+            rules: RoundRules::default(),
             seed: 1,
             verify: 0.0,
             watch: false,

@@ -64,8 +64,8 @@ fn an_async_job_does_not_wait_for_its_slow_trainer_and_uses_what_it_gives() {
 
 #[test]
 fn leaders_workers_and_proposals_may_go_in_every_mode() {
-    let modes: [(&str, fn(&mut TrainSpec)); 2] = [("bounded", bounded), ("async", first_three)];
-    for (mode, change) in modes {
+    type Change = fn(&mut TrainSpec);
+    for (mode, change) in [("bounded", bounded as Change), ("async", first_three)] {
         for killed in 0..3 {
             let mut cluster = cluster(&[10, 30, 60], 0.1, change);
             cluster.lossy = true;
