@@ -512,7 +512,11 @@ fn a_thousand_bad_inputs_of_each_kind_are_refused_by_name_and_change_nothing() {
         });
         let _end = End(&ended);
         let (bad, good) = (nodes.trainer("bad"), nodes.trainer("good"));
-        wait_for("a shard for each", || (!nodes.ask(&bad).is_empty() && !nodes.ask(&good).is_empty()).then_some(()));
+        wait_for("a shard for each", || {
+            // Both ask: shards are leased when all trainers that have begun are ready.
+            let steps = [nodes.ask(&bad), nodes.ask(&good)];
+            steps.iter().all(|steps| !steps.is_empty()).then_some(())
+        });
         let env = raftgrid_rpc::environment("attacker");
         let stubs: Vec<Stub> =
             cluster.replicas.iter().map(|one| Stub::new(raftgrid_rpc::bulk_channel(&env, &one.client))).collect();
