@@ -121,9 +121,10 @@ fn a_job_that_was_paused_waits_and_goes_on() {
     cluster.silent = Some(2);
     let mut paused_for = 0;
     let job = cluster.run(120_000, |cluster| {
-        if cluster.job().get_job().phase == JobPhase::JOB_PAUSED {
-            paused_for += 1;
+        if cluster.job().get_job().phase != JobPhase::JOB_PAUSED {
+            return;
         }
+        paused_for += 1;
         // Long enough for every lease to be renewed many times.
         if paused_for == 1_000 {
             cluster.silent = None;
