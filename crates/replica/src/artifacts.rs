@@ -124,7 +124,9 @@ pub(crate) fn blob_failed(error: BlobError) -> CallError {
         BlobError::Io { ref cause, .. } if cause.kind() == std::io::ErrorKind::StorageFull => {
             CallError::Exhausted(error.to_string())
         }
-        BlobError::Io { .. } | BlobError::Rotten { .. } => CallError::Internal(error.to_string()),
+        // Nothing is wrong with the call: another replica's disk does what this one does not (`gridctl sim --seed 471`).
+        BlobError::Io { .. } => CallError::Unavailable(error.to_string()),
+        BlobError::Rotten { .. } => CallError::Internal(error.to_string()),
         BlobError::NotFound { .. } => CallError::NotFound(error.to_string()),
         BlobError::Refused(reason) => CallError::Invalid(reason),
     }
