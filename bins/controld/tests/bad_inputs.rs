@@ -456,7 +456,7 @@ fn run_kind(stubs: &[Stub], trainer: &Trainer, kind: usize) -> Vec<String> {
 fn evil_name(rng: &mut Rng) -> String {
     const PARTS: [&str; 12] = ["..", ".", "", "/", "/etc", "~", "a/b", "..\\", "\u{0}", "%2e%2e", "\u{202e}", "con\n"];
     let parts: Vec<&str> = (0..1 + rng.below(4)).map(|_| *rng.of(&PARTS)).collect();
-    format!("{}/{MARK}-{}", parts.join("/"), rng.below(1_000))
+    format!("{}/{}/{MARK}-{}", parts.join("/"), rng.of(&["..", ".", ""]), rng.below(1_000))
 }
 
 fn files_with_the_mark(folder: &std::path::Path, deep: bool, found: &mut Vec<String>) {

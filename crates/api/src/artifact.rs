@@ -23,7 +23,7 @@ pub(crate) fn register(surface: Surface) -> Surface {
 
 impl Piece for PutArtifactChunk {
     fn begin(&mut self, _: &Context) -> Answer<Begin> {
-        validate::optional_name("name", self.get_name())?;
+        validate::artifact_name("name", self.get_name())?;
         validate::optional_name("kind", self.get_kind())?;
         Ok(Begin {
             purpose: Purpose::Artifact { name: self.take_name(), kind: self.take_kind() },

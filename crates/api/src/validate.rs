@@ -25,6 +25,15 @@ pub(crate) fn optional_name(field: &str, name: &str) -> Answer<()> {
     Ok(())
 }
 
+/// Empty, or a name whose parts between slashes are such: it is no path, and does not look like one.
+pub(crate) fn artifact_name(field: &str, name: &str) -> Answer<()> {
+    optional_name(field, name)?;
+    if !name.is_empty() && name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(invalid(field, "a part between slashes is empty, . or .."));
+    }
+    Ok(())
+}
+
 /// An id or name that must be there.
 pub(crate) fn name(field: &str, name: &str) -> Answer<()> {
     if name.is_empty() {
@@ -107,6 +116,16 @@ mod tests {
         match answer.expect_err("refused") {
             Failure::Status(status) => status.message().to_owned(),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_name_that_looks_like_a_path_is_refused() {
+        for good in ["", "model", "job/model", "a/b.c/d-1"] {
+            assert!(artifact_name("name", good).is_ok(), "{good}");
+        }
+        for bad in ["../x", "a/../b", "/etc", "a//b", "a/", "./a", "..", "a\nb"] {
+            assert!(artifact_name("name", bad).is_err(), "{bad}");
         }
     }
 
