@@ -21,10 +21,9 @@ def reach(point: str, pause_s: float = 0.0) -> None:
 
 def install() -> None:
     from raftgrid._agent import AgentBackend
-    from raftgrid._proto import ml_pb2
     from raftgrid._step import Step
 
-    load, push, chunks = Step.load, Step.push, AgentBackend._chunks
+    load, push, send_up = Step.load, Step.push, AgentBackend.push
 
     def load_then(self, *args, **kwargs):
         loaded = load(self, *args, **kwargs)
@@ -37,14 +36,20 @@ def install() -> None:
         reach("python.pushed")
         return pushed
 
-    def chunks_until(self, message, frame, first):
-        for chunk in chunks(self, message, frame, first):
+    def until_the_end(chunks):
+        for chunk in chunks:
             yield chunk
-            if message is ml_pb2.GradientChunk:
-                # The chunk that was given is on its way, the end of the stream is not.
-                reach("python.uploading", pause_s=0.02)
+            # What was given is on its way, the end of the stream is not.
+            reach("python.uploading", pause_s=0.02)
 
-    Step.load, Step.push, AgentBackend._chunks = load_then, push_between, chunks_until
+    def send_slowly(self, *args, **kwargs):
+        if not getattr(self, "sends_slowly", False):
+            send = self._ml.SendGradients
+            self._ml.SendGradients = lambda chunks, **named: send(until_the_end(chunks), **named)
+            self.sends_slowly = True
+        return send_up(self, *args, **kwargs)
+
+    Step.load, Step.push, AgentBackend.push = load_then, push_between, send_slowly
 
 
 # Of the other Python processes on a worker (the look at the interpreter) none trains.
