@@ -40,15 +40,25 @@ class Service(artifact_pb2_grpc.ArtifactServiceServicer):
         store.puts += 1
         known = store.names.get(first.name) if first.name else None
         if known and store.by_id[known] != data:
-            context.abort(grpc.StatusCode.ALREADY_EXISTS, f"the name {first.name} belongs to an artifact with other content")
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the name {first.name} belongs to an artifact with other content")
         if not known:
-            known = str(100 + len(store.by_id))
+            known = str(100 + len(store.kinds))
             store.by_id[known] = data
             store.kinds.append(first.kind)
             if first.name:
                 store.names[first.name] = known
         self.replica.lose_answer(context)
         return artifact_pb2.PutArtifactResponse(artifact_id=known, digest=first.digest)
+
+    def Delete(self, request, context):
+        self.replica.check(context)
+        assert request.request_id
+        if request.artifact not in self.store.by_id:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no artifact {request.artifact}")
+        del self.store.by_id[request.artifact]
+        self.store.names = {name: known for name, known in self.store.names.items() if known != request.artifact}
+        self.replica.lose_answer(context)
+        return artifact_pb2.DeleteArtifactResponse(artifact_id=request.artifact)
 
     def Stat(self, request, context):
         self.replica.check(context)

@@ -287,6 +287,37 @@ def test_lost_answers_and_dead_replicas_do_not_make_versions_twice(cluster, monk
         _artifacts.get(kept._shelf._plane, "101")
 
 
+def test_older_versions_than_are_kept_go_even_if_a_save_died_before_it_deleted_them(cluster, monkeypatch):
+    table, store, _ = cluster
+    kept = shelf_of(cluster, monkeypatch)
+
+    def versions():
+        return sorted(int(name.rpartition("/")[2]) for name in store.names)
+
+    assert [kept.save({}, n, keep=2) for n in range(3)] == [1, 2, 3] and versions() == [2, 3]
+    delete, died = checkpoint.ClusterShelf._delete, []
+
+    def die(self, artifacts):
+        if died:
+            raise KeyboardInterrupt
+        died.append(delete(self, artifacts))  # what the save before left
+
+    monkeypatch.setattr(checkpoint.ClusterShelf, "_delete", die)
+    with pytest.raises(KeyboardInterrupt):
+        kept.save({}, 3, keep=2)
+    assert versions() == [2, 3, 4] and kept.load().state == 3
+    monkeypatch.setattr(checkpoint.ClusterShelf, "_delete", delete)
+    assert kept.save({}, 4, keep=2) == 5 and versions() == [4, 5]
+    assert kept.save({}, 5, keep=1) == 6 and versions() == [6]
+    assert kept.save({}, 6, keep=9) == 7 and versions() == [6, 7]
+    assert kept.load(version=6).state == 5 and kept.load(version=5) is None
+    # Bytes of an attempt that was fenced are not deleted: they may be another's, too.
+    table.stale_epochs.add(5)
+    with pytest.raises(raftgrid.LeaseLost):
+        kept.save({}, 7, keep=1)
+    assert versions() == [6, 7, 8]
+
+
 def test_damage_that_does_not_end_is_an_error_and_a_wrong_digest_is_never_loaded(cluster, monkeypatch):
     _, store, _ = cluster
     kept = shelf_of(cluster, monkeypatch)

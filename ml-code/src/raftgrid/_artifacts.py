@@ -16,6 +16,10 @@ from .errors import RaftgridError, TransferError
 _ARTIFACTS = artifact_pb2_grpc.ArtifactServiceStub
 
 
+_TAKEN = "belongs to an artifact with other content"
+"""What a replica says of such a name, with FAILED_PRECONDITION."""
+
+
 class NameTaken(RaftgridError):
     """The name belongs to an artifact with other content: names are given once."""
 
@@ -39,7 +43,8 @@ def put(plane: Plane, name: str, data: bytes, kind: str) -> str:
     try:
         answer = plane.stream(_ARTIFACTS, "Put", lambda send, left_s: send(chunks(), timeout=left_s), _timeout_s(len(data)))
     except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.ALREADY_EXISTS:
+        taken = error.code() == grpc.StatusCode.FAILED_PRECONDITION and _TAKEN in (error.details() or "")
+        if taken or error.code() == grpc.StatusCode.ALREADY_EXISTS:
             raise NameTaken(error.details()) from error
         raise RaftgridError(f"failed to keep artifact {name!r}: {error.code().name}: {error.details()}") from error
     found: str = answer.artifact_id
@@ -49,6 +54,15 @@ def put(plane: Plane, name: str, data: bytes, kind: str) -> str:
 def exists(plane: Plane, artifact: str) -> bool:
     """Whether something goes by this name or id. Raises PlaneUnavailable."""
     return bool(plane.call(_ARTIFACTS, "Stat", artifact_pb2.StatArtifactRequest(artifact=artifact)).found)
+
+
+def delete(plane: Plane, artifact: str) -> None:
+    """Deletes an artifact; one that is not there, or that others hold, stays as it is. Raises PlaneUnavailable, RaftgridError with what a replica said."""
+    try:
+        plane.call(_ARTIFACTS, "Delete", artifact_pb2.DeleteArtifactRequest(artifact=artifact, request_id=request_id()))
+    except grpc.RpcError as error:
+        if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
+            raise RaftgridError(f"failed to delete artifact {artifact!r}: {error.code().name}: {error.details()}") from error
 
 
 def get(plane: Plane, artifact: str, digest: bytes = b"") -> Optional[bytes]:

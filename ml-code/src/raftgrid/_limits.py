@@ -6,6 +6,8 @@ FRAME_BYTES_MAX = 4 * 1024 * 1024 * 1024
 """Largest model or gradient."""
 CHECKPOINT_CHANGES_MAX = 100
 """How often the newest version may be another one's before `save` gives up."""
+CHECKPOINTS_KEPT_MAX = 1_000
+"""Most versions of a checkpoint that stay in a cluster: its key lists them."""
 HEADER_BYTES_MAX = 16 * 1024 * 1024
 """Largest header of a frame."""
 NAME_BYTES_MAX = 1024

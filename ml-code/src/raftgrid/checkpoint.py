@@ -4,7 +4,8 @@ A train job needs none for its model: model and optimiser are committed with eac
 
 Each `save` is a new version, whole or not there. In a cluster the file is an artifact, TASK/NAME/VERSION, on the disks of the replicas, and a
 replicated key that says which version is the newest is written under the task's lease: an attempt that lost it cannot make its checkpoint the newest
-(LeaseLost). Without a cluster the files lie in a folder (RAFTGRID_CHECKPOINTS, else `checkpoints`).
+(LeaseLost). The key also lists the older ones that are there; those beyond the newest `keep` go once it is written. They are names of their own, and no
+versions of one name: an attempt that was fenced could push those out that count. Without a cluster the files lie in a folder (RAFTGRID_CHECKPOINTS, else `checkpoints`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, Dict, List, Optional, Protocol, Tuple
 import grpc
 
 from . import _artifacts, _torch, _trees, _values
-from ._limits import CALL_TIMEOUT_S, CHECKPOINT_CHANGES_MAX, RETRY_FIRST_S
+from ._limits import CALL_TIMEOUT_S, CHECKPOINT_CHANGES_MAX, CHECKPOINTS_KEPT_MAX, RETRY_FIRST_S
 from ._plane import Plane, of_environment
 from .errors import FrameError, RaftgridError
 from .kv import Keys
@@ -78,8 +79,8 @@ class Checkpoints:
 
         params: a dict of arrays (any NumPy dtype), a torch module (its trained parameters and its buffers), a tree of arrays. state: nested dicts,
         lists and tuples with arrays, numbers and texts, such as `{"epoch": 3, "optimizer": optimizer.state_dict(), "rng":
-        rng.bit_generator.state}`. name: letters, digits, '.', '_' and '-'; checkpoints of different names do not know each other. keep: without a
-        cluster, how many versions stay; a cluster keeps all.
+        rng.bit_generator.state}`. name: letters, digits, '.', '_' and '-'; checkpoints of different names do not know each other. keep: how many
+        versions stay.
 
         Raises LeaseLost if this attempt was fenced, FrameError naming what cannot be kept, PlaneUnavailable, OSError without a cluster.
         """
@@ -198,9 +199,16 @@ class ClusterShelf:
             revision, newest = self._newest(name)
             version, data, artifact_id = self._put(name, newest["version"] + 1, file)
             said = {"version": version, "artifact": artifact_id, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+            older = newest.get("older", []) + ([newest["artifact"]] if newest["version"] else [])
+            going = max(0, len(older) + 1 - min(keep, CHECKPOINTS_KEPT_MAX))
+            said["older"], said["going"] = older[going:], older[:going]
+            # The save before this one may have died before these were gone.
+            self._delete(newest.get("going", []))
             text = json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
             if self._keys.compare_and_set(self._key(name), text, revision)[0]:
+                self._delete(said["going"])
                 return version
+            # The bytes stay: another attempt may have brought equal ones, which are the same artifact.
         raise RaftgridError(f"the checkpoint {name!r} was changed by others {CHECKPOINT_CHANGES_MAX} times meanwhile")
 
     def _put(self, name: str, version: int, file: File) -> Tuple[int, bytes, str]:
@@ -214,6 +222,14 @@ class ClusterShelf:
                 return version, data, _artifacts.put(self._plane, self._artifact(name, version), data, KIND)
             except _artifacts.NameTaken:
                 version += 1
+
+    def _delete(self, artifacts: List[str]) -> None:
+        """Deletes what is not needed any more, as far as that can be had now."""
+        for artifact in artifacts:
+            try:
+                _artifacts.delete(self._plane, artifact)
+            except RaftgridError:
+                return  # the next save tries again
 
     def load(self, name: str, version: Optional[int]) -> Optional[bytes]:
         """The newest by the key, which only who had the lease wrote."""
