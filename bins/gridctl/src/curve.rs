@@ -10,7 +10,7 @@ pub(crate) struct Curve {
     pub(crate) points: Vec<(u64, f64)>,
 }
 
-/// All metrics of a job, loss and accuracy first, the others by name.
+/// All metrics of a job, in the order of [`by_rank`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Curves {
     curves: Vec<Curve>,
@@ -20,14 +20,11 @@ impl Curves {
     /// Takes the metrics of a round; `number` is the number of rounds that were committed with it. One that is not the newest is left out.
     pub(crate) fn add(&mut self, number: u64, metrics_json: &str) {
         for (metric, value) in numbers(metrics_json) {
-            let at = match self.curves.iter().position(|curve| curve.metric == metric) {
-                Some(at) => at,
-                None => {
-                    self.curves.push(Curve { metric: metric.clone(), points: Vec::new() });
-                    self.curves.sort_by(|a, b| by_rank(&a.metric, &b.metric));
-                    self.curves.iter().position(|curve| curve.metric == metric).expect("it was just put there")
-                }
-            };
+            let found = self.curves.binary_search_by(|curve| by_rank(&curve.metric, &metric));
+            let at = found.unwrap_or_else(|at| {
+                self.curves.insert(at, Curve { metric, points: Vec::new() });
+                at
+            });
             let points = &mut self.curves[at].points;
             if points.last().is_none_or(|(newest, _)| *newest < number) {
                 points.push((number, value));
@@ -56,6 +53,7 @@ pub(crate) fn numbers(metrics_json: &str) -> Vec<(String, f64)> {
     pairs
 }
 
+/// Loss and accuracy first, the others by name.
 fn by_rank(one: &str, other: &str) -> std::cmp::Ordering {
     let rank = |name: &str| match name {
         "loss" => 0,
