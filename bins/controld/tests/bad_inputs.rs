@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::SinkExt;
+use harness::numbers::Rng;
 use harness::{wait_for, Cluster};
 use raftgrid_client::{Client, Upload};
 use raftgrid_proto::v1::*;
@@ -26,27 +27,6 @@ const CALL: Duration = Duration::from_secs(20);
 const SHARDS: u32 = 2;
 /// In every name that must not become a file.
 const MARK: &str = "rg-evil";
-
-/// Repeatable numbers (splitmix64).
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    fn of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        &list[self.below(list.len())]
-    }
-}
 
 /// A tensor of a frame.
 #[derive(Clone)]
@@ -114,7 +94,7 @@ impl Case {
 
     /// Cut into three to six chunks.
     fn in_pieces(mut self, rng: &mut Rng) -> Self {
-        let pieces = 3 + rng.below(4);
+        let pieces = 3 + rng.index(4);
         let at = |piece: usize| piece * self.bytes.len() / pieces;
         self.cuts = (0..pieces).map(|piece| (at(piece), at(piece + 1) - at(piece))).collect();
         self
@@ -177,7 +157,7 @@ const KINDS: [(&str, &[&str], Make); 13] = [
 ];
 
 fn some_shard(rng: &mut Rng) -> u32 {
-    rng.below(SHARDS as usize) as u32
+    rng.index(SHARDS as usize) as u32
 }
 
 fn good(rng: &mut Rng, trainer: &Trainer) -> Case {
@@ -207,9 +187,9 @@ fn elements(tensor: &Tensor) -> usize {
 
 fn not_finite(rng: &mut Rng, trainer: &Trainer) -> Case {
     changed(rng, trainer, |rng, list| {
-        for _ in 0..=rng.below(3) {
-            let at = rng.below(list.len());
-            let element = rng.below(elements(&list[at]));
+        for _ in 0..=rng.index(3) {
+            let at = rng.index(list.len());
+            let element = rng.index(elements(&list[at]));
             put(&mut list[at], element, *rng.of(&[f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY]));
         }
     })
@@ -217,22 +197,22 @@ fn not_finite(rng: &mut Rng, trainer: &Trainer) -> Case {
 
 fn huge(rng: &mut Rng, trainer: &Trainer) -> Case {
     changed(rng, trainer, |rng, list| {
-        let at = rng.below(list.len());
-        let element = rng.below(elements(&list[at]));
-        let exponent = 20 + rng.below(if list[at].dtype == "F32" { 19 } else { 280 });
+        let at = rng.index(list.len());
+        let element = rng.index(elements(&list[at]));
+        let exponent = 20 + rng.index(if list[at].dtype == "F32" { 19 } else { 280 });
         let value = 10_f64.powi(exponent as i32);
-        put(&mut list[at], element, if rng.below(2) == 0 { value } else { -value });
+        put(&mut list[at], element, if rng.index(2) == 0 { value } else { -value });
     })
 }
 
 fn other_shape(rng: &mut Rng, trainer: &Trainer) -> Case {
     changed(rng, trainer, |rng, list| {
-        let at = rng.below(list.len());
+        let at = rng.index(list.len());
         let tensor = &mut list[at];
         let width = if tensor.dtype == "F32" { 4 } else { 8 };
         let before = tensor.shape.clone();
         while tensor.shape == before {
-            tensor.shape = (0..rng.below(4)).map(|_| rng.below(5)).collect();
+            tensor.shape = (0..rng.index(4)).map(|_| rng.index(5)).collect();
         }
         tensor.data = vec![0; width * tensor.shape.iter().product::<usize>()];
     })
@@ -243,7 +223,7 @@ fn other_dtype(rng: &mut Rng, trainer: &Trainer) -> Case {
         [("F64", 8), ("I64", 8), ("I32", 4), ("U32", 4), ("I16", 2), ("U8", 1), ("BOOL", 1)];
     const WIDE: [(&str, usize); 6] = [("F32", 4), ("F16", 2), ("BF16", 2), ("I8", 1), ("I64", 8), ("C64", 8)];
     changed(rng, trainer, |rng, list| {
-        let at = rng.below(list.len());
+        let at = rng.index(list.len());
         let tensor = &mut list[at];
         let (dtype, width) = if tensor.dtype == "F32" { *rng.of(&NARROW) } else { *rng.of(&WIDE) };
         tensor.dtype = dtype;
@@ -254,12 +234,12 @@ fn other_dtype(rng: &mut Rng, trainer: &Trainer) -> Case {
 fn other_names(rng: &mut Rng, trainer: &Trainer) -> Case {
     const NAMES: [&str; 8] = ["W", "w ", "ww", "../w", "w/../b", "\u{0}", "__metadata", "w.scale"];
     changed(rng, trainer, |rng, list| {
-        let at = rng.below(list.len());
-        match rng.below(3) {
+        let at = rng.index(list.len());
+        match rng.index(3) {
             0 => drop(list.remove(at)),
-            1 => list[at].name = format!("{}{}", rng.of(&NAMES), rng.below(100)),
+            1 => list[at].name = format!("{}{}", rng.of(&NAMES), rng.index(100)),
             _ => {
-                let name = format!("{}{}", rng.of(&NAMES), rng.below(100));
+                let name = format!("{}{}", rng.of(&NAMES), rng.index(100));
                 list.push(Tensor { name, dtype: "F32", shape: vec![1], data: vec![0; 4] });
             }
         }
@@ -268,14 +248,14 @@ fn other_names(rng: &mut Rng, trainer: &Trainer) -> Case {
 
 fn garbage(rng: &mut Rng, trainer: &Trainer) -> Case {
     let whole = frame(&tensors(rng));
-    let bytes = match rng.below(4) {
-        0 => (0..1 + rng.below(300)).map(|_| rng.next() as u8).collect(),
+    let bytes = match rng.index(4) {
+        0 => (0..1 + rng.index(300)).map(|_| rng.next() as u8).collect(),
         // The header's length is a lie.
         1 => [&rng.next().to_le_bytes(), &whole[8..]].concat(),
         // Cut off, announced as it is.
-        2 => whole[..rng.below(whole.len())].to_vec(),
+        2 => whole[..rng.index(whole.len())].to_vec(),
         // More behind the last tensor than the header says.
-        _ => [whole.clone(), vec![0; 1 + rng.below(64)]].concat(),
+        _ => [whole.clone(), vec![0; 1 + rng.index(64)]].concat(),
     };
     let shard = some_shard(rng);
     Case::of(if bytes.is_empty() { vec![0] } else { bytes }, trainer, shard)
@@ -283,22 +263,22 @@ fn garbage(rng: &mut Rng, trainer: &Trainer) -> Case {
 
 fn short(rng: &mut Rng, trainer: &Trainer) -> Case {
     let mut case = good(rng, trainer).in_pieces(rng);
-    case.head.set_total_bytes((case.bytes.len() + 1 + rng.below(1_000)) as u64);
+    case.head.set_total_bytes((case.bytes.len() + 1 + rng.index(1_000)) as u64);
     case
 }
 
 fn long(rng: &mut Rng, trainer: &Trainer) -> Case {
     let mut case = good(rng, trainer).in_pieces(rng);
-    case.head.set_total_bytes((1 + rng.below(case.bytes.len() - 1)) as u64);
+    case.head.set_total_bytes((1 + rng.index(case.bytes.len() - 1)) as u64);
     case
 }
 
 fn wrong_hash(rng: &mut Rng, trainer: &Trainer) -> Case {
     let mut case = good(rng, trainer);
-    let at = rng.below(32);
+    let at = rng.index(32);
     let digest = case.head.mut_digest();
-    match rng.below(3) {
-        0 => digest[at] ^= 1 << rng.below(8),
+    match rng.index(3) {
+        0 => digest[at] ^= 1 << rng.index(8),
         1 => digest.truncate(at.max(1)),
         _ => digest.reverse(),
     }
@@ -308,8 +288,8 @@ fn wrong_hash(rng: &mut Rng, trainer: &Trainer) -> Case {
 fn out_of_order(rng: &mut Rng, trainer: &Trainer) -> Case {
     let mut case = good(rng, trainer).in_pieces(rng);
     let pieces = case.cuts.len();
-    let at = rng.below(pieces - 1);
-    match rng.below(3) {
+    let at = rng.index(pieces - 1);
+    match rng.index(3) {
         0 => case.cuts.swap(at, at + 1),
         1 => case.cuts.insert(at + 1, case.cuts[at]),
         _ => drop(case.cuts.remove(at)),
@@ -319,7 +299,7 @@ fn out_of_order(rng: &mut Rng, trainer: &Trainer) -> Case {
 
 fn wrong_checksum(rng: &mut Rng, trainer: &Trainer) -> Case {
     let mut case = good(rng, trainer).in_pieces(rng);
-    case.wrong_checksum = Some(rng.below(case.cuts.len()));
+    case.wrong_checksum = Some(rng.index(case.cuts.len()));
     case
 }
 
@@ -333,11 +313,11 @@ fn old_attempt(rng: &mut Rng, trainer: &Trainer) -> Case {
 
 fn wrong_numbers(rng: &mut Rng, trainer: &Trainer) -> Case {
     let mut case = good(rng, trainer);
-    if rng.below(2) == 0 {
+    if rng.index(2) == 0 {
         let bad = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, -f64::MIN_POSITIVE];
         case.head.set_weight(*rng.of(&bad));
     } else {
-        case.head.set_shard(SHARDS + (rng.next() as u32 >> rng.below(31)).min(u32::MAX - SHARDS));
+        case.head.set_shard(SHARDS + (rng.next() as u32 >> rng.index(31)).min(u32::MAX - SHARDS));
     }
     case
 }
@@ -455,8 +435,8 @@ fn run_kind(stubs: &[Stub], trainer: &Trainer, kind: usize) -> Vec<String> {
 /// Names of artifacts that look like paths.
 fn evil_name(rng: &mut Rng) -> String {
     const PARTS: [&str; 12] = ["..", ".", "", "/", "/etc", "~", "a/b", "..\\", "\u{0}", "%2e%2e", "\u{202e}", "con\n"];
-    let parts: Vec<&str> = (0..1 + rng.below(4)).map(|_| *rng.of(&PARTS)).collect();
-    format!("{}/{}/{MARK}-{}", parts.join("/"), rng.of(&["..", ".", ""]), rng.below(1_000))
+    let parts: Vec<&str> = (0..1 + rng.index(4)).map(|_| *rng.of(&PARTS)).collect();
+    format!("{}/{}/{MARK}-{}", parts.join("/"), rng.of(&["..", ".", ""]), rng.index(1_000))
 }
 
 fn files_with_the_mark(folder: &std::path::Path, deep: bool, found: &mut Vec<String>) {

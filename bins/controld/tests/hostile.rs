@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use futures::executor::block_on;
 use futures::{SinkExt, TryStreamExt};
 use harness::certs::{cluster_id, files, hello, pair, prepare, secured};
+use harness::numbers::Rng;
 use harness::{Cluster, PATIENCE};
 use protobuf::CodedOutputStream;
 use raftgrid_proto::v1::*;
@@ -44,22 +45,8 @@ const TYPES: u64 = 19;
 /// What no peer ever sends: hup, beat, propose, unreachable, status of a snapshot, check quorum, transfer, read index and its answer.
 const LOCAL: [u64; 9] = [0, 1, 2, 10, 11, 12, 13, 15, 16];
 
-/// Repeatable numbers (splitmix64).
-struct Rng(u64);
-
+/// What hostile messages are made of.
 impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
     fn bytes(&mut self, below: u64) -> Vec<u8> {
         (0..self.below(below)).map(|_| self.next() as u8).collect()
     }

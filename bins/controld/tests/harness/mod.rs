@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod certs;
+pub mod numbers;
 
 use std::fs::File;
 use std::net::TcpListener;
