@@ -264,7 +264,7 @@ impl Served {
         sink: UnarySink<SnapshotProgressResponse>,
     ) {
         let answer =
-            self.door.visitor(ctx).check(request.hello.as_ref()).map(|from| self.parked.progress(from, request));
+            self.door.visitor(ctx).check(request.hello.as_ref()).and_then(|from| self.parked.progress(from, request));
         ctx.spawn(async move {
             // A peer that has gone asks again.
             let _ = match answer {

@@ -3,7 +3,7 @@
 //! When its stream breaks, what came is kept, and the same sender's next stream of the same snapshot goes on behind the last verified byte.
 //! A stream of another sender or snapshot throws it away. A restart does, too.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::TryStreamExt;
 use grpcio::{RequestStream, RpcStatus, RpcStatusCode};
@@ -29,37 +29,78 @@ struct Transfer {
     name: String,
 }
 
-/// What came of a snapshot whose stream broke.
+/// The one place for a snapshot on its way in.
 #[derive(Default)]
-pub(crate) struct Parked(Mutex<Option<Inbound>>);
+pub(crate) struct Parked(Mutex<Place>);
+
+#[derive(Default)]
+enum Place {
+    #[default]
+    Empty,
+    /// A stream of it runs, or has broken and nobody has noticed yet.
+    Running(Transfer),
+    /// What came of a snapshot whose stream broke.
+    Kept(Inbound),
+}
 
 impl Parked {
-    fn take(&self) -> Option<Inbound> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, inbound: Inbound) {
-        // What cannot be asked for again is not kept.
-        if !inbound.transfer.name.is_empty() {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(inbound);
-        }
+    /// Begins a stream; what was kept of the last one, if anything.
+    fn begin(&self, transfer: &Transfer) -> (Running<'_>, Option<Inbound>) {
+        let kept = match std::mem::replace(&mut *self.lock(), Place::Running(transfer.clone())) {
+            Place::Kept(inbound) => Some(inbound),
+            Place::Empty | Place::Running(_) => None,
+        };
+        (Running(self), kept)
     }
 
     /// How far the transfer came that is asked about.
-    pub(crate) fn progress(&self, from: NodeId, asked: &SnapshotProgressRequest) -> SnapshotProgressResponse {
+    ///
+    /// # Errors
+    /// UNAVAILABLE while its last stream has not ended here: where it will have come to is not known, and "nowhere" would send it all anew.
+    pub(crate) fn progress(
+        &self,
+        from: NodeId,
+        asked: &SnapshotProgressRequest,
+    ) -> Result<SnapshotProgressResponse, RpcStatus> {
         let name = asked.get_snapshot().to_owned();
         let transfer = Transfer { from, index: asked.get_index(), term: asked.get_term(), name };
         let mut answer = SnapshotProgressResponse::new();
-        let parked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(inbound) = parked.as_ref().filter(|inbound| inbound.transfer == transfer) {
-            if let Some(at) = &inbound.at {
+        match &*self.lock() {
+            Place::Running(running) if *running == transfer => return Err(runs_on()),
+            Place::Kept(Inbound { transfer: kept, at: Some(at), .. }) if *kept == transfer => {
                 answer.set_known(true);
                 answer.set_file(at.file.clone());
                 answer.set_offset(at.bytes);
                 answer.set_file_done(at.done);
             }
+            Place::Empty | Place::Running(_) | Place::Kept(_) => {}
         }
-        answer
+        Ok(answer)
+    }
+}
+
+/// The place while a stream has it; empty afterwards, however the stream ends, unless what came is kept.
+struct Running<'a>(&'a Parked);
+
+impl Running<'_> {
+    fn keep(self, inbound: Inbound) {
+        // What cannot be asked for again is not kept.
+        if !inbound.transfer.name.is_empty() {
+            *self.0.lock() = Place::Kept(inbound);
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut place = self.0.lock();
+        if matches!(*place, Place::Running(_)) {
+            *place = Place::Empty;
+        }
     }
 }
 
@@ -91,7 +132,7 @@ pub(crate) fn receive(
     let data = chunk.take_message();
     let transfer = Transfer { from, index, term, name: chunk.take_snapshot() };
     // Whatever was kept is taken up now or is of no more use.
-    let kept = parked.take();
+    let (running, kept) = parked.begin(&transfer);
     let mut inbound = if chunk.get_resumed() {
         kept.filter(|inbound| inbound.transfer == transfer).ok_or_else(nothing_kept)?
     } else {
@@ -101,7 +142,7 @@ pub(crate) fn receive(
     if let Err(ended) = inbound.take_all(chunk, metrics, stream) {
         return Err(match ended {
             Ended::Broken(status) => {
-                parked.put(inbound);
+                running.keep(inbound);
                 status
             }
             Ended::Refused(status) => status,
@@ -215,6 +256,10 @@ fn nothing_kept() -> RpcStatus {
         RpcStatusCode::ABORTED,
         "failed to go on with the snapshot: nothing of it is kept here; send it from its start",
     )
+}
+
+fn runs_on() -> RpcStatus {
+    status(RpcStatusCode::UNAVAILABLE, "failed to say how far the snapshot came: its last stream has not ended here")
 }
 
 fn failed(why: &str) -> RpcStatus {

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use futures::SinkExt;
@@ -86,8 +88,8 @@ fn a_peer_that_takes_nothing_holds_up_no_message_and_is_reported() {
     assert_eq!(reports.recv_timeout(PATIENCE).expect("reported"), Heard::SnapshotSent(5, false));
 }
 
-/// The first `bytes` bytes of the large file, and then the stream breaks.
-fn half(end: &End, from: u64, name: &str, resumed: bool, bytes: usize) -> RpcStatusCode {
+/// The first `bytes` bytes of the large file.
+fn first_chunk(from: u64, name: &str, resumed: bool, bytes: usize) -> SnapshotChunk {
     let mut chunk = SnapshotChunk::new();
     chunk.set_hello(hello(from));
     chunk.set_message(b"MsgSnapshot".to_vec());
@@ -99,10 +101,15 @@ fn half(end: &End, from: u64, name: &str, resumed: bool, bytes: usize) -> RpcSta
     let data = files()["000012.sst"][..bytes].to_vec();
     chunk.set_crc32c(crc32c::crc32c(&data));
     chunk.set_data(data);
+    chunk
+}
+
+/// The first `bytes` bytes of the large file, and then the stream breaks.
+fn half(end: &End, from: u64, name: &str, resumed: bool, bytes: usize) -> RpcStatusCode {
     let client = Client::new(raftgrid_rpc::channel(&end.env, &end.address));
     let (mut sender, receiver) =
         client.client_streaming(&PEER_SNAPSHOT.method, CallOption::default().timeout(PATIENCE)).expect("started");
-    let _ = block_on(sender.send((chunk, WriteFlags::default())));
+    let _ = block_on(sender.send((first_chunk(from, name, resumed, bytes), WriteFlags::default())));
     let _ = block_on(sender.close());
     match block_on(receiver) {
         Err(grpcio::Error::RpcFailure(status)) => status.code(),
@@ -111,7 +118,7 @@ fn half(end: &End, from: u64, name: &str, resumed: bool, bytes: usize) -> RpcSta
 }
 
 /// (known, verified bytes)
-fn progress(end: &End, from: u64, name: &str, index: u64) -> (bool, u64) {
+fn asked(end: &End, from: u64, name: &str, index: u64) -> Result<(bool, u64), RpcStatusCode> {
     let mut request = SnapshotProgressRequest::new();
     request.set_hello(hello(from));
     request.set_index(index);
@@ -119,8 +126,41 @@ fn progress(end: &End, from: u64, name: &str, index: u64) -> (bool, u64) {
     request.set_snapshot(name.to_owned());
     let client = Client::new(raftgrid_rpc::channel(&end.env, &end.address));
     let option = CallOption::default().timeout(PATIENCE);
-    let answer = client.unary_call(&PEER_SNAPSHOT_PROGRESS.method, &request, option).expect("answered");
-    (answer.get_known(), answer.get_offset())
+    match client.unary_call(&PEER_SNAPSHOT_PROGRESS.method, &request, option) {
+        Ok(answer) => Ok((answer.get_known(), answer.get_offset())),
+        Err(grpcio::Error::RpcFailure(status)) => Err(status.code()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn progress(end: &End, from: u64, name: &str, index: u64) -> (bool, u64) {
+    asked(end, from, name, index).expect("answered")
+}
+
+#[test]
+fn while_its_last_stream_has_not_ended_nobody_is_told_to_send_it_anew() {
+    let two = plain_end(2);
+    let client = Client::new(raftgrid_rpc::channel(&two.env, &two.address));
+    let option = CallOption::default().timeout(PATIENCE);
+    let (mut sender, receiver) = client.client_streaming(&PEER_SNAPSHOT.method, option).expect("started");
+    let chunk = first_chunk(1, "checkpoint-7", false, 700_000);
+    block_on(sender.send((chunk, WriteFlags::default()))).expect("sent");
+    let patience = Instant::now() + PATIENCE;
+    while begun(&two) == 0 {
+        assert!(Instant::now() < patience, "the stream has begun");
+        sleep(Duration::from_millis(1));
+    }
+    assert_eq!(asked(&two, 1, "checkpoint-7", 70), Err(RpcStatusCode::UNAVAILABLE));
+    assert_eq!(asked(&two, 3, "checkpoint-7", 70), Ok((false, 0)), "another's transfer is unknown");
+    sender.cancel();
+    drop((sender, receiver));
+    let known = loop {
+        match asked(&two, 1, "checkpoint-7", 70) {
+            Err(RpcStatusCode::UNAVAILABLE) if Instant::now() < patience => sleep(Duration::from_millis(1)),
+            other => break other,
+        }
+    };
+    assert_eq!(known, Ok((true, 700_000)));
 }
 
 #[test]
