@@ -146,7 +146,9 @@ impl View {
             | Table::Digest
             | Table::Kv
             | Table::KvByJob
-            | Table::KvCount => Ok(Touched::Nothing),
+            | Table::KvCount
+            | Table::Name
+            | Table::Usage => Ok(Touched::Nothing),
         }
     }
 

@@ -96,7 +96,9 @@ pub fn row_change(change: &Change) -> Result<RowChange, RowsError> {
             | Table::Schedule
             | Table::Kv
             | Table::KvByJob
-            | Table::KvCount,
+            | Table::KvCount
+            | Table::Name
+            | Table::Usage,
             _,
         ) => RowChange::Internal,
     })

@@ -59,10 +59,14 @@ pub enum Table {
     KvByJob = 25,
     /// One row: how many keys there are (`KvCountRow`).
     KvCount = 26,
+    /// By name of artifacts: `NameRow`. From machine version 6 on; `ArtifactByName` names the newest version's artifact.
+    Name = 27,
+    /// `p` and a principal, or `r` and a replica id: `UsageRow`. From machine version 6 on.
+    Usage = 28,
 }
 
 /// All tables, in order of their number.
-pub const TABLES: [Table; 26] = [
+pub const TABLES: [Table; 28] = [
     Table::Meta,
     Table::Task,
     Table::TaskById,
@@ -89,6 +93,8 @@ pub const TABLES: [Table; 26] = [
     Table::Kv,
     Table::KvByJob,
     Table::KvCount,
+    Table::Name,
+    Table::Usage,
 ];
 
 /// The tables cannot be read: the medium failed or a row does not decode. The replica must stop.

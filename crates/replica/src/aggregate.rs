@@ -168,7 +168,8 @@ impl Aggregator {
             kind: kind.to_owned(),
             job_id: job.get_job().job_id.clone(),
             principal: job.get_job().principal.clone(),
-            name: String::new(),
+            unbudgeted: true,
+            ..Description::default()
         };
         let model = self.artifacts.place_bytes(&describe("model"), model)?;
         let state = self.artifacts.place_bytes(&describe("state"), state)?;

@@ -17,12 +17,14 @@ mod maintenance;
 mod matmul;
 mod members;
 mod models;
+mod names;
 mod nodes;
 mod placement_spec;
 mod preemption;
 mod queues;
 mod recode;
 mod retention;
+mod room;
 mod rounds;
 mod schedules;
 mod task_holds;
@@ -99,6 +101,7 @@ pub fn minimum_version(kind: &Kind) -> u64 {
         | Kind::resolve_dependents(_)
         | Kind::retry_elements(_) => 3,
         Kind::recode_artifact(_) => 5,
+        Kind::remove_artifact(_) | Kind::name_artifact(_) | Kind::set_room(_) => names::SINCE,
     }
 }
 
@@ -117,6 +120,18 @@ fn spec_version(spec: &TaskSpec) -> u64 {
 /// before. [`minimum_version`] is what apply itself asks.
 pub fn fields_version(kind: &Kind) -> u64 {
     let asks = match kind {
+        Kind::begin_artifact(command) => {
+            return if command.versioned || command.keep != 0 || command.principal_bytes_max != 0 {
+                names::SINCE
+            } else {
+                1
+            }
+        }
+        Kind::commit_artifact(command) => {
+            return if command.name.is_empty() && command.digest.is_empty() { 1 } else { names::SINCE }
+        }
+        Kind::kv_put(command) => return if command.artifact_id == 0 { 1 } else { kv::BESIDE_SINCE },
+        Kind::kv_compare_and_set(command) => return if command.artifact_id == 0 { 1 } else { kv::BESIDE_SINCE },
         Kind::submit_job(command) => {
             let train = command.get_spec().get_train();
             hyperparameters::is_new(train.get_optimizer(), train.combine.as_ref())
@@ -174,6 +189,9 @@ fn handle(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
         Kind::delete_artifact(command) => artifacts::delete(machine, command),
         Kind::add_receipts(command) => artifacts::add_receipts(machine, command),
         Kind::recode_artifact(command) => recode::recode(machine, command),
+        Kind::remove_artifact(command) => names::remove(machine, command),
+        Kind::name_artifact(command) => names::name(machine, command),
+        Kind::set_room(command) => room::set(machine, command),
         Kind::set_machine_version(command) => cluster::set_version(machine, command),
         Kind::put_member(command) => members::put(machine, command),
         Kind::put_queue(command) => queues::put(machine, command),
