@@ -133,6 +133,9 @@ pub(crate) const KEYS: &[Key] = &[
     key("raft.snapshot_bytes_per_second", "0", &[]),
     key("raft.machine_version_max", "", &[]),
     key("disk.low_water_bytes", "", &[]),
+    key("blob.bytes_max", "0", &[]),
+    key("blob.principal_bytes_max", "0", &[]),
+    key("blob.coded", "true", &[]),
     key("grpc.port", "", &[]),
     key("grpc.max_concurrent_streams", "", &[]),
 ];

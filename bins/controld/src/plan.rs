@@ -7,6 +7,7 @@ use raftgrid_driver::NodeId;
 use raftgrid_manifest::MACHINE_VERSION;
 use raftgrid_peer::limits::SNAPSHOT_BYTES_PER_SECOND_MIN;
 use raftgrid_proto::v1::MemberRow;
+use raftgrid_replica::BlobSettings;
 use raftgrid_settings::{founding, Settings, SettingsError};
 use raftgrid_store::limits::LOW_WATER_BYTES;
 use raftgrid_store::BootMode;
@@ -50,6 +51,8 @@ pub(crate) struct Plan {
     pub snapshot_bytes_per_second: u64,
     /// Newest version of the state machine that this replica says it can run.
     pub machine_version: u64,
+    /// How artifacts are kept, and how much they may take.
+    pub blob: BlobSettings,
     /// Below so many free bytes this replica takes nothing new.
     pub low_water_bytes: u64,
     /// Of the raft group.
@@ -100,6 +103,11 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
     Ok(Plan {
         snapshot_bytes_per_second,
         machine_version: machine_version(settings)?,
+        blob: BlobSettings {
+            bytes_max: settings.parse("blob.bytes_max")?.unwrap_or(0),
+            principal_bytes_max: settings.parse("blob.principal_bytes_max")?.unwrap_or(0),
+            coded: settings.parse("blob.coded")?.unwrap_or(true),
+        },
         low_water_bytes: settings.parse("disk.low_water_bytes")?.unwrap_or(LOW_WATER_BYTES),
         node,
         boot,

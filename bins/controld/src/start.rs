@@ -219,6 +219,7 @@ fn run(
         members: plan.members.clone(),
         client_address: plan.advertised_client.clone(),
         room: gauge(plan)?,
+        blob: plan.blob,
         machine_version: plan.machine_version,
     };
     Ok(Replica::start(config, booted, transport, peers, Arc::new(SystemClock::default()), logger)?)

@@ -476,7 +476,7 @@ fn train_well(stubs: &[Stub], nodes: &Nodes, trainer: &Trainer, name: &str) -> V
 fn a_thousand_bad_inputs_of_each_kind_are_refused_by_name_and_change_nothing() {
     let cluster = Cluster::start(3, &[]);
     let client = cluster.client();
-    let upload = Upload { name: String::new(), kind: "model".to_owned() };
+    let upload = Upload { name: String::new(), kind: "model".to_owned(), ..Upload::default() };
     let bytes = frame(&tensors(&mut Rng(77)));
     let model = client.put_artifact(&upload, &mut Cursor::new(bytes), &mut |_, _| ()).expect("stored").artifact_id;
     wait_for("machine version 6", || at_machine_version_6(&cluster).then_some(()));
@@ -538,7 +538,7 @@ fn names_are_no_paths(cluster: &Cluster, client: &Client) {
     let mut rng = Rng(99);
     for number in 0..CASES {
         let name = evil_name(&mut rng);
-        let upload = Upload { name: name.clone(), kind: "file".to_owned() };
+        let upload = Upload { name: name.clone(), kind: "file".to_owned(), ..Upload::default() };
         let refused = client.put_artifact(&upload, &mut Cursor::new(b"x".to_vec()), &mut |_, _| ());
         let why = refused.expect_err(&format!("case {number}: the name {name:?} was taken")).to_string();
         assert!(why.contains("name"), "case {number}: {name:?}: {why}");

@@ -30,7 +30,7 @@ fn started(count: u64) -> Cluster {
 fn push(cluster: &Cluster, at: usize) -> String {
     let client = cluster.client();
     client.prefer(&cluster.replicas[at].client);
-    let upload = Upload { name: String::new(), kind: "file".to_owned() };
+    let upload = Upload { name: String::new(), kind: "file".to_owned(), ..Upload::default() };
     let put = client.put_artifact(&upload, &mut Cursor::new(content()), &mut |_, _| ());
     put.expect("a majority runs").artifact_id
 }

@@ -22,7 +22,7 @@ fn content(number: usize) -> Vec<u8> {
 
 fn upload(cluster: &Cluster, many: usize) -> Vec<String> {
     let put = |number: usize| {
-        let upload = Upload { name: format!("file-{number}"), kind: "file".to_owned() };
+        let upload = Upload { name: format!("file-{number}"), kind: "file".to_owned(), ..Upload::default() };
         let put = cluster.client().put_artifact(&upload, &mut Cursor::new(content(number)), &mut |_, _| ());
         put.expect("a majority runs").artifact_id
     };
@@ -143,7 +143,7 @@ fn a_cluster_that_is_gone_comes_back_from_its_backup_with_all_it_had_and_goes_on
 
 fn upload_more(cluster: &Cluster, have: &[String]) -> Vec<String> {
     let number = have.len();
-    let upload = Upload { name: format!("file-{number}"), kind: "file".to_owned() };
+    let upload = Upload { name: format!("file-{number}"), kind: "file".to_owned(), ..Upload::default() };
     let put = cluster.client().put_artifact(&upload, &mut Cursor::new(content(number)), &mut |_, _| ());
     let mut all = have.to_vec();
     all.push(put.expect("a majority runs").artifact_id);

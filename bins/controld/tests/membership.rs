@@ -23,7 +23,7 @@ fn upload(cluster: &Cluster, running: &[usize]) -> Vec<String> {
             let client = cluster.client();
             client.prefer(at);
             let bytes = content(number);
-            let upload = Upload { name: String::new(), kind: "file".to_owned() };
+            let upload = Upload { name: String::new(), kind: "file".to_owned(), ..Upload::default() };
             let put = client.put_artifact(&upload, &mut Cursor::new(bytes), &mut |_, _| ()).expect("a majority runs");
             put.artifact_id
         })

@@ -77,7 +77,7 @@ fn submit(client: &Client, model: &PutArtifactResponse) {
 fn clients_that_leave_a_stream_midway_leave_nothing_behind() {
     let mut cluster = Cluster::start(1, &[]);
     let client = cluster.client();
-    let upload = Upload { name: String::new(), kind: "model".to_owned() };
+    let upload = Upload { name: String::new(), kind: "model".to_owned(), ..Upload::default() };
     let stored = client.put_artifact(&upload, &mut Cursor::new(model()), &mut |_, _| ()).expect("stored");
     submit(&client, &stored);
     let env = raftgrid_rpc::environment("leaver");

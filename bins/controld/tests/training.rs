@@ -195,7 +195,7 @@ fn submit_for_old_clients(client: &Client, name: &str, shards: u32, rounds: u64)
 
 /// The same with other settings.
 fn submit_with(client: &Client, name: &str, shards: u32, rounds: u64, change: impl FnOnce(&mut TrainSpec)) {
-    let upload = Upload { name: String::new(), kind: "model".to_owned() };
+    let upload = Upload { name: String::new(), kind: "model".to_owned(), ..Upload::default() };
     let model =
         client.put_artifact(&upload, &mut Cursor::new(small_model()), &mut |_, _| ()).expect("a model is stored");
     let mut optimizer = Optimizer::new();
@@ -316,7 +316,7 @@ fn a_damaged_copy_is_read_through_another_replica_from_the_same_byte_on() {
     std::fs::write(settings.path(), "[raft]\nmachine_version_max = 4\n").expect("writable");
     let mut cluster = Cluster::start(3, &["--config", &settings.path().display().to_string()]);
     let body: Vec<u8> = (0..TOTAL as u32).map(|at| (at % 249) as u8).collect();
-    let upload = Upload { name: String::new(), kind: "file".to_owned() };
+    let upload = Upload { name: String::new(), kind: "file".to_owned(), ..Upload::default() };
     let stored = cluster.client().put_artifact(&upload, &mut Cursor::new(body.clone()), &mut |_, _| ());
     let id = stored.expect("it is stored").artifact_id;
     let copy = |cluster: &Cluster, at: usize| cluster.data_dir(at).join("blobs").join(&id).join("0");

@@ -75,7 +75,7 @@ pub(crate) fn fetch(context: &Context, args: &BenchFetch) -> Result<()> {
     let side = Side::raftgrid(&folder.path().join("raftgrid"), false, &interrupt)?;
     let start = |program| Nginx::start(program, &folder.path().join("nginx"), &root);
     let nginx = program.as_deref().map(start).transpose()?;
-    let upload = Upload { name: NAME.to_owned(), kind: "file".to_owned() };
+    let upload = Upload { name: NAME.to_owned(), kind: "file".to_owned(), ..Upload::default() };
     let stored = client(&side)?.put_artifact(&upload, &mut File::open(&path).map_err(disk)?, &mut |_, _| {})?;
     let bench = Bench {
         folder: folder.path(),

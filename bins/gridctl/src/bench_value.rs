@@ -81,7 +81,7 @@ pub(crate) fn client(args: &BenchValueClient) -> Result<()> {
             match (word, args.artifact) {
                 ("replicated", _) => replicated(&client, at, &value)?,
                 (_, true) => {
-                    let upload = Upload { name: String::new(), kind: "file".to_owned() };
+                    let upload = Upload { name: String::new(), kind: "file".to_owned(), ..Upload::default() };
                     client.put_artifact(&upload, &mut Cursor::new(&value), &mut |_, _| {})?;
                 }
                 (_, false) => drop(client.kv_put(&format!("bench/{at}"), &value, "")?),

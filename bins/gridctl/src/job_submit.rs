@@ -88,7 +88,7 @@ pub(crate) fn add_bundle(client: &Client, scripts: &[PathBuf], spec: &mut JobSpe
         return Err(Failure::new(cause, "the path of a script, from the job file's folder"));
     }
     let bundle = pack(first)?;
-    let upload = Upload { name: String::new(), kind: "bundle".to_owned() };
+    let upload = Upload { name: String::new(), kind: "bundle".to_owned(), ..Upload::default() };
     let progress = Progress::bytes("uploading", output);
     let stored = client.put_artifact(&upload, &mut Cursor::new(&bundle.tar), &mut |done, all| progress.set(done, all));
     progress.finish();

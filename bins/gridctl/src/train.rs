@@ -80,7 +80,7 @@ pub(crate) fn submit(client: &Client, args: &Train, output: Output) -> Result<Su
         let cause = format!("the script's arguments are longer than {} KiB", TASK_DATA_BYTES_MAX >> 10);
         return Err(Failure::usage(cause, "a file beside the script"));
     }
-    let upload = Upload { name: String::new(), kind: "bundle".to_owned() };
+    let upload = Upload { name: String::new(), kind: "bundle".to_owned(), ..Upload::default() };
     let progress = Progress::bytes("uploading", output);
     let stored = client.put_artifact(&upload, &mut Cursor::new(&bundle.tar), &mut |done, all| progress.set(done, all));
     progress.finish();

@@ -105,7 +105,7 @@ impl ControlPlane for GrpcControlPlane {
     }
 
     fn put_log(&self, bytes: Vec<u8>) -> Result<String, PlaneError> {
-        let upload = Upload { name: String::new(), kind: "log".to_owned() };
+        let upload = Upload { name: String::new(), kind: "log".to_owned(), ..Upload::default() };
         let mut source = std::io::Cursor::new(bytes);
         let stored = self.logs.put_artifact(&upload, &mut source, &mut |_, _| {}).map_err(plane_error)?;
         Ok(stored.get_artifact_id().to_owned())
@@ -155,7 +155,7 @@ impl ControlPlane for GrpcControlPlane {
     }
 
     fn put_artifact(&self, name: &str, body: &mut dyn ReadSeek) -> Result<String, PlaneError> {
-        let upload = Upload { name: name.to_owned(), kind: "file".to_owned() };
+        let upload = Upload { name: name.to_owned(), kind: "file".to_owned(), ..Upload::default() };
         let mut response = self.bulk.put_artifact(&upload, &mut Body(body), &mut |_, _| {}).map_err(plane_error)?;
         Ok(response.take_artifact_id())
     }

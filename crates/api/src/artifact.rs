@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use raftgrid_proto::v1::*;
-use raftgrid_replica::ports::{Purpose, Uploaded};
+use raftgrid_replica::ports::{ArtifactMeta, Purpose, Uploaded};
 use raftgrid_rpc::methods;
 
 use crate::calls::{propose, read, Incoming, Outgoing, Surface};
 use crate::context::{Context, Core};
-use crate::failure::{not_found, Answer, Failure};
+use crate::failure::{invalid, not_found, Answer, Failure};
 use crate::streams::{receive, send, Begin, Piece};
 use crate::{validate, views};
+
+/// The machine version from which on names have versions.
+const NAMES_SINCE: u64 = 6;
 
 pub(crate) fn register(surface: Surface) -> Surface {
     surface
@@ -19,14 +22,25 @@ pub(crate) fn register(surface: Surface) -> Surface {
         .unary(&methods::STAT_ARTIFACT, stat)
         .unary(&methods::LIST_ARTIFACTS, list)
         .unary(&methods::DELETE_ARTIFACT, delete)
+        .unary(&methods::NAME_ARTIFACT, name)
 }
 
 impl Piece for PutArtifactChunk {
     fn begin(&mut self, _: &Context) -> Answer<Begin> {
         validate::artifact_name("name", self.get_name())?;
         validate::optional_name("kind", self.get_kind())?;
+        validate::optional_name("request_id", self.get_request_id())?;
+        if self.get_keep() != 0 && !self.get_versioned() {
+            return Err(invalid("keep", "only with `versioned`"));
+        }
         Ok(Begin {
-            purpose: Purpose::Artifact { name: self.take_name(), kind: self.take_kind() },
+            purpose: Purpose::Artifact(ArtifactMeta {
+                name: self.take_name(),
+                kind: self.take_kind(),
+                versioned: self.get_versioned(),
+                keep: self.get_keep(),
+                request_id: self.take_request_id(),
+            }),
             total_bytes: (self.get_total_bytes() > 0).then_some(self.get_total_bytes()),
             digest: self.take_digest(),
             checked: true,
@@ -49,14 +63,16 @@ async fn put(
     mut stream: Incoming<PutArtifactChunk>,
 ) -> (Incoming<PutArtifactChunk>, Answer<PutArtifactResponse>) {
     let answer = receive(&core, &context, &mut stream).await.and_then(|uploaded| match uploaded {
-        Uploaded::Artifact { artifact_id, digest } => {
+        Uploaded::Artifact { artifact_id, digest, version, existing } => {
             let mut response = PutArtifactResponse::new();
             response.set_artifact_id(artifact_id.to_string());
             response.set_digest(digest.to_vec());
+            response.set_version(version);
+            response.set_existing(existing);
             Ok(response)
         }
-        Uploaded::Ack(_) => Err(Failure::from(raftgrid_replica::ports::CallError::Internal(
-            "the replica acknowledged an artifact as a gradient".to_owned(),
+        Uploaded::Ack(_) | Uploaded::Value { .. } => Err(Failure::from(raftgrid_replica::ports::CallError::Internal(
+            "the replica took an artifact for something else".to_owned(),
         ))),
     });
     (stream, answer)
@@ -106,9 +122,49 @@ async fn stat(core: Arc<Core>, _: Context, request: StatArtifactRequest) -> Answ
     Ok(response)
 }
 
-async fn delete(core: Arc<Core>, context: Context, request: DeleteArtifactRequest) -> Answer<DeleteArtifactResponse> {
+/// From machine version 6 on apply finds what is meant, so that a repeated call gets the first one's answer.
+async fn delete(
+    core: Arc<Core>,
+    context: Context,
+    mut request: DeleteArtifactRequest,
+) -> Answer<DeleteArtifactResponse> {
     validate::name("artifact", request.get_artifact())?;
     validate::optional_name("request_id", request.get_request_id())?;
+    if views::machine_version(&*read(&core, Consistency::LOCAL).await?.rows)? < NAMES_SINCE {
+        return delete_unversioned(core, context, request).await;
+    }
+    let (artifact, all) = (request.take_artifact(), request.get_all());
+    let kind = Command_oneof_kind::remove_artifact(RemoveArtifact { artifact, all, ..RemoveArtifact::default() });
+    let reply = propose(&core, &context, request.get_request_id(), kind).await?;
+    let mut response = DeleteArtifactResponse::new();
+    response.set_artifact_id(reply.get_id().to_owned());
+    response.set_versions(reply.get_number());
+    Ok(response)
+}
+
+async fn name(core: Arc<Core>, context: Context, mut request: NameArtifactRequest) -> Answer<NameArtifactResponse> {
+    validate::name("artifact", request.get_artifact())?;
+    validate::name("name", request.get_name())?;
+    validate::optional_name("request_id", request.get_request_id())?;
+    let kind = Command_oneof_kind::name_artifact(NameArtifact {
+        from: request.take_artifact(),
+        name: request.take_name(),
+        keep: request.get_keep(),
+        ..NameArtifact::default()
+    });
+    let reply = propose(&core, &context, request.get_request_id(), kind).await?;
+    let mut response = NameArtifactResponse::new();
+    response.set_artifact_id(reply.get_id().to_owned());
+    response.set_version(reply.get_number());
+    response.set_existing(reply.get_outcome() == Outcome::EXISTING);
+    Ok(response)
+}
+
+async fn delete_unversioned(
+    core: Arc<Core>,
+    context: Context,
+    request: DeleteArtifactRequest,
+) -> Answer<DeleteArtifactResponse> {
     let view = read(&core, Consistency::LINEARIZABLE).await?;
     let found = views::artifact(&*view.rows, request.get_artifact())?;
     let info = found.ok_or_else(|| not_found("artifact", request.get_artifact()))?;
@@ -122,9 +178,18 @@ async fn delete(core: Arc<Core>, context: Context, request: DeleteArtifactReques
 
 async fn list(core: Arc<Core>, _: Context, request: ListArtifactsRequest) -> Answer<ListArtifactsResponse> {
     let view = read(&core, Consistency::LINEARIZABLE).await?;
+    let mut response = ListArtifactsResponse::new();
+    if request.get_usage() {
+        response.set_usage(views::artifact_usage(&*view.rows)?.into());
+        return Ok(response);
+    }
+    if !request.get_name().is_empty() {
+        validate::name("name", request.get_name())?;
+        response.set_artifacts(views::artifact_versions(&*view.rows, request.get_name())?.into());
+        return Ok(response);
+    }
     let (artifacts, next) =
         views::artifacts(&*view.rows, validate::page(request.get_limit()), request.get_page_token())?;
-    let mut response = ListArtifactsResponse::new();
     response.set_artifacts(artifacts.into());
     response.set_next_page_token(next);
     Ok(response)

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use raftgrid_manifest::{views, watched, Position};
 use raftgrid_proto::v1::*;
+use raftgrid_replica::ports::CallError;
 use raftgrid_rpc::methods;
 use serde_json::json;
 
-use crate::calls::{propose, read, read_at, reply_to, rows_changed_after, Outgoing, Surface};
+use crate::calls::{read, read_at, reply_to, rows_changed_after, Outgoing, Surface};
 use crate::context::{Context, Core};
 use crate::failure::{invalid, taken, Answer};
-use crate::{limits, validate};
+use crate::{limits, validate, values};
 
 pub(crate) fn register(surface: Surface) -> Surface {
     surface
@@ -38,18 +39,10 @@ fn check_key(key: &str) -> Answer<()> {
     validate::size("key", key.len(), raftgrid_manifest::limits::KV_KEY_BYTES_MAX)
 }
 
-fn check_value(field: &str, value: &[u8]) -> Answer<()> {
-    validate::size(field, value.len(), raftgrid_manifest::limits::KV_VALUE_BYTES_MAX)
-}
-
 fn writer(task_id: &str, epoch: u64, job_id: &str) -> Answer<KvWriter> {
     validate::optional_name("task_id", task_id)?;
     validate::optional_name("job_id", job_id)?;
     Ok(KvWriter { task_id: task_id.to_owned(), epoch, job_id: job_id.to_owned(), ..KvWriter::default() })
-}
-
-fn text(value: &[u8]) -> String {
-    std::str::from_utf8(value).unwrap_or_default().to_owned()
 }
 
 async fn add(core: Arc<Core>, context: Context, mut request: AddRequest) -> Answer<AddResponse> {
@@ -59,10 +52,22 @@ async fn add(core: Arc<Core>, context: Context, mut request: AddRequest) -> Answ
         return Err(invalid("data", "`val` is given, too; a key has one value"));
     }
     let value = if request.get_val().is_empty() { request.take_data() } else { request.take_val().into_bytes() };
-    check_value("val", &value)?;
-    let mut put = KvPut { key: request.take_key(), value, ..KvPut::default() };
-    put.set_writer(writer(request.get_task_id(), request.get_lease_epoch(), request.get_job_id())?);
-    let reply = propose(&core, &context, request.get_request_id(), Command_oneof_kind::kv_put(put)).await?;
+    values::check("val", &value)?;
+    let writer = writer(request.get_task_id(), request.get_lease_epoch(), request.get_job_id())?;
+    let value = values::place(&core, &context, "val", value).await?;
+    let artifact_id = value.artifact_id;
+    let mut put = KvPut {
+        key: request.take_key(),
+        value: value.logged,
+        artifact_id,
+        receipts: value.receipts.into(),
+        digest: value.digest,
+        ..KvPut::default()
+    };
+    put.set_writer(writer);
+    let reply = reply_to(&core, &context, request.get_request_id(), Command_oneof_kind::kv_put(put)).await?;
+    values::settle(&core, artifact_id, &reply).await;
+    let reply = taken(reply)?;
     let mut response = AddResponse::new();
     response.set_commit_index(Position::from(reply.get_position()).index());
     response.set_revision(reply.get_number());
@@ -72,13 +77,13 @@ async fn add(core: Arc<Core>, context: Context, mut request: AddRequest) -> Answ
 async fn get(core: Arc<Core>, _: Context, request: GetRequest) -> Answer<GetResponse> {
     check_key(request.get_key())?;
     let fresh = if request.get_linearizable() { Consistency::LINEARIZABLE } else { Consistency::LOCAL };
-    let view = read(&core, fresh).await?;
+    let (view, row) = values::current(&core, request.get_key(), || read(&core, fresh)).await?;
     let mut response = GetResponse::new();
     response.set_read_at_index(Position::from(view.position).index());
-    if let Some(row) = views::kv(&*view.rows, request.get_key())? {
+    if let Some(row) = row {
         response.set_found(true);
         response.set_revision(row.get_revision());
-        response.set_value(text(row.get_value()));
+        response.set_value(values::text(&row));
         response.set_data(row.value);
     }
     Ok(response)
@@ -106,23 +111,31 @@ async fn compare_and_set(
     mut request: CompareAndSetRequest,
 ) -> Answer<CompareAndSetResponse> {
     check_key(request.get_key())?;
-    check_value("data", request.get_data())?;
+    values::check("data", request.get_data())?;
     validate::optional_name("request_id", request.get_request_id())?;
     let value = request.take_data();
+    let writer = writer(request.get_task_id(), request.get_lease_epoch(), request.get_job_id())?;
+    let placed = values::place(&core, &context, "data", value.clone()).await?;
+    let artifact_id = placed.artifact_id;
     let mut swap = KvCompareAndSet {
         key: request.get_key().to_owned(),
-        value: value.clone(),
+        value: placed.logged,
         expected: request.get_expected(),
+        artifact_id,
+        receipts: placed.receipts.into(),
+        digest: placed.digest,
         ..KvCompareAndSet::default()
     };
-    swap.set_writer(writer(request.get_task_id(), request.get_lease_epoch(), request.get_job_id())?);
+    swap.set_writer(writer);
     let kind = Command_oneof_kind::kv_compare_and_set(swap);
     let reply = reply_to(&core, &context, request.get_request_id(), kind).await?;
+    values::settle(&core, artifact_id, &reply).await;
     let mut response = CompareAndSetResponse::new();
     if reply.get_outcome() == Outcome::MISMATCH {
         // As it is now: it may have moved on since, and then the caller learns the newer one.
-        let view = read_at(&core, reply.get_position()).await?;
-        if let Some(row) = views::kv(&*view.rows, request.get_key())? {
+        let position = reply.get_position();
+        let (_, row) = values::current(&core, request.get_key(), || read_at(&core, position)).await?;
+        if let Some(row) = row {
             response.set_found(true);
             response.set_revision(row.get_revision());
             response.set_data(row.value);
@@ -160,14 +173,33 @@ async fn delete(core: Arc<Core>, context: Context, mut request: DeleteRequest) -
 async fn list(core: Arc<Core>, _: Context, request: ListRequest) -> Answer<ListResponse> {
     validate::size("prefix", request.get_prefix().len(), raftgrid_manifest::limits::KV_KEY_BYTES_MAX)?;
     validate::size("page_token", request.get_page_token().len(), raftgrid_manifest::limits::KV_KEY_BYTES_MAX)?;
-    let view = read(&core, Consistency::LINEARIZABLE).await?;
     let limit = validate::page(request.get_limit());
-    let page =
-        views::list_kv(&*view.rows, request.get_prefix(), request.get_page_token(), limit, request.get_with_data())?;
-    let mut response = ListResponse::new();
-    response.set_keys(page.keys.into());
-    response.set_next_page_token(page.next_page_token);
-    Ok(response)
+    for _ in 0..limits::VALUE_READS_MAX {
+        let view = read(&core, Consistency::LINEARIZABLE).await?;
+        let (prefix, token, with_data) = (request.get_prefix(), request.get_page_token(), request.get_with_data());
+        let mut page = views::list_kv(&*view.rows, prefix, token, limit, with_data)?;
+        if with_data && !fill_in(&core, &mut page).await? {
+            continue;
+        }
+        let mut response = ListResponse::new();
+        response.set_keys(page.keys.into());
+        response.set_next_page_token(page.next_page_token);
+        return Ok(response);
+    }
+    let why = format!("keys that begin with {:?} are overwritten faster than they can be read", request.get_prefix());
+    Err(CallError::Unavailable(why).into())
+}
+
+/// Fetches the values that stand beside the log; false: one of them was overwritten meanwhile.
+async fn fill_in(core: &Arc<Core>, page: &mut views::KvPage) -> Answer<bool> {
+    for (key, artifact_id) in page.keys.iter_mut().zip(&page.beside).filter(|(_, artifact_id)| **artifact_id != 0) {
+        let mut row = KvRow { key: key.get_key().to_owned(), artifact_id: *artifact_id, ..KvRow::default() };
+        match values::of_row(core, &mut row).await? {
+            Some(value) => key.set_data(value),
+            None => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 async fn watch(
@@ -207,7 +239,7 @@ impl Told {
                 *self = Self { position: row.get_revision(), there: true };
                 message.set_current_index(Position::from(row.get_revision()).index());
                 message.set_revision(row.get_revision());
-                message.set_value(text(row.get_value()));
+                message.set_value(values::text(&row));
                 message.set_data(row.value);
             }
             // Rows that are older than what was told say nothing.
@@ -234,8 +266,18 @@ async fn follow(core: &Arc<Core>, request: &WatchRequest, sink: &mut Outgoing<Wa
     let mut told = Told::of(request);
     loop {
         let view = read(core, Consistency::LOCAL).await?;
-        if let Some(message) = told.news(views::kv(&*view.rows, request.get_key())?, view.position) {
-            sink.send(message).await?;
+        let row = views::kv(&*view.rows, request.get_key())?;
+        let mut beside = row.clone().filter(|row| row.get_artifact_id() != 0);
+        if let Some(mut message) = told.news(row, view.position) {
+            let value = match beside.as_mut().filter(|_| !message.get_deleted()) {
+                Some(row) => values::of_row(core, row).await?,
+                None => Some(message.take_data()),
+            };
+            // One that is gone is passed over: something newer is there.
+            if let Some(value) = value {
+                message.set_data(value);
+                sink.send(message).await?;
+            }
         }
         let left = until.map_or(limits::WATCH_IDLE, |until| until.saturating_duration_since(Instant::now()));
         if left.is_zero() {

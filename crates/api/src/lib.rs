@@ -33,6 +33,7 @@ mod session;
 mod streams;
 mod task;
 mod validate;
+mod values;
 mod views;
 mod watch;
 

@@ -62,6 +62,8 @@ pub const SESSION_PROPOSAL_BYTES_MAX: usize = 192 * 1024;
 pub const WATCHES_MAX: usize = 4_096;
 /// Rounds read at once by a watch.
 pub const WATCH_ROUNDS_MAX: usize = 256;
+/// How often a value that is overwritten while it is gathered is looked for again, for one call.
+pub const VALUE_READS_MAX: usize = 8;
 /// Longest watch of a key that names a time.
 pub const KV_WATCH_SECONDS_MAX: u64 = 24 * 60 * 60;
 /// A watch looks again after this even if nothing was applied, to notice a client that has gone.

@@ -151,7 +151,7 @@ impl Piece for InitModelChunk {
 fn acknowledged(uploaded: Uploaded) -> Answer<Ack> {
     match uploaded {
         Uploaded::Ack(ack) => Ok(ack),
-        Uploaded::Artifact { .. } => {
+        Uploaded::Artifact { .. } | Uploaded::Value { .. } => {
             Err(Failure::from(CallError::Internal("the replica filed a gradient as an artifact".to_owned())))
         }
     }

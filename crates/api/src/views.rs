@@ -98,7 +98,23 @@ pub(crate) fn audit(rows: &dyn Rows, job_id: &str, with_contributions: bool) -> 
 }
 
 pub(crate) fn artifact(rows: &dyn Rows, artifact: &str) -> Answer<Option<ArtifactInfo>> {
-    Ok(views::find_artifact(rows, artifact)?.as_ref().map(views::artifact_info))
+    let Some(row) = views::find_artifact(rows, artifact)? else { return Ok(None) };
+    Ok(Some(views::artifact_with_names(rows, &row)?))
+}
+
+/// The versions of a name, oldest first.
+pub(crate) fn artifact_versions(rows: &dyn Rows, name: &str) -> Answer<Vec<ArtifactInfo>> {
+    Ok(views::artifact_versions(rows, name)?)
+}
+
+/// Who holds how many bytes.
+pub(crate) fn artifact_usage(rows: &dyn Rows) -> Answer<Vec<ArtifactUsage>> {
+    Ok(views::artifact_usage(rows)?)
+}
+
+/// The version that the state is at.
+pub(crate) fn machine_version(rows: &dyn Rows) -> Answer<u64> {
+    Ok(views::meta(rows)?.machine_version)
 }
 
 pub(crate) fn artifacts(rows: &dyn Rows, limit: usize, token: &[u8]) -> Answer<(Vec<ArtifactInfo>, Vec<u8>)> {

@@ -332,7 +332,7 @@ impl Run<'_> {
 
     fn upload(&mut self) -> Result<()> {
         let number = self.artifacts.len();
-        let upload = Upload { name: String::new(), kind: "file".to_owned() };
+        let upload = Upload { name: String::new(), kind: "file".to_owned(), ..Upload::default() };
         let put = self.client()?.put_artifact(&upload, &mut Cursor::new(content(number)), &mut |_, _| ());
         self.artifacts.insert(put.context("failed to upload an artifact")?.artifact_id, number);
         Ok(())

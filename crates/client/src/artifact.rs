@@ -5,10 +5,11 @@ use std::io::{SeekFrom, Write};
 use std::time::{Duration, Instant};
 
 use raftgrid_proto::v1::{
-    ArtifactChunk, DeleteArtifactRequest, GetArtifactRequest, PutArtifactChunk, PutArtifactResponse,
+    ArtifactChunk, DeleteArtifactRequest, DeleteArtifactResponse, GetArtifactRequest, NameArtifactRequest,
+    NameArtifactResponse, PutArtifactChunk, PutArtifactResponse,
 };
 use raftgrid_rpc::chunk::{ChunkError, Verifier};
-use raftgrid_rpc::methods::{DELETE_ARTIFACT, GET_ARTIFACT, PUT_ARTIFACT};
+use raftgrid_rpc::methods::{DELETE_ARTIFACT, GET_ARTIFACT, NAME_ARTIFACT, PUT_ARTIFACT};
 use sha2::{Digest, Sha256};
 
 use crate::call::{request_id, Client};
@@ -23,6 +24,10 @@ pub struct Upload {
     pub name: String,
     /// bundle, model, checkpoint, file.
     pub kind: String,
+    /// Other bytes than the name's newest version's are its next one; else they are refused.
+    pub versioned: bool,
+    /// With `versioned`: older versions than so many go; 0: none.
+    pub keep: u32,
 }
 
 /// What a downloaded artifact is.
@@ -49,6 +54,8 @@ impl Client {
         let mut head = PutArtifactChunk::new();
         head.set_name(upload.name.clone());
         head.set_kind(upload.kind.clone());
+        head.set_versioned(upload.versioned);
+        head.set_keep(upload.keep);
         head.set_total_bytes(total_bytes);
         head.set_digest(digest.to_vec());
         head.set_request_id(request_id());
@@ -62,12 +69,23 @@ impl Client {
         })
     }
 
-    /// Deletes an artifact by its id or name; gives its id.
-    pub fn delete_artifact(&self, artifact: &str) -> Result<String, ClientError> {
+    /// Deletes a version of a name, or what an id names; `all`: also if that is more than one version, or has more than one name.
+    pub fn delete_artifact(&self, artifact: &str, all: bool) -> Result<DeleteArtifactResponse, ClientError> {
         let mut request = DeleteArtifactRequest::new();
         request.set_artifact(artifact.to_owned());
+        request.set_all(all);
         request.set_request_id(request_id());
-        Ok(self.call(&DELETE_ARTIFACT, &request, self.config().timeout)?.take_artifact_id())
+        self.call(&DELETE_ARTIFACT, &request, self.config().timeout)
+    }
+
+    /// Gives an artifact that is there another name, whose next version it is. `keep`: older versions than so many go; 0: none.
+    pub fn name_artifact(&self, artifact: &str, name: &str, keep: u32) -> Result<NameArtifactResponse, ClientError> {
+        let mut request = NameArtifactRequest::new();
+        request.set_artifact(artifact.to_owned());
+        request.set_name(name.to_owned());
+        request.set_keep(keep);
+        request.set_request_id(request_id());
+        self.call(&NAME_ARTIFACT, &request, self.config().timeout)
     }
 
     /// Writes an artifact (an id, or a name such as `JOB/model@latest`) to `target`. Goes on at the same byte on another endpoint when

@@ -178,7 +178,7 @@ fn a_download_goes_on_at_the_same_byte_of_the_same_artifact() {
 #[test]
 fn an_upload_starts_again_elsewhere_under_its_request_id() {
     let pair = pair();
-    let upload = Upload { name: "code".to_owned(), kind: "bundle".to_owned() };
+    let upload = Upload { name: "code".to_owned(), kind: "bundle".to_owned(), ..Upload::default() };
     let mut source = std::io::Cursor::new(content());
     let stored = pair.client.put_artifact(&upload, &mut source, &mut |_, _| {}).expect("the second server takes it");
     assert_eq!(stored.get_digest(), Sha256::digest(content()).as_slice());

@@ -186,7 +186,9 @@ impl View {
             | Table::Kv
             | Table::KvByJob
             | Table::KvCount
-            | Table::RoundHistory => Ok(Touched::Nothing),
+            | Table::RoundHistory
+            | Table::Name
+            | Table::Usage => Ok(Touched::Nothing),
         }
     }
 

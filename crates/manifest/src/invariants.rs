@@ -39,6 +39,9 @@ pub fn check_invariants(rows: &dyn Rows) -> Result<Vec<String>, RowsError> {
     check_requests(rows, &mut broken)?;
     check_kv(rows, &mut broken)?;
     artifacts::check_fragments(rows, &mut broken)?;
+    artifacts::check_names(rows, &mut broken)?;
+    artifacts::check_usage(rows, &mut broken)?;
+    artifacts::check_values(rows, &mut broken)?;
     if views::digest(rows)? != full_digest(rows)? {
         broken.push("10: the kept digest is not that of the rows".to_owned());
     }

@@ -94,6 +94,16 @@ pub fn request(principal: &str, request_id: &str) -> Vec<u8> {
     key
 }
 
+/// Key in `Usage` of what a principal holds.
+pub fn usage_of_principal(principal: &str) -> Vec<u8> {
+    [b"p", principal.as_bytes()].concat()
+}
+
+/// Key in `Usage` of what is on a replica.
+pub fn usage_of_node(node_id: u64) -> Vec<u8> {
+    [b"r".as_slice(), &node_id.to_be_bytes()].concat()
+}
+
 /// Key in `KvByJob`.
 pub fn kv_by_job(job_sequence: u64, key: &str) -> Vec<u8> {
     let mut bytes = number(job_sequence);

@@ -93,6 +93,14 @@ pub const RETAIN_BYTES_DEFAULT: u64 = 1 << 30;
 /// Rounds that one commit lets go at most, so that no apply is long.
 pub const RELEASED_ROUNDS_PER_COMMIT: u64 = 4;
 
+/// Bytes of what people call an artifact: a name and its version, or a job's model and its version.
+pub const NAMED_BYTES_MAX: usize = ID_BYTES_MAX + 32;
+/// Versions of one name that are there at once: its row lists them.
+pub const NAME_VERSIONS_MAX: usize = 1_000;
+/// Names that one artifact goes by: its row lists them.
+pub const ARTIFACT_NAMES_MAX: usize = 64;
+/// Bytes of an artifact: no sum of them overflows.
+pub const ARTIFACT_BYTES_MAX: u64 = 1 << 44;
 /// Replicas in one placement.
 pub const PLACEMENT_MAX: usize = 16;
 /// Receipts in one command.
@@ -136,8 +144,12 @@ pub const PRIORITY_MAX: i32 = 100;
 
 /// Bytes of a replicated key.
 pub const KV_KEY_BYTES_MAX: usize = 512;
-/// Bytes of its value; larger ones are artifacts.
+/// Bytes of its value before machine version 6.
 pub const KV_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a value that stands in the log and in the key's row.
+pub const KV_LOGGED_BYTES_MAX: usize = 128 << 10;
+/// Bytes of a value that stands beside the log, as an artifact: a call carries it in one message of 4 MiB at most.
+pub const KV_BESIDE_BYTES_MAX: usize = 3 << 20;
 /// Replicated keys.
 pub const KV_ROWS_MAX: u64 = 100_000;
 /// Bytes of all of them with their values.
@@ -150,7 +162,9 @@ pub const LIMIT_MAX: u64 = 1 << 50;
 /// Bytes of a task's requirements.
 pub const REQUIREMENTS_BYTES_MAX: usize = 16 << 10;
 
-const _: () = assert!(KV_KEY_BYTES_MAX + KV_VALUE_BYTES_MAX < 256 << 10);
+const _: () = assert!(KV_KEY_BYTES_MAX + KV_LOGGED_BYTES_MAX < 256 << 10);
+const _: () = assert!(KV_KEY_BYTES_MAX + KV_BESIDE_BYTES_MAX < 4 << 20);
+const _: () = assert!(KV_VALUE_BYTES_MAX <= KV_LOGGED_BYTES_MAX && KV_LOGGED_BYTES_MAX < KV_BESIDE_BYTES_MAX);
 const _: () = assert!(REQUIREMENTS_BYTES_MAX < SPEC_BYTES_MAX);
 /// Tasks that one task may wait for.
 pub const DEPENDENCIES_MAX: usize = 256;

@@ -2,8 +2,8 @@
 
 use protobuf::Message;
 use raftgrid_proto::v1::{
-    ArrayChunkRow, ArtifactRow, ContributionRow, JobRow, KvCountRow, KvRow, MemberRow, MetaRow, NodeRow, QueueRow,
-    RequestRow, RoundRow, ScheduleRow, TaskRow, TaskStatus,
+    ArrayChunkRow, ArtifactName, ArtifactRow, ArtifactState, ContributionRow, JobRow, KvCountRow, KvRow, MemberRow,
+    MetaRow, NameRow, NameVersion, NodeRow, QueueRow, RequestRow, RoundRow, ScheduleRow, TaskRow, TaskStatus, UsageRow,
 };
 
 use crate::keys;
@@ -188,6 +188,32 @@ pub(crate) fn artifact_by_name(rows: &dyn Rows, name: &str) -> Result<Option<Art
         Some(number) => artifact(rows, number),
         None => Ok(None),
     }
+}
+
+/// A name of artifacts. One that was given before names had versions has one.
+pub(crate) fn name(rows: &dyn Rows, name: &str) -> Result<Option<NameRow>, RowsError> {
+    if let Some(found) = row(rows, Table::Name, name.as_bytes())? {
+        return Ok(Some(found));
+    }
+    let Some(artifact_id) = sequence(rows, Table::ArtifactByName, name.as_bytes())? else { return Ok(None) };
+    let only = NameVersion { version: 1, artifact_id, ..NameVersion::default() };
+    Ok(Some(NameRow { name: name.to_owned(), newest: 1, versions: vec![only].into(), ..NameRow::default() }))
+}
+
+/// The names that an artifact goes by.
+pub(crate) fn names_of(rows: &dyn Rows, row: &ArtifactRow) -> Result<Vec<ArtifactName>, RowsError> {
+    if !row.names.is_empty() || row.name.is_empty() || row.state != ArtifactState::ARTIFACT_COMMITTED {
+        return Ok(row.names.to_vec());
+    }
+    let holder = sequence(rows, Table::ArtifactByName, row.name.as_bytes())?;
+    let known = rows.get(Table::Name, row.name.as_bytes())?.is_some();
+    let only = ArtifactName { name: row.name.clone(), version: 1, ..ArtifactName::default() };
+    Ok(if holder == Some(row.artifact_id) && !known { vec![only] } else { Vec::new() })
+}
+
+/// What a principal or a replica holds, by key of `Usage`.
+pub(crate) fn usage(rows: &dyn Rows, key: &[u8]) -> Result<UsageRow, RowsError> {
+    Ok(row(rows, Table::Usage, key)?.unwrap_or_default())
 }
 
 /// A replicated key.

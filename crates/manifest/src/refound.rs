@@ -16,6 +16,7 @@ use crate::make::{command, encode_batch};
 use crate::overlay::Layer;
 use crate::read;
 use crate::rows::{Change, Rows, RowsError, Table};
+use crate::tables::{count_all, USAGE_SINCE};
 use crate::text::encode;
 
 /// Commands in one payload of `end_leases`; far below what an entry holds.
@@ -82,7 +83,25 @@ pub fn settle(
             ArtifactState::ARTIFACT_BEGUN | ArtifactState::ARTIFACT_DELETING => layer.set(Table::Artifact, key, None),
         }
     }
+    recount(&mut layer)?;
     with_digest(rows, layer)
+}
+
+/// What the artifacts add up to now; what replicas that are no more said about their disks goes.
+fn recount(layer: &mut Layer<'_>) -> Result<(), RowsError> {
+    if read::meta(&*layer)?.machine_version < USAGE_SINCE {
+        return Ok(());
+    }
+    let mut old = Vec::new();
+    layer.scan(Table::Usage, &[], &[], &mut |key, _| {
+        old.push(key.to_vec());
+        true
+    })?;
+    old.into_iter().for_each(|key| layer.set(Table::Usage, key, None));
+    for (key, row) in count_all(&*layer)? {
+        layer.set(Table::Usage, key, Some(encode(&row)));
+    }
+    Ok(())
 }
 
 fn receipts(row: &ArtifactRow) -> RepeatedField<Receipt> {

@@ -3,7 +3,10 @@
 //! Bounded by number and age. What was forgotten is never executed again: ids carry their creation time (UUIDv7), and one older than the
 //! newest forgotten one is answered OUTCOME_UNKNOWN.
 
-use raftgrid_proto::v1::{BeginArtifact, Command, CommandReply, Command_oneof_kind, MetaRow, Outcome, RequestRow};
+use raftgrid_proto::v1::{
+    BeginArtifact, Command, CommandReply, Command_oneof_kind, CommitArtifact, KvCompareAndSet, KvPut, MetaRow, Outcome,
+    RequestRow,
+};
 
 use crate::error::Fault;
 use crate::keys;
@@ -47,6 +50,19 @@ fn digest(command: &Command) -> Vec<u8> {
         Some(Command_oneof_kind::begin_artifact(begin)) => {
             let drawn = BeginArtifact { placement: Vec::new(), expires_ms: 0, ..begin.clone() };
             Command { kind: Some(Command_oneof_kind::begin_artifact(drawn)), ..Command::default() }
+        }
+        // A try that was cut off may have sent the same bytes as another artifact.
+        Some(Command_oneof_kind::commit_artifact(commit)) if !commit.digest.is_empty() => {
+            let same = CommitArtifact { artifact_id: 0, receipts: Vec::new().into(), ..commit.clone() };
+            Command { kind: Some(Command_oneof_kind::commit_artifact(same)), ..Command::default() }
+        }
+        Some(Command_oneof_kind::kv_put(put)) if put.artifact_id != 0 => {
+            let same = KvPut { artifact_id: 0, receipts: Vec::new().into(), ..put.clone() };
+            Command { kind: Some(Command_oneof_kind::kv_put(same)), ..Command::default() }
+        }
+        Some(Command_oneof_kind::kv_compare_and_set(swap)) if swap.artifact_id != 0 => {
+            let same = KvCompareAndSet { artifact_id: 0, receipts: Vec::new().into(), ..swap.clone() };
+            Command { kind: Some(Command_oneof_kind::kv_compare_and_set(same)), ..Command::default() }
         }
         kind => Command { kind: kind.clone(), ..Command::default() },
     };

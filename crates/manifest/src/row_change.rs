@@ -97,7 +97,9 @@ pub fn row_change(change: &Change) -> Result<RowChange, RowsError> {
             | Table::Kv
             | Table::KvByJob
             | Table::KvCount
-            | Table::RoundHistory,
+            | Table::RoundHistory
+            | Table::Name
+            | Table::Usage,
             _,
         ) => RowChange::Internal,
     })

@@ -59,12 +59,16 @@ pub enum Table {
     KvByJob = 25,
     /// One row: how many keys there are (`KvCountRow`).
     KvCount = 26,
+    /// By name of artifacts: `NameRow`. From machine version 6 on; `ArtifactByName` names the newest version's artifact.
+    Name = 27,
+    /// `p` and a principal, or `r` and a replica id: `UsageRow`. From machine version 6 on.
+    Usage = 28,
     /// (job sequence, round): `RoundHistoryRow`.
     RoundHistory = 30,
 }
 
 /// All tables, in order of their number.
-pub const TABLES: [Table; 27] = [
+pub const TABLES: [Table; 29] = [
     Table::Meta,
     Table::Task,
     Table::TaskById,
@@ -91,6 +95,8 @@ pub const TABLES: [Table; 27] = [
     Table::Kv,
     Table::KvByJob,
     Table::KvCount,
+    Table::Name,
+    Table::Usage,
     Table::RoundHistory,
 ];
 

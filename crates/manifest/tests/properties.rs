@@ -45,6 +45,9 @@ enum Step {
     Element(u8, u8),
     Schedule(u8, u8),
     Resolve,
+    Push(u8, u8),
+    Remove(u8, u8),
+    Name(u8, u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -83,6 +86,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (n(), n()).prop_map(|(t, how)| Step::Element(t, how)),
         3 => (n(), n()).prop_map(|(how, at)| Step::Schedule(how, at)),
         1 => Just(Step::Resolve),
+        4 => (n(), n()).prop_map(|(name, text)| Step::Push(name, text)),
+        1 => (n(), n()).prop_map(|(name, how)| Step::Remove(name, how)),
+        2 => (n(), n()).prop_map(|(from, name)| Step::Name(from, name)),
     ]
 }
 
@@ -120,6 +126,24 @@ fn graph(n: u8) -> JobSpec {
         spec.dag.push(task);
     }
     spec
+}
+
+/// A version, the newest, all or one; of a name or of a model.
+fn remove(name: u8, how: u8) -> Kind {
+    let name = ["net", "best"][usize::from(name % 2)];
+    let artifact = match how {
+        0 | 1 => name.to_owned(),
+        2 => format!("{name}@latest"),
+        3 => "one/model@latest".to_owned(),
+        how => format!("{name}@{}", how - 3),
+    };
+    Kind::remove_artifact(RemoveArtifact { artifact, all: how == 1, ..RemoveArtifact::default() })
+}
+
+fn name_it(from: u8, name: u8) -> Kind {
+    let from = ["one/model@latest", "two/model@latest", "net@1", "net", "best", "best@2"][usize::from(from % 6)];
+    let name = ["net", "best"][usize::from(name % 2)].to_owned();
+    Kind::name_artifact(NameArtifact { from: from.to_owned(), name, keep: 3, ..NameArtifact::default() })
 }
 
 impl Runner {
@@ -277,11 +301,27 @@ impl Runner {
                 let resolve = ResolveDependents { task_sequence: left, ..ResolveDependents::default() };
                 vec![Kind::resolve_dependents(resolve)]
             }
+            Step::Push(name, text) => self.push(*name, *text),
+            Step::Remove(name, how) => vec![remove(*name, *how)],
+            Step::Name(from, name) => vec![name_it(*from, *name)],
             Step::Later(ms) => {
                 self.world.now_ms += u64::from(*ms);
                 Vec::new()
             }
         }
+    }
+
+    /// A file under one of two names, perhaps its next version; with a budget that is reached now and then.
+    fn push(&mut self, name: u8, text: u8) -> Vec<Kind> {
+        let (name, text) = (["net", "best"][usize::from(name % 2)], "x".repeat(usize::from(text)));
+        let Kind::begin_artifact(mut begin) = begin("", "file", name, &text) else { unreachable!() };
+        (begin.versioned, begin.keep) = (text.len() != 3, u32::from(text.len() == 4) * 2);
+        begin.principal_bytes_max = if text.len() == 7 { 20 } else { 0 };
+        let reply = self.world.run(Kind::begin_artifact(begin));
+        if matches!(reply.outcome, Outcome::ALREADY_EXISTS | Outcome::EXHAUSTED) {
+            return Vec::new();
+        }
+        vec![commit_artifact(reply.number, &text)]
     }
 
     /// One of two keys: set, compared and set, deleted; by nobody, by an attempt, for a job.
@@ -516,6 +556,7 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
     let (mut rounds, mut done, mut mismatches, mut compared, mut stale, mut rejected) = (0, 0, 0, 0, 0, 0);
     let (mut suspended, mut blocked, mut unmet, mut elements, mut graphs, mut ticks) = (0, 0, 0, 0, 0, 0);
     let mut scoped = 0;
+    let (mut named, mut models) = (0, 0);
     let (mut gangs, mut taken_down) = (0, 0);
     let (mut by_deadline, mut extended, mut older, mut paused) = (0, 0, 0, 0);
     for _ in 0..80 {
@@ -523,6 +564,11 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
         for n in 0..8 {
             let task = views::get_task(&world.rows, &task(n)).expect("memory");
             suspended += u64::from(task.is_some_and(|task| task.phase == Phase::PHASE_SUSPENDED));
+        }
+        for name in ["net", "best"] {
+            let versions = views::artifact_versions(&world.rows, name).expect("memory");
+            named += versions.iter().filter(|info| info.versions[0].version > 2).count();
+            models += versions.iter().filter(|info| info.kind == "model").count();
         }
         let keys = views::list_kv(&world.rows, "", &[], 0, true).expect("memory").keys;
         scoped += keys.iter().filter(|key| !key.job_id.is_empty()).count() as u64;
@@ -558,6 +604,8 @@ fn random_commands_reach_committed_rounds_mismatches_and_rejections() {
         ("stale", stale),
         ("suspended", suspended),
         ("keys of jobs", scoped),
+        ("third versions", named as u64),
+        ("models by a name", models as u64),
         ("blocked", blocked),
         ("dependency failed", unmet),
         ("elements", elements),

@@ -173,7 +173,8 @@ impl Aggregator {
             kind: kind.to_owned(),
             job_id: job.get_job().job_id.clone(),
             principal: job.get_job().principal.clone(),
-            name: String::new(),
+            unbudgeted: true,
+            ..Description::default()
         };
         let before = if raftgrid_driver::mutant::on("state_of_before") { sealed.state_artifact } else { 0 };
         let before = if before == 0 { Vec::new() } else { self.artifacts.read(before)? };

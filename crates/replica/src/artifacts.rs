@@ -1,7 +1,7 @@
 //! Where an artifact's bytes are: fragments or copies on this disk, or fetched from replicas that hold some. Here: which road it takes.
 //! `copies` is that of plain copies; `spread` writes coded ones, `gather` reads them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use raftgrid_proto::v1::{
 };
 use slog::{warn, Logger};
 
+use crate::budget::{self, BlobSettings, NAMES_SINCE};
 use crate::clock::Clock;
 use crate::gather::Gates;
 use crate::limits::{HEDGE_AFTER_MS, HEDGE_BYTES_PER_MS, UPLOAD_EXPIRES_MS};
@@ -88,6 +89,8 @@ pub(crate) struct Artifacts {
     pub gates: Gates,
     /// One at a time moves or codes anew what is committed.
     pub settling: Mutex<()>,
+    /// How much may be begun, and how.
+    pub settings: BlobSettings,
     /// Log.
     pub logger: Logger,
 }
@@ -103,6 +106,12 @@ pub(crate) struct Description {
     pub job_id: String,
     /// Who made it.
     pub principal: String,
+    /// Other bytes than the name's newest version's are its next one.
+    pub versioned: bool,
+    /// Older versions than so many go; 0: none.
+    pub keep: u32,
+    /// What the leader makes of what is there already: no budget stops a round, since only its commit lets go of what it was made of.
+    pub unbudgeted: bool,
 }
 
 /// Durable copies of an artifact that was begun: what its commit carries.
@@ -146,15 +155,29 @@ impl Artifacts {
         let failures = placement::failures_survived(conf.voters.len());
         let (staying, version) = self.staying(&conf.voters)?;
         let spread = placement::candidates(self.node, &staying, salt(&digest));
+        let left = self.check_budget(description, total_bytes, &spread)?;
         let mut broken = BTreeSet::new();
+        let mut full: BTreeSet<u64> = BTreeSet::new();
         loop {
             let mut away = self.silent.silent(self.clock.monotonic_ms());
             away.append(&mut broken.clone());
-            let mut candidates = spread.clone();
+            let mut candidates: Vec<u64> = spread.iter().copied().filter(|node| !full.contains(node)).collect();
             candidates.sort_by_key(|node| away.contains(node));
             let live = candidates.iter().filter(|node| !away.contains(node)).count().min(PLACEMENT_MAX);
             let coding = Coding::choose(live, failures, total_bytes);
-            if coding.is_copies() || version < CODED_SINCE {
+            let copies = coding.is_copies() || version < CODED_SINCE || !self.settings.coded;
+            let each = if copies { total_bytes } else { Layout::new(coding, total_bytes).fragment_bytes() };
+            let before = full.len();
+            full.extend(candidates.iter().filter(|node| left.get(*node).is_some_and(|left| *left < each)));
+            if full.len() > before {
+                let others = spread.len() - full.len();
+                if others < placement::copies(conf.voters.len()) {
+                    let why = format!("artifacts may take no {each} bytes more on replicas {full:?}, and {others} others are too few; delete some, or raise blob.bytes_max");
+                    return Err(CallError::Exhausted(why));
+                }
+                continue;
+            }
+            if copies {
                 return self.place_copies(
                     description,
                     written,
@@ -183,6 +206,25 @@ impl Artifacts {
         }
     }
 
+    /// Whether the principal may begin so many bytes; what each of `nodes` may get.
+    fn check_budget(
+        &self,
+        description: &Description,
+        total_bytes: u64,
+        nodes: &[u64],
+    ) -> Result<BTreeMap<u64, u64>, CallError> {
+        let (rows, _) = self.views.view();
+        if !description.unbudgeted {
+            self.settings.check_principal(rows.as_ref(), &description.principal, total_bytes)?;
+        }
+        budget::left(rows.as_ref(), nodes)
+    }
+
+    /// The version that the state is at, as applied here.
+    pub(crate) fn version(&self) -> u64 {
+        self.proposals.versions.current()
+    }
+
     /// The voters without those that are about to leave, whose copies would not count; and the version that the state is at.
     fn staying(&self, voters: &[u64]) -> Result<(Vec<u64>, u64), CallError> {
         let (rows, _) = self.views.view();
@@ -198,7 +240,7 @@ impl Artifacts {
     }
 
     /// What was begun is not needed: its fragments may go at once. If this is lost, it expires.
-    fn abandon(&self, artifact_id: u64) {
+    pub(crate) fn abandon(&self, artifact_id: u64) {
         let mut delete = DeleteArtifact::new();
         delete.set_artifact_id(artifact_id);
         let mut command = Command::new();
@@ -225,6 +267,11 @@ impl Artifacts {
         let (rows, _) = self.views.view();
         let cluster_time = views::meta(rows.as_ref()).map_err(rows_failed)?.cluster_time_ms;
         begin.set_expires_ms(expires_ms(cluster_time, self.clock.wall_ms()));
+        begin.set_versioned(description.versioned);
+        begin.set_keep(description.keep);
+        if !description.unbudgeted && self.version() >= NAMES_SINCE {
+            begin.set_principal_bytes_max(self.settings.principal_bytes_max);
+        }
         let mut command = Command::new();
         command.set_principal(description.principal.clone());
         command.kind = Some(Command_oneof_kind::begin_artifact(begin));
@@ -232,6 +279,7 @@ impl Artifacts {
         match reply.outcome {
             Outcome::OK if reply.number != 0 => Ok(Begun::New(reply.number)),
             Outcome::EXISTING if reply.number != 0 => Ok(Begun::Committed(reply.number)),
+            Outcome::EXHAUSTED => Err(CallError::Exhausted(reply.message)),
             _ => Err(CallError::Precondition(reply.message)),
         }
     }

@@ -14,6 +14,7 @@ use crate::aggregate::Aggregator;
 use crate::artifacts::Artifacts;
 use crate::backoff::Backoff;
 use crate::backup;
+use crate::budget::RoomSpeaker;
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::cluster_time::ClusterTime;
@@ -166,6 +167,7 @@ pub(crate) fn assemble<D: Disk, R>(
         silent: SilentPeers::default(),
         gates: Gates::default(),
         settling: Mutex::default(),
+        settings: config.blob,
         logger: logger.clone(),
     });
     let models = Arc::new(Models::new(artifacts.clone()));
@@ -230,7 +232,14 @@ pub(crate) fn assemble<D: Disk, R>(
         logger: logger.clone(),
     });
     let mender = Mender::new(Evacuation { artifacts: artifacts.clone(), logger: logger.clone() }, clock.clone());
-    let room = RoomWatch { room, gauge: config.room, handle: handle.clone(), cache, transfer_in: 0, logger };
+    let speaker = RoomSpeaker {
+        node,
+        bytes_max: config.blob.bytes_max,
+        views: views.clone(),
+        proposals: proposals.clone(),
+        again_in: 0,
+    };
+    let room = RoomWatch { room, gauge: config.room, handle: handle.clone(), cache, transfer_in: 0, speaker, logger };
     let reads = Arc::new(Reads {
         node,
         handle: Arc::new(handle.clone()),

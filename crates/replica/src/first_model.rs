@@ -101,7 +101,7 @@ fn commit(
         kind: "model".to_owned(),
         job_id: job.get_job().job_id.clone(),
         principal: caller.principal.clone(),
-        name: String::new(),
+        ..Description::default()
     };
     let placed = uploads.artifacts.place(&description, writer, digest)?;
     let mut commit = CommitModel::new();

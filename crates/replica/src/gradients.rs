@@ -156,7 +156,7 @@ fn enter(
             kind: "gradient".to_owned(),
             job_id: target.job.get_job().job_id.clone(),
             principal: caller.principal.clone(),
-            name: String::new(),
+            ..Description::default()
         };
         Some(uploads.artifacts.place(&description, writer, digest)?)
     };

@@ -11,6 +11,7 @@ mod artifacts;
 mod assembly;
 mod backoff;
 mod backup;
+mod budget;
 mod by_hand;
 mod census;
 pub mod clock;
@@ -59,6 +60,7 @@ mod waits;
 /// What a schedule's line means, for those who check one before it is put.
 pub use raftgrid_control::{Cron, CronError};
 
+pub use budget::BlobSettings;
 pub use by_hand::{Group, ReplicaByHand};
 pub use group::ReplicaCluster;
 pub use node::{Replica, ReplicaConfig, StartError};

@@ -84,6 +84,8 @@ pub const CHECKED_BYTES_MAX: u64 = 512 * 1024 * 1024;
 pub const TENSOR_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 /// An upload that is not committed by then is deleted, in milliseconds of cluster time.
 pub const UPLOAD_EXPIRES_MS: u64 = 600_000;
+/// Looks at the disk after which this replica says its limit again, where the rows still say another.
+pub(crate) const ROOM_SAID_AGAIN_LOOKS: u32 = 5;
 
 const _: () = assert!(COMMAND_BYTES_MAX <= 1024 * 1024, "a command fits an entry");
 const _: () = assert!(READ_QUESTION_WAIT_MS < READ_WAIT_MS);

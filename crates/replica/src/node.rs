@@ -24,6 +24,7 @@ use crate::artifacts::{blob_failed, Artifacts};
 use crate::assembly::{assemble, Assembly, Outside};
 use crate::backoff::Backoff;
 use crate::backup::OpenSnapshot;
+use crate::budget::BlobSettings;
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::copies::OnDisk;
@@ -68,6 +69,8 @@ pub struct ReplicaConfig {
     pub client_address: String,
     /// Looks at the disk.
     pub room: RoomGauge,
+    /// How artifacts are kept, and how much they may take.
+    pub blob: BlobSettings,
     /// Newest version of the state machine that this replica may run: that of the program, unless it is held back.
     pub machine_version: u64,
 }
@@ -334,6 +337,10 @@ impl Bytes for Replica {
         drop(rows);
         let row = found.ok_or_else(|| CallError::NotFound(format!("artifact {artifact} does not exist")))?;
         Ok(Box::new(Mending::new(self.artifacts.clone(), row)?))
+    }
+
+    fn give_up(&self, artifact_id: u64) {
+        self.artifacts.abandon(artifact_id);
     }
 
     fn recompute(&self, job_id: &str, round: u64) -> Result<Recomputed, CallError> {

@@ -11,7 +11,7 @@ use raftgrid_manifest::Rows;
 use raftgrid_proto::v1::{
     Ack, Combine, Command, CommandReply, ExplainTaskResponse, HeartbeatRequest, HeartbeatResponse, LeaderResponse,
     MembersResponse, NextShardsRequest, NextShardsResponse, Node, Optimizer, PollTaskRequest, PollTaskResponse,
-    StateResponse, StatsResponse,
+    Receipt, StateResponse, StatsResponse,
 };
 
 /// Called once with the outcome.
@@ -122,12 +122,24 @@ pub enum Purpose {
     /// Model 0; `finish` commits it, or compares with the one that is there.
     InitModel(InitModelMeta),
     /// An artifact under a name ("" for none); `finish` commits it.
-    Artifact {
-        /// Name or "".
-        name: String,
-        /// bundle, model, checkpoint, file.
-        kind: String,
-    },
+    Artifact(ArtifactMeta),
+    /// A value of a key; `finish` makes it durable, and the command that sets the key commits it.
+    Value,
+}
+
+/// Of an artifact.
+#[derive(Clone, Debug, Default)]
+pub struct ArtifactMeta {
+    /// Name or "".
+    pub name: String,
+    /// bundle, model, checkpoint, file.
+    pub kind: String,
+    /// Other bytes than the name's newest version's are its next one; else they are refused.
+    pub versioned: bool,
+    /// With `versioned`: older versions than so many go; 0: none.
+    pub keep: u32,
+    /// UUIDv7, or "": a second try with the same gets the first one's answer.
+    pub request_id: String,
 }
 
 /// Of a gradient. With `lease_epoch` 0 (a client without leases) job, round, shard, task and epoch are resolved by the worker's task and
@@ -186,6 +198,19 @@ pub enum Uploaded {
         artifact_id: u64,
         /// SHA-256.
         digest: [u8; 32],
+        /// Of its name; 0: it has none, or names have no versions yet.
+        version: u64,
+        /// The bytes were there before under this name.
+        existing: bool,
+    },
+    /// Of values.
+    Value {
+        /// Begun for it.
+        artifact_id: u64,
+        /// Of its fragments.
+        receipts: Vec<Receipt>,
+        /// SHA-256.
+        digest: [u8; 32],
     },
 }
 
@@ -238,6 +263,11 @@ pub trait Bytes: Send + Sync {
     fn open_model(&self, query: &ModelQuery) -> Result<(u64, Box<dyn Download>), CallError>;
     /// Opens an artifact by id or name (`JOB/model@latest`, `JOB/model@7`). Blocks.
     fn open_artifact(&self, artifact: &str) -> Result<Box<dyn Download>, CallError>;
+    /// Bytes that were made durable and are not committed are not needed after all. Best effort: else they expire. Blocks.
+    fn give_up(&self, artifact_id: u64) {
+        let _ = artifact_id;
+    }
+
     /// Sums a committed round again from what the job retained. Blocks.
     fn recompute(&self, job_id: &str, round: u64) -> Result<Recomputed, CallError>;
     /// Stores a fragment for a peer, fsynced when it returns; for `peer`. `digest` is the SHA-256 of `data`'s whole stream.

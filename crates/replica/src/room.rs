@@ -14,6 +14,7 @@ use raftgrid_driver::{RaftHandle, Role};
 use raftgrid_proto::v1::{Command, Command_oneof_kind};
 use slog::{error, info, warn, Logger};
 
+use crate::budget::RoomSpeaker;
 use crate::ports::CallError;
 
 /// How often the disk is looked at.
@@ -54,6 +55,8 @@ impl Room {
                 command.kind,
                 Some(
                     Command_oneof_kind::delete_artifact(_)
+                        | Command_oneof_kind::remove_artifact(_)
+                        | Command_oneof_kind::set_room(_)
                         | Command_oneof_kind::cancel_task(_)
                         | Command_oneof_kind::cancel_job(_)
                 )
@@ -78,6 +81,8 @@ pub(crate) struct RoomWatch {
     pub handle: RaftHandle,
     /// Looks until leadership may be handed away again.
     pub transfer_in: u32,
+    /// Says this replica's limit.
+    pub speaker: RoomSpeaker,
     /// Log.
     pub logger: Logger,
 }
@@ -103,6 +108,7 @@ impl RoomWatch {
             Ok((free_bytes, low)) => self.told(free_bytes, low),
             Err(cause) => warn!(self.logger, "free space not known"; "cause" => cause),
         }
+        self.speaker.look();
     }
 
     fn told(&mut self, free_bytes: u64, low: bool) {

@@ -11,12 +11,13 @@ use raftgrid_crashpoint::{reach, Point};
 use raftgrid_proto::v1::{Command, CommandReply, Command_oneof_kind, CommitArtifact, Outcome};
 
 use crate::artifacts::{blob_failed, Artifacts, Description};
+use crate::budget::NAMES_SINCE;
 use crate::first_model::FirstModel;
 use crate::gradients::Gradient;
 use crate::limits::TENSOR_BYTES_MAX;
 use crate::memory_room::MemoryRoom;
 use crate::models::Models;
-use crate::ports::{CallError, Callback, Caller, Purpose, Upload, Uploaded};
+use crate::ports::{ArtifactMeta, CallError, Callback, Caller, Purpose, Upload, Uploaded};
 use crate::proposals::Proposals;
 use crate::waits::Waits;
 
@@ -52,11 +53,14 @@ impl Uploads {
         total_bytes: Option<u64>,
         digest: Option<Vec<u8>>,
     ) -> Result<Box<dyn Upload>, CallError> {
-        let tensors = !matches!(purpose, Purpose::Artifact { .. });
+        let tensors = !matches!(purpose, Purpose::Artifact(_) | Purpose::Value);
         if tensors && total_bytes.is_some_and(|total| total > TENSOR_BYTES_MAX) {
             return Err(CallError::Invalid(format!("total_bytes: the limit is {TENSOR_BYTES_MAX}")));
         }
         self.proposals.room.check()?;
+        let (rows, _) = self.artifacts.views.view();
+        self.artifacts.settings.check_principal(rows.as_ref(), &caller.principal, total_bytes.unwrap_or(0))?;
+        drop(rows);
         let writer = self.artifacts.files.create().map_err(blob_failed)?;
         Ok(Box::new(Incoming { uploads: self.clone(), caller: caller.clone(), purpose, total_bytes, digest, writer }))
     }
@@ -69,15 +73,55 @@ impl Uploads {
         self.proposals.propose_one(command)
     }
 
-    fn end_artifact(&self, description: &Description, body: Body) -> Result<Uploaded, CallError> {
+    fn end_value(&self, principal: String, body: Body) -> Result<Uploaded, CallError> {
+        let description = Description { kind: "value".to_owned(), principal, ..Description::default() };
+        let placed = self.artifacts.place(&description, body.writer, body.digest)?;
+        Ok(Uploaded::Value { artifact_id: placed.artifact_id, receipts: placed.receipts, digest: placed.digest })
+    }
+
+    fn end_artifact(&self, principal: String, meta: ArtifactMeta, body: Body) -> Result<Uploaded, CallError> {
         let digest = body.digest;
-        let placed = self.artifacts.place(description, body.writer, digest)?;
+        let known = self.artifacts.version() >= NAMES_SINCE;
+        if meta.keep != 0 && !known {
+            let why = format!("keep: names have versions from machine version {NAMES_SINCE} on");
+            return Err(CallError::Precondition(why));
+        }
+        let versioned = meta.versioned && known;
+        let description = Description {
+            name: meta.name,
+            kind: meta.kind,
+            principal,
+            versioned,
+            keep: meta.keep,
+            ..Description::default()
+        };
+        let placed = self.artifacts.place(&description, body.writer, digest)?;
+        let (begun, brought) = (placed.artifact_id, !placed.receipts.is_empty());
         let mut commit = CommitArtifact::new();
-        commit.set_artifact_id(placed.artifact_id);
+        commit.set_artifact_id(begun);
         commit.set_receipts(placed.receipts.into());
-        let reply = self.propose(&description.principal, Command_oneof_kind::commit_artifact(commit))?;
+        let mut command = Command::new();
+        command.set_principal(description.principal.clone());
+        if versioned {
+            commit.set_name(description.name.clone());
+            commit.set_digest(digest.to_vec());
+            command.set_request_id(meta.request_id);
+        }
+        command.kind = Some(Command_oneof_kind::commit_artifact(commit));
+        let reply = self.proposals.propose_one(command)?;
         match reply.outcome {
-            Outcome::OK | Outcome::EXISTING => Ok(Uploaded::Artifact { artifact_id: placed.artifact_id, digest }),
+            Outcome::OK | Outcome::EXISTING => {
+                let artifact_id = reply.id.parse().unwrap_or(begun);
+                if artifact_id != begun && brought {
+                    // An earlier try, or somebody else, was first; what was sent now is nobody's.
+                    self.artifacts.abandon(begun);
+                }
+                let version = if known { reply.number } else { 0 };
+                let existing = reply.outcome == Outcome::EXISTING;
+                Ok(Uploaded::Artifact { artifact_id, digest, version, existing })
+            }
+            Outcome::EXHAUSTED => Err(CallError::Exhausted(reply.message)),
+            Outcome::INVALID => Err(CallError::Invalid(reply.message)),
             _ => Err(CallError::Precondition(reply.message)),
         }
     }
@@ -94,7 +138,7 @@ struct Incoming {
 
 impl Upload for Incoming {
     fn write(&mut self, data: &[u8]) -> Result<(), CallError> {
-        let tensors = !matches!(self.purpose, Purpose::Artifact { .. });
+        let tensors = !matches!(self.purpose, Purpose::Artifact(_) | Purpose::Value);
         if tensors && self.writer.total_bytes() + data.len() as u64 > TENSOR_BYTES_MAX {
             return Err(CallError::Invalid(format!("the stream is longer than {TENSOR_BYTES_MAX} bytes")));
         }
@@ -119,10 +163,8 @@ impl Incoming {
     fn end(self, digest: [u8; 32], done: Callback<Uploaded>) {
         let (uploads, caller, body) = (self.uploads, self.caller, Body { writer: self.writer, digest });
         match self.purpose {
-            Purpose::Artifact { name, kind } => {
-                let description = Description { name, kind, principal: caller.principal, job_id: String::new() };
-                done(uploads.end_artifact(&description, body));
-            }
+            Purpose::Artifact(meta) => done(uploads.end_artifact(caller.principal, meta, body)),
+            Purpose::Value => done(uploads.end_value(caller.principal, body)),
             Purpose::Gradient(meta) => Gradient::new(uploads, caller, meta, body, done).end(),
             Purpose::InitModel(meta) => FirstModel::new(uploads, caller, meta, body, done).end(),
         }

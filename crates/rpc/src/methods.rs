@@ -71,6 +71,7 @@ methods! {
     GET_ARTIFACT: ServerStreaming "/raftgrid.v1.ArtifactService/Get" (GetArtifactRequest) -> ArtifactChunk;
     STAT_ARTIFACT: Unary "/raftgrid.v1.ArtifactService/Stat" (StatArtifactRequest) -> StatArtifactResponse;
     DELETE_ARTIFACT: Unary "/raftgrid.v1.ArtifactService/Delete" (DeleteArtifactRequest) -> DeleteArtifactResponse;
+    NAME_ARTIFACT: Unary "/raftgrid.v1.ArtifactService/Name" (NameArtifactRequest) -> NameArtifactResponse;
     LIST_ARTIFACTS: Unary "/raftgrid.v1.ArtifactService/List" (ListArtifactsRequest) -> ListArtifactsResponse;
 
     SUBMIT_JOB: Unary "/raftgrid.v1.JobService/Submit" (SubmitJobRequest) -> SubmitJobResponse;

@@ -185,7 +185,9 @@ pub fn serve(replica: &Arc<Replica>, answers: &Answers, caller: Caller, number: 
             let done = move |uploaded: Result<Uploaded, CallError>| {
                 let ack = uploaded.and_then(|uploaded| match uploaded {
                     Uploaded::Ack(ack) => Ok(Box::new(ack)),
-                    Uploaded::Artifact { .. } => Err(CallError::Internal("an artifact for a tensor".to_owned())),
+                    Uploaded::Artifact { .. } | Uploaded::Value { .. } => {
+                        Err(CallError::Internal("not a tensor".to_owned()))
+                    }
                 });
                 tell(&answers, caller, number, Response::Upload(ack));
             };

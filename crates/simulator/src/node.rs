@@ -238,6 +238,7 @@ impl SimNode {
                     raftgrid_store::Disk::free_bytes(&disk, Path::new(DATA)).map_err(|error| error.to_string())?;
                 Ok((free, free < raftgrid_store::limits::LOW_WATER_BYTES))
             }),
+            blob: raftgrid_replica::BlobSettings::default(),
             // Simulated peers open no streams, so nobody says his version: these groups stay at the first.
             machine_version: raftgrid_manifest::MACHINE_VERSION,
         }

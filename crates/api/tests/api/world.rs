@@ -186,7 +186,7 @@ impl Upload for Collected {
         done(Ok(if self.gradient {
             Uploaded::Ack(ack)
         } else {
-            Uploaded::Artifact { artifact_id: 77, digest: found }
+            Uploaded::Artifact { artifact_id: 77, digest: found, version: 1, existing: false }
         }));
     }
 }
@@ -226,7 +226,8 @@ impl Bytes for Handle {
                 (what, true)
             }
             Purpose::InitModel(meta) => (meta.job_id, true),
-            Purpose::Artifact { name, kind } => (format!("{kind}:{name}"), false),
+            Purpose::Value => ("value".to_owned(), false),
+            Purpose::Artifact(meta) => (format!("{}:{}", meta.kind, meta.name), false),
         };
         Ok(Box::new(Collected { world: self.0.clone(), what, data: Vec::new(), gradient }))
     }

@@ -7,25 +7,23 @@ use raftgrid_proto::v1::{
 };
 
 use crate::coding::{self, Code, CODE_PLAIN_COPIES};
-use crate::commands::job_end;
+use crate::commands::{job_end, names};
 use crate::error::{Fault, Handled};
 use crate::keys;
-use crate::limits::{ID_BYTES_MAX, PLACEMENT_MAX, RECEIPTS_MAX};
+use crate::limits::{ARTIFACT_BYTES_MAX, ID_BYTES_MAX, PLACEMENT_MAX, RECEIPTS_MAX};
 use crate::machine::Machine;
 use crate::read;
 use crate::reply::{invalid, not_found, precondition, refuse};
-use crate::rows::{RowsError, Table};
-use crate::text::{check_bytes, check_digest, check_name};
+use crate::rows::Table;
+use crate::tables::{fragment_bytes, ArtifactTable};
+use crate::text::{check_bytes, check_digest};
 
 /// The machine version from which on artifacts may be coded.
 const CODED_SINCE: u64 = 5;
 
 pub(crate) fn begin(machine: &mut Machine<'_>, command: &BeginArtifact) -> Handled {
     if !command.name.is_empty() {
-        check_name("name", &command.name, ID_BYTES_MAX, b"/")?;
-        if command.name.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(invalid("name", "must not be a number: numbers are artifact ids"));
-        }
+        names::check(&command.name)?;
     }
     check_bytes("kind", command.kind.len(), ID_BYTES_MAX)?;
     check_digest("digest", &command.digest)?;
@@ -45,10 +43,12 @@ pub(crate) fn begin(machine: &mut Machine<'_>, command: &BeginArtifact) -> Handl
             let id = row.artifact_id;
             return Ok(CommandReply { id: id.to_string(), number: id, ..machine.existing(id) });
         }
-        return Err(name_taken(&command.name));
+        if !(command.versioned && names_have_versions(machine)) {
+            return Err(name_taken(&command.name));
+        }
     }
     let artifact_id = machine.position.get();
-    let row = ArtifactRow {
+    let mut row = ArtifactRow {
         artifact_id,
         name: command.name.clone(),
         kind: command.kind.clone(),
@@ -62,8 +62,43 @@ pub(crate) fn begin(machine: &mut Machine<'_>, command: &BeginArtifact) -> Handl
         principal: machine.principal.to_owned(),
         ..ArtifactRow::default()
     };
-    put(machine, &row);
+    if names_have_versions(machine) {
+        row.versioned = command.versioned;
+        row.keep = command.keep;
+        check_room(machine, &row, command.principal_bytes_max)?;
+    }
+    ArtifactTable::put(machine, &row)?;
     Ok(CommandReply { id: artifact_id.to_string(), number: artifact_id, ..machine.ok() })
+}
+
+/// The same version counts bytes.
+fn names_have_versions(machine: &Machine<'_>) -> bool {
+    machine.meta.machine_version >= names::SINCE
+}
+
+/// Whether there is room for `row` where it is placed, and under its principal's budget.
+fn check_room(machine: &Machine<'_>, row: &ArtifactRow, principal_bytes_max: u64) -> Result<(), Fault> {
+    let bytes = row.total_bytes;
+    if bytes > ARTIFACT_BYTES_MAX {
+        return Err(invalid("total_bytes", format!("at most {ARTIFACT_BYTES_MAX}, is {bytes}")));
+    }
+    let used = read::usage(&machine.rows, &keys::usage_of_principal(&row.principal))?.bytes;
+    if principal_bytes_max != 0 && used.saturating_add(bytes) > principal_bytes_max {
+        let whose = if row.principal.is_empty() { "callers without a token" } else { &*row.principal };
+        let why =
+            format!("the artifacts of {whose} hold {used} of {principal_bytes_max} bytes, and this one has {bytes}");
+        return Err(refuse(Outcome::EXHAUSTED, why));
+    }
+    let each = fragment_bytes(row);
+    for node in &row.placement {
+        let usage = read::usage(&machine.rows, &keys::usage_of_node(*node))?;
+        let (used, most) = (usage.bytes, usage.bytes_max);
+        if most != 0 && used.saturating_add(each) > most {
+            let why = format!("replica {node} holds {used} of {most} bytes of artifacts, and would get {each} more");
+            return Err(refuse(Outcome::EXHAUSTED, why));
+        }
+    }
+    Ok(())
 }
 
 fn check_placement(placement: &[u64]) -> Result<(), Fault> {
@@ -85,10 +120,6 @@ fn name_taken(name: &str) -> Fault {
 
 fn named(machine: &Machine<'_>, name: &str) -> Result<Option<ArtifactRow>, Fault> {
     Ok(if name.is_empty() { None } else { read::artifact_by_name(&machine.rows, name)? })
-}
-
-pub(crate) fn put(machine: &mut Machine<'_>, row: &ArtifactRow) {
-    machine.put(Table::Artifact, keys::number(row.artifact_id), row);
 }
 
 pub(crate) fn get(machine: &Machine<'_>, artifact_id: u64) -> Result<ArtifactRow, Fault> {
@@ -139,16 +170,24 @@ pub(crate) fn commit_by_receipts(
     if counted.len() < needed {
         return Err(precondition(format!("artifact {id} has {} receipts, needs {needed}", counted.len())));
     }
-    if let Some(other) = named(machine, &row.name)? {
-        if other.artifact_id != id {
-            return Err(name_taken(&row.name));
-        }
-    } else if !row.name.is_empty() {
-        machine.put_bytes(Table::ArtifactByName, row.name.clone().into_bytes(), keys::number(id));
+    let taken = named(machine, &row.name)?.is_some_and(|other| other.artifact_id != id);
+    if taken && !row.versioned {
+        return Err(name_taken(&row.name));
     }
     hold(&mut row, counted);
     row.state = ArtifactState::ARTIFACT_COMMITTED;
-    put(machine, &row);
+    if row.name.is_empty() {
+        ArtifactTable::put(machine, &row)?;
+    } else if names_have_versions(machine) {
+        let (name, numbered, keep) = (row.name.clone(), row.versioned, row.keep);
+        names::give(machine, &name, row, numbered, keep)?;
+        return get(machine, id);
+    } else {
+        if !taken {
+            machine.put_bytes(Table::ArtifactByName, row.name.clone().into_bytes(), keys::number(id));
+        }
+        ArtifactTable::put(machine, &row)?;
+    }
     Ok(row)
 }
 
@@ -217,7 +256,7 @@ pub(crate) fn add_receipts(machine: &mut Machine<'_>, command: &AddReceipts) -> 
     }
     holders.sort_unstable();
     row.placement = holders;
-    put(machine, &row);
+    ArtifactTable::put(machine, &row)?;
     Ok(machine.ok())
 }
 
@@ -260,18 +299,38 @@ fn add_fragments(machine: &mut Machine<'_>, mut row: ArtifactRow, code: Code, re
     row.placement = kept.iter().map(|receipt| receipt.node_id).collect();
     row.placement.sort_unstable();
     row.receipts = RepeatedField::from_vec(kept);
-    put(machine, &row);
+    ArtifactTable::put(machine, &row)?;
     Ok(machine.ok())
 }
 
 pub(crate) fn commit(machine: &mut Machine<'_>, command: &CommitArtifact) -> Handled {
     let row = get(machine, command.artifact_id)?;
-    let number = row.artifact_id;
+    let id = row.artifact_id;
     if row.state == ArtifactState::ARTIFACT_COMMITTED {
-        return Ok(CommandReply { id: number.to_string(), number, ..machine.existing(number) });
+        return committed_as(machine, &row, machine.existing(id));
     }
-    commit_by_receipts(machine, row, command.get_receipts())?;
-    Ok(CommandReply { id: number.to_string(), number, ..machine.ok() })
+    if names_have_versions(machine) && row.state == ArtifactState::ARTIFACT_BEGUN {
+        if let Some(other) = named(machine, &row.name)?.filter(|it| it.artifact_id != id && it.digest == row.digest) {
+            // Somebody else brought the same bytes meanwhile: they are that version, and these are not needed.
+            start_deleting(machine, row)?;
+            let existing = machine.existing(other.artifact_id);
+            return committed_as(machine, &other, existing);
+        }
+    }
+    let row = commit_by_receipts(machine, row, command.get_receipts())?;
+    committed_as(machine, &row, machine.ok())
+}
+
+/// The reply to a commit: the artifact, and the version of the name that it was begun with.
+fn committed_as(machine: &Machine<'_>, row: &ArtifactRow, reply: CommandReply) -> Handled {
+    let id = row.artifact_id;
+    let number = if names_have_versions(machine) {
+        let names = read::names_of(&machine.rows, row)?;
+        names.iter().rev().find(|it| it.name == row.name).map_or(0, |it| it.version)
+    } else {
+        id
+    };
+    Ok(CommandReply { id: id.to_string(), number, ..reply })
 }
 
 /// First phase: no one may read it any more and its name is free. Second phase (`confirmed`): the bytes are gone, so is the row.
@@ -280,7 +339,7 @@ pub(crate) fn delete(machine: &mut Machine<'_>, command: &DeleteArtifact) -> Han
     let number = row.artifact_id;
     match (row.state, command.confirmed) {
         (ArtifactState::ARTIFACT_DELETING, true) => {
-            machine.delete(Table::Artifact, keys::number(number));
+            ArtifactTable::delete(machine, number)?;
             Ok(machine.ok())
         }
         (ArtifactState::ARTIFACT_DELETING, false) => Ok(machine.existing(machine.position.get())),
@@ -295,8 +354,11 @@ pub(crate) fn delete(machine: &mut Machine<'_>, command: &DeleteArtifact) -> Han
     }
 }
 
-/// While a job goes on, its ledger's bytes go by its retention only.
-fn refuse_in_use(machine: &Machine<'_>, row: &ArtifactRow) -> Result<(), Fault> {
+/// While a job goes on, its ledger's bytes go by its retention only; a value goes with its key.
+pub(crate) fn refuse_in_use(machine: &Machine<'_>, row: &ArtifactRow) -> Result<(), Fault> {
+    if !row.key.is_empty() {
+        return Err(precondition(format!("artifact {} is the value of key {}", row.artifact_id, row.key)));
+    }
     let Some(job_row) = read::job_by_id(&machine.rows, &row.job_id)? else { return Ok(()) };
     let job = job_row.get_job();
     let ledgers = matches!(row.kind.as_str(), "gradient" | "model" | "state");
@@ -309,14 +371,25 @@ fn refuse_in_use(machine: &Machine<'_>, row: &ArtifactRow) -> Result<(), Fault> 
 }
 
 /// The first phase of a deletion.
-pub(crate) fn start_deleting(machine: &mut Machine<'_>, mut row: ArtifactRow) -> Result<(), RowsError> {
-    if !row.name.is_empty() {
+pub(crate) fn start_deleting(machine: &mut Machine<'_>, mut row: ArtifactRow) -> Result<(), Fault> {
+    if names_have_versions(machine) {
+        names::drop_all(machine, &mut row)?;
+    } else if !row.name.is_empty() {
         let holder = read::artifact_by_name(&machine.rows, &row.name)?;
         if holder.is_some_and(|holder| holder.artifact_id == row.artifact_id) {
             machine.delete(Table::ArtifactByName, row.name.clone().into_bytes());
         }
     }
     row.state = ArtifactState::ARTIFACT_DELETING;
-    put(machine, &row);
+    ArtifactTable::put(machine, &row)?;
     Ok(())
+}
+
+/// What held the artifact does not need it any more: it goes, unless people gave it a name.
+pub(crate) fn let_go(machine: &mut Machine<'_>, mut row: ArtifactRow) -> Result<(), Fault> {
+    if names_have_versions(machine) && !read::names_of(&machine.rows, &row)?.is_empty() {
+        row.released = true;
+        return Ok(ArtifactTable::put(machine, &row)?);
+    }
+    start_deleting(machine, row)
 }

@@ -19,6 +19,7 @@ mod maintenance;
 mod matmul;
 mod members;
 mod models;
+mod names;
 mod nodes;
 mod placement_spec;
 mod preemption;
@@ -26,6 +27,7 @@ mod quarantine;
 mod queues;
 mod recode;
 mod retention;
+mod room;
 mod round_settings;
 mod rounds;
 mod schedules;
@@ -104,6 +106,7 @@ pub fn minimum_version(kind: &Kind) -> u64 {
         | Kind::retry_elements(_) => 3,
         Kind::recode_artifact(_) => 5,
         Kind::extend_round(_) | Kind::resume_job(_) => 6,
+        Kind::remove_artifact(_) | Kind::name_artifact(_) | Kind::set_room(_) => names::SINCE,
     }
 }
 
@@ -122,6 +125,12 @@ fn spec_version(spec: &TaskSpec) -> u64 {
 /// before. [`minimum_version`] is what apply itself asks.
 pub fn fields_version(kind: &Kind) -> u64 {
     match kind {
+        Kind::begin_artifact(command) if command.versioned || command.keep != 0 || command.principal_bytes_max != 0 => {
+            names::SINCE
+        }
+        Kind::commit_artifact(command) if !(command.name.is_empty() && command.digest.is_empty()) => names::SINCE,
+        Kind::kv_put(command) if command.artifact_id != 0 => kv::BESIDE_SINCE,
+        Kind::kv_compare_and_set(command) if command.artifact_id != 0 => kv::BESIDE_SINCE,
         Kind::submit_job(command) => train_version(command.get_spec().get_train()),
         Kind::put_schedule(command) => train_version(command.get_schedule().get_job().get_train()),
         Kind::commit_model(command) if hyperparameters::is_new(command.get_optimizer(), command.combine.as_ref()) => {
@@ -186,6 +195,9 @@ fn handle(machine: &mut Machine<'_>, kind: &Kind) -> Handled {
         Kind::delete_artifact(command) => artifacts::delete(machine, command),
         Kind::add_receipts(command) => artifacts::add_receipts(machine, command),
         Kind::recode_artifact(command) => recode::recode(machine, command),
+        Kind::remove_artifact(command) => names::remove(machine, command),
+        Kind::name_artifact(command) => names::name(machine, command),
+        Kind::set_room(command) => room::set(machine, command),
         Kind::set_machine_version(command) => cluster::set_version(machine, command),
         Kind::put_member(command) => members::put(machine, command),
         Kind::put_queue(command) => queues::put(machine, command),

@@ -6,12 +6,13 @@
 use raftgrid_proto::v1::{ArtifactState, MemberRow, RecodeArtifact};
 
 use crate::coding::{self, Code, CODE_PLAIN_COPIES};
-use crate::commands::artifacts::{counted, get, hold, put};
+use crate::commands::artifacts::{counted, get, hold};
 use crate::error::Handled;
 use crate::limits::GENERATION_MAX;
 use crate::machine::Machine;
 use crate::read;
 use crate::reply::{invalid, precondition};
+use crate::tables::ArtifactTable;
 
 pub(crate) fn recode(machine: &mut Machine<'_>, command: &RecodeArtifact) -> Handled {
     let mut row = get(machine, command.artifact_id)?;
@@ -42,7 +43,7 @@ pub(crate) fn recode(machine: &mut Machine<'_>, command: &RecodeArtifact) -> Han
         return Err(precondition(format!("artifact {id} has {} receipts, needs {needed}", holders.len())));
     }
     hold(&mut row, holders);
-    put(machine, &row);
+    ArtifactTable::put(machine, &row)?;
     Ok(machine.ok())
 }
 

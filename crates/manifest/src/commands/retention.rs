@@ -78,7 +78,7 @@ fn delete_artifact(machine: &mut Machine<'_>, job_row: &JobRow, artifact_id: u64
     let foreign = !row.job_id.is_empty() && row.job_id != job.job_id;
     let bytes = row.total_bytes;
     if row.state == ArtifactState::ARTIFACT_COMMITTED && !foreign && !kept.contains(&&id) {
-        artifacts::start_deleting(machine, row)?;
+        artifacts::let_go(machine, row)?;
     }
     Ok(bytes)
 }

@@ -112,7 +112,7 @@ fn delete_log(machine: &mut Machine<'_>, artifact: &str) -> Result<(), Fault> {
     let Ok(artifact_id) = artifact.parse() else { return Ok(()) };
     let row = read::artifact(&machine.rows, artifact_id)?;
     if let Some(row) = row.filter(|row| row.kind == LOG_KIND && row.state == ArtifactState::ARTIFACT_COMMITTED) {
-        artifacts::start_deleting(machine, row)?;
+        artifacts::let_go(machine, row)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Artifacts.
 
-use raftgrid_proto::v1::{ArtifactInfo, ArtifactRow, ArtifactState};
+use raftgrid_proto::v1::{ArtifactInfo, ArtifactRow, ArtifactState, ArtifactUsage, ArtifactVersion, UsageRow};
 
 use crate::keys;
 use crate::read;
@@ -35,19 +35,38 @@ pub fn artifact_rows_from(
     read::each(rows, Table::Artifact, &keys::number(artifact_id), &[], visit)
 }
 
-/// What people call an artifact: its id, its name, `JOB/model@latest` or `JOB/model@N`. None if nothing committed goes by it.
+/// What people call an artifact: its id, `JOB/model@latest` or `JOB/model@7`, its name, `NAME@latest` or `NAME@7`. A job's models come before
+/// versions of the name `JOB/model`. None if nothing committed goes by it.
 pub fn find_artifact(rows: &dyn Rows, artifact: &str) -> Result<Option<ArtifactRow>, RowsError> {
-    let row = if let Some((job_id, version)) = artifact.split_once("/model@") {
-        match model_id(rows, job_id, version)? {
-            Some(id) => read::artifact(rows, id)?,
-            None => None,
-        }
-    } else if let Ok(id) = artifact.parse() {
-        read::artifact(rows, id)?
-    } else {
-        read::artifact_by_name(rows, artifact)?
+    let id = match artifact.parse() {
+        Ok(id) => Some(id),
+        Err(_) => match find_model(rows, artifact)? {
+            Some(id) => Some(id),
+            None => named(rows, artifact)?,
+        },
     };
-    Ok(row.filter(|row| row.state == ArtifactState::ARTIFACT_COMMITTED))
+    let Some(id) = id else { return Ok(None) };
+    Ok(read::artifact(rows, id)?.filter(|row| row.state == ArtifactState::ARTIFACT_COMMITTED))
+}
+
+/// The artifact of a version of a name; of the newest one if none is said.
+fn named(rows: &dyn Rows, artifact: &str) -> Result<Option<u64>, RowsError> {
+    let (name, version) = artifact.rsplit_once('@').unwrap_or((artifact, "latest"));
+    let Some(row) = read::name(rows, name)? else { return Ok(None) };
+    let found = match (version, version.parse::<u64>()) {
+        ("latest", _) => row.versions.last(),
+        (_, Ok(version)) => row.versions.iter().find(|it| it.version == version),
+        (_, Err(_)) => None,
+    };
+    Ok(found.map(|it| it.artifact_id))
+}
+
+/// The artifact of `JOB/model@latest` or `JOB/model@7`; None: nothing, or no job of this id.
+pub(crate) fn find_model(rows: &dyn Rows, artifact: &str) -> Result<Option<u64>, RowsError> {
+    match artifact.split_once("/model@") {
+        Some((job_id, version)) => model_id(rows, job_id, version),
+        None => Ok(None),
+    }
 }
 
 fn model_id(rows: &dyn Rows, job_id: &str, version: &str) -> Result<Option<u64>, RowsError> {
@@ -80,8 +99,72 @@ pub fn artifact_info(row: &ArtifactRow) -> ArtifactInfo {
         digest: row.digest.clone(),
         holders: row.placement.clone(),
         state: state.to_owned(),
+        principal: row.principal.clone(),
+        key: row.key.clone(),
         ..ArtifactInfo::default()
     }
+}
+
+/// The same with all names that it goes by.
+pub fn artifact_with_names(rows: &dyn Rows, row: &ArtifactRow) -> Result<ArtifactInfo, RowsError> {
+    let mut info = artifact_info(row);
+    for name in read::names_of(rows, row)? {
+        info.versions.push(ArtifactVersion { name: name.name, version: name.version, ..ArtifactVersion::default() });
+    }
+    Ok(info)
+}
+
+/// The versions of a name that are there, oldest first, each under that name.
+pub fn artifact_versions(rows: &dyn Rows, name: &str) -> Result<Vec<ArtifactInfo>, RowsError> {
+    let mut found = Vec::new();
+    for it in read::name(rows, name)?.map(|row| row.versions).unwrap_or_default() {
+        let Some(row) = read::artifact(rows, it.artifact_id)? else { continue };
+        let mut info = artifact_info(&row);
+        let (version, created_ms) = (it.version, it.created_ms);
+        info.name = name.to_owned();
+        let version = ArtifactVersion { name: name.to_owned(), version, created_ms, ..ArtifactVersion::default() };
+        info.versions = vec![version].into();
+        found.push(info);
+    }
+    Ok(found)
+}
+
+/// Who holds how many bytes of artifacts: principals in order of their name, then replicas in order of their id. Empty before machine version 6.
+pub fn artifact_usage(rows: &dyn Rows) -> Result<Vec<ArtifactUsage>, RowsError> {
+    let mut all = Vec::new();
+    let mut failed = None;
+    rows.scan(Table::Usage, &[], &[], &mut |key, value| match read::decode::<UsageRow>(Table::Usage, value) {
+        Ok(row) => {
+            let mut usage = ArtifactUsage {
+                bytes: row.bytes,
+                artifacts: row.artifacts,
+                bytes_max: row.bytes_max,
+                ..ArtifactUsage::default()
+            };
+            match (key.split_first(), keys::last_number(key)) {
+                (Some((b'r', _)), Some(node_id)) => usage.node_id = node_id,
+                (Some((_, principal)), _) => usage.principal = String::from_utf8_lossy(principal).into_owned(),
+                (None, _) => {}
+            }
+            all.push(usage);
+            true
+        }
+        Err(error) => {
+            failed = Some(error);
+            false
+        }
+    })?;
+    failed.map_or(Ok(all), Err)
+}
+
+/// What is on a replica, and its limit.
+pub fn room_of(rows: &dyn Rows, node_id: u64) -> Result<UsageRow, RowsError> {
+    read::usage(rows, &keys::usage_of_node(node_id))
+}
+
+/// What a principal holds.
+pub fn bytes_of(rows: &dyn Rows, principal: &str) -> Result<u64, RowsError> {
+    Ok(read::usage(rows, &keys::usage_of_principal(principal))?.bytes)
 }
 
 /// A page of at most `limit` artifacts (0: the most that a page holds), oldest first, whatever their state.
@@ -89,15 +172,18 @@ pub fn list_artifacts(rows: &dyn Rows, token: &[u8], limit: usize) -> Result<Art
     let from = page_start(token).ok_or(ListError::Token)?;
     let limit = page_rows(limit);
     let mut page = ArtifactPage::default();
-    let mut last = 0;
+    let (mut last, mut found) = (0, Vec::new());
     read::each(rows, Table::Artifact, &keys::number(from), &[], |row: ArtifactRow| {
-        if page.artifacts.len() == limit {
+        if found.len() == limit {
             page.next_page_token = keys::number(last);
             return false;
         }
         last = row.artifact_id;
-        page.artifacts.push(artifact_info(&row));
+        found.push(row);
         true
     })?;
+    for row in &found {
+        page.artifacts.push(artifact_with_names(rows, row)?);
+    }
     Ok(page)
 }

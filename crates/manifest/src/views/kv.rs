@@ -24,6 +24,8 @@ pub fn kv_count(rows: &dyn Rows) -> Result<KvCountRow, RowsError> {
 pub struct KvPage {
     /// In order of their bytes.
     pub keys: Vec<KeyValue>,
+    /// Of each, the artifact that is its value; 0: the value is in `keys`, if it was asked for.
+    pub beside: Vec<u64>,
     /// For the next call.
     pub next_page_token: Vec<u8>,
 }
@@ -41,11 +43,12 @@ pub fn list_kv(
     let end = keys::after_prefix(prefix.as_bytes());
     let (mut found, mut bytes, mut more) = (Vec::new(), 0, false);
     read::each(rows, Table::Kv, from, &end, |row: KvRow| {
-        if found.len() >= page_rows(limit) || bytes > PAGE_BYTES_MAX {
+        let next = row.key.len() + if with_data { row.value.len() + row.value_bytes as usize } else { 0 };
+        if found.len() >= page_rows(limit) || (!found.is_empty() && bytes + next > PAGE_BYTES_MAX) {
             more = true;
             return false;
         }
-        bytes += row.key.len() + if with_data { row.value.len() } else { 0 };
+        bytes += next;
         found.push(row);
         true
     })?;
@@ -53,11 +56,12 @@ pub fn list_kv(
         Some(last) if more => last.key.clone().into_bytes(),
         _ => Vec::new(),
     };
-    let mut keys = Vec::with_capacity(found.len());
+    let (mut keys, mut beside) = (Vec::with_capacity(found.len()), Vec::with_capacity(found.len()));
     for row in found {
         let job = if row.job_sequence == 0 { None } else { job_row_by_sequence(rows, row.job_sequence)? };
+        beside.push(row.artifact_id);
         keys.push(KeyValue {
-            bytes: row.value.len() as u64,
+            bytes: row.value.len() as u64 + row.value_bytes,
             revision: row.revision,
             key: row.key,
             data: if with_data { row.value } else { Vec::new() },
@@ -65,5 +69,5 @@ pub fn list_kv(
             ..KeyValue::default()
         });
     }
-    Ok(KvPage { keys, next_page_token })
+    Ok(KvPage { keys, beside, next_page_token })
 }

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eraftgrid/_proto/artifact.proto\x12\x0braftgrid.v1\"\x95\x01\n\x10PutArtifactChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x06 \x01(\x07\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x0c\n\x04kind\x18\x08 \x01(\t\"L\n\x13PutArtifactResponse\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x10\n\x08\x65xisting\x18\x03 \x01(\x08\"6\n\x12GetArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"w\n\rArtifactChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x13\n\x0b\x61rtifact_id\x18\x06 \x01(\t\"\'\n\x13StatArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\"\x84\x01\n\x0c\x41rtifactInfo\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x0f\n\x07holders\x18\x06 \x03(\x04\x12\r\n\x05state\x18\x07 \x01(\t\"R\n\x14StatArtifactResponse\x12+\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x19.raftgrid.v1.ArtifactInfo\x12\r\n\x05\x66ound\x18\x02 \x01(\x08\"=\n\x15\x44\x65leteArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"-\n\x16\x44\x65leteArtifactResponse\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\"9\n\x14ListArtifactsRequest\x12\x12\n\npage_token\x18\x01 \x01(\x0c\x12\r\n\x05limit\x18\x02 \x01(\x05\"^\n\x15ListArtifactsResponse\x12,\n\tartifacts\x18\x01 \x03(\x0b\x32\x19.raftgrid.v1.ArtifactInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\x0c\x32\x90\x03\n\x0f\x41rtifactService\x12H\n\x03Put\x12\x1d.raftgrid.v1.PutArtifactChunk\x1a .raftgrid.v1.PutArtifactResponse(\x01\x12\x44\n\x03Get\x12\x1f.raftgrid.v1.GetArtifactRequest\x1a\x1a.raftgrid.v1.ArtifactChunk0\x01\x12K\n\x04Stat\x12 .raftgrid.v1.StatArtifactRequest\x1a!.raftgrid.v1.StatArtifactResponse\x12M\n\x04List\x12!.raftgrid.v1.ListArtifactsRequest\x1a\".raftgrid.v1.ListArtifactsResponse\x12Q\n\x06\x44\x65lete\x12\".raftgrid.v1.DeleteArtifactRequest\x1a#.raftgrid.v1.DeleteArtifactResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eraftgrid/_proto/artifact.proto\x12\x0braftgrid.v1\"\xb6\x01\n\x10PutArtifactChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x06 \x01(\x07\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x0c\n\x04kind\x18\x08 \x01(\t\x12\x11\n\tversioned\x18\x17 \x01(\x08\x12\x0c\n\x04keep\x18\x18 \x01(\r\"]\n\x13PutArtifactResponse\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x10\n\x08\x65xisting\x18\x03 \x01(\x08\x12\x0f\n\x07version\x18\n \x01(\x04\"6\n\x12GetArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"w\n\rArtifactChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x13\n\x0b\x61rtifact_id\x18\x06 \x01(\t\"\'\n\x13StatArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\"\xd4\x01\n\x0c\x41rtifactInfo\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x0f\n\x07holders\x18\x06 \x03(\x04\x12\r\n\x05state\x18\x07 \x01(\t\x12.\n\x08versions\x18\n \x03(\x0b\x32\x1c.raftgrid.v1.ArtifactVersion\x12\x11\n\tprincipal\x18\x0b \x01(\t\x12\x0b\n\x03key\x18\x0c \x01(\t\"D\n\x0f\x41rtifactVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x12\n\ncreated_ms\x18\x03 \x01(\x04\"R\n\x14StatArtifactResponse\x12+\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x19.raftgrid.v1.ArtifactInfo\x12\r\n\x05\x66ound\x18\x02 \x01(\x08\"J\n\x15\x44\x65leteArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\"?\n\x16\x44\x65leteArtifactResponse\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\n \x01(\x04\"W\n\x13NameArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04keep\x18\x03 \x01(\r\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"N\n\x14NameArtifactResponse\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08\x65xisting\x18\x03 \x01(\x08\"V\n\x14ListArtifactsRequest\x12\x12\n\npage_token\x18\x01 \x01(\x0c\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05usage\x18\x04 \x01(\x08\"\x89\x01\n\x15ListArtifactsResponse\x12,\n\tartifacts\x18\x01 \x03(\x0b\x32\x19.raftgrid.v1.ArtifactInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\x0c\x12)\n\x05usage\x18\n \x03(\x0b\x32\x1a.raftgrid.v1.ArtifactUsage\"h\n\rArtifactUsage\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x11\n\tartifacts\x18\x04 \x01(\x04\x12\x11\n\tbytes_max\x18\x05 \x01(\x04\x32\xdd\x03\n\x0f\x41rtifactService\x12H\n\x03Put\x12\x1d.raftgrid.v1.PutArtifactChunk\x1a .raftgrid.v1.PutArtifactResponse(\x01\x12\x44\n\x03Get\x12\x1f.raftgrid.v1.GetArtifactRequest\x1a\x1a.raftgrid.v1.ArtifactChunk0\x01\x12K\n\x04Stat\x12 .raftgrid.v1.StatArtifactRequest\x1a!.raftgrid.v1.StatArtifactResponse\x12M\n\x04List\x12!.raftgrid.v1.ListArtifactsRequest\x1a\".raftgrid.v1.ListArtifactsResponse\x12Q\n\x06\x44\x65lete\x12\".raftgrid.v1.DeleteArtifactRequest\x1a#.raftgrid.v1.DeleteArtifactResponse\x12K\n\x04Name\x12 .raftgrid.v1.NameArtifactRequest\x1a!.raftgrid.v1.NameArtifactResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,27 +32,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'raftgrid._proto.artifact_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PUTARTIFACTCHUNK']._serialized_start=48
-  _globals['_PUTARTIFACTCHUNK']._serialized_end=197
-  _globals['_PUTARTIFACTRESPONSE']._serialized_start=199
-  _globals['_PUTARTIFACTRESPONSE']._serialized_end=275
-  _globals['_GETARTIFACTREQUEST']._serialized_start=277
-  _globals['_GETARTIFACTREQUEST']._serialized_end=331
-  _globals['_ARTIFACTCHUNK']._serialized_start=333
-  _globals['_ARTIFACTCHUNK']._serialized_end=452
-  _globals['_STATARTIFACTREQUEST']._serialized_start=454
-  _globals['_STATARTIFACTREQUEST']._serialized_end=493
-  _globals['_ARTIFACTINFO']._serialized_start=496
-  _globals['_ARTIFACTINFO']._serialized_end=628
-  _globals['_STATARTIFACTRESPONSE']._serialized_start=630
-  _globals['_STATARTIFACTRESPONSE']._serialized_end=712
-  _globals['_DELETEARTIFACTREQUEST']._serialized_start=714
-  _globals['_DELETEARTIFACTREQUEST']._serialized_end=775
-  _globals['_DELETEARTIFACTRESPONSE']._serialized_start=777
-  _globals['_DELETEARTIFACTRESPONSE']._serialized_end=822
-  _globals['_LISTARTIFACTSREQUEST']._serialized_start=824
-  _globals['_LISTARTIFACTSREQUEST']._serialized_end=881
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=883
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=977
-  _globals['_ARTIFACTSERVICE']._serialized_start=980
-  _globals['_ARTIFACTSERVICE']._serialized_end=1380
+  _globals['_PUTARTIFACTCHUNK']._serialized_end=230
+  _globals['_PUTARTIFACTRESPONSE']._serialized_start=232
+  _globals['_PUTARTIFACTRESPONSE']._serialized_end=325
+  _globals['_GETARTIFACTREQUEST']._serialized_start=327
+  _globals['_GETARTIFACTREQUEST']._serialized_end=381
+  _globals['_ARTIFACTCHUNK']._serialized_start=383
+  _globals['_ARTIFACTCHUNK']._serialized_end=502
+  _globals['_STATARTIFACTREQUEST']._serialized_start=504
+  _globals['_STATARTIFACTREQUEST']._serialized_end=543
+  _globals['_ARTIFACTINFO']._serialized_start=546
+  _globals['_ARTIFACTINFO']._serialized_end=758
+  _globals['_ARTIFACTVERSION']._serialized_start=760
+  _globals['_ARTIFACTVERSION']._serialized_end=828
+  _globals['_STATARTIFACTRESPONSE']._serialized_start=830
+  _globals['_STATARTIFACTRESPONSE']._serialized_end=912
+  _globals['_DELETEARTIFACTREQUEST']._serialized_start=914
+  _globals['_DELETEARTIFACTREQUEST']._serialized_end=988
+  _globals['_DELETEARTIFACTRESPONSE']._serialized_start=990
+  _globals['_DELETEARTIFACTRESPONSE']._serialized_end=1053
+  _globals['_NAMEARTIFACTREQUEST']._serialized_start=1055
+  _globals['_NAMEARTIFACTREQUEST']._serialized_end=1142
+  _globals['_NAMEARTIFACTRESPONSE']._serialized_start=1144
+  _globals['_NAMEARTIFACTRESPONSE']._serialized_end=1222
+  _globals['_LISTARTIFACTSREQUEST']._serialized_start=1224
+  _globals['_LISTARTIFACTSREQUEST']._serialized_end=1310
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=1313
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=1450
+  _globals['_ARTIFACTUSAGE']._serialized_start=1452
+  _globals['_ARTIFACTUSAGE']._serialized_end=1556
+  _globals['_ARTIFACTSERVICE']._serialized_start=1559
+  _globals['_ARTIFACTSERVICE']._serialized_end=2036
 # @@protoc_insertion_point(module_scope)

@@ -59,6 +59,11 @@ class ArtifactServiceStub(object):
                 request_serializer=raftgrid_dot___proto_dot_artifact__pb2.DeleteArtifactRequest.SerializeToString,
                 response_deserializer=raftgrid_dot___proto_dot_artifact__pb2.DeleteArtifactResponse.FromString,
                 _registered_method=True)
+        self.Name = channel.unary_unary(
+                '/raftgrid.v1.ArtifactService/Name',
+                request_serializer=raftgrid_dot___proto_dot_artifact__pb2.NameArtifactRequest.SerializeToString,
+                response_deserializer=raftgrid_dot___proto_dot_artifact__pb2.NameArtifactResponse.FromString,
+                _registered_method=True)
 
 
 class ArtifactServiceServicer(object):
@@ -94,6 +99,12 @@ class ArtifactServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Name(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ArtifactServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +132,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.Delete,
                     request_deserializer=raftgrid_dot___proto_dot_artifact__pb2.DeleteArtifactRequest.FromString,
                     response_serializer=raftgrid_dot___proto_dot_artifact__pb2.DeleteArtifactResponse.SerializeToString,
+            ),
+            'Name': grpc.unary_unary_rpc_method_handler(
+                    servicer.Name,
+                    request_deserializer=raftgrid_dot___proto_dot_artifact__pb2.NameArtifactRequest.FromString,
+                    response_serializer=raftgrid_dot___proto_dot_artifact__pb2.NameArtifactResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -258,6 +274,33 @@ class ArtifactService(object):
             '/raftgrid.v1.ArtifactService/Delete',
             raftgrid_dot___proto_dot_artifact__pb2.DeleteArtifactRequest.SerializeToString,
             raftgrid_dot___proto_dot_artifact__pb2.DeleteArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Name(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raftgrid.v1.ArtifactService/Name',
+            raftgrid_dot___proto_dot_artifact__pb2.NameArtifactRequest.SerializeToString,
+            raftgrid_dot___proto_dot_artifact__pb2.NameArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,
