@@ -20,6 +20,8 @@ pub const LEASES_PER_COMMAND_MAX: usize = 1_024;
 pub const LOADS_PER_REPORT_MAX: usize = 1_000;
 /// How long the log of an attempt is kept, from the time by which its upload had to be done.
 pub const LOG_KEPT_MS: Millis = 7 * 24 * 60 * 60 * 1_000;
+/// A shard's state that no contribution named is kept for so long after its upload would have expired: its trainer may yet send for it.
+pub const STATE_UNNAMED_MS: Millis = 24 * 60 * 60 * 1_000;
 /// Deletions of artifacts proposed by one step.
 pub const DELETIONS_PER_STEP_MAX: usize = 64;
 

@@ -11,7 +11,7 @@ use raftgrid_proto::v1::{
     QueueRow, RoundPhase, RoundRow, ScheduleRow, TaskRow, TaskStatus,
 };
 
-use crate::limits::{AVOIDED_NODES_MAX, LOG_KEPT_MS};
+use crate::limits::{AVOIDED_NODES_MAX, LOG_KEPT_MS, STATE_UNNAMED_MS};
 
 /// What a change was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,10 @@ impl JobView {
 
 /// Of artifacts that are logs of attempts.
 const LOG_KIND: &str = "log";
+/// Kind of the artifacts that carry a shard's state from step to step.
+const STATE_KIND: &str = "shard-state";
+/// The machine version from which on states that no contribution named expire.
+const STATES_EXPIRE_SINCE: u64 = 6;
 
 /// An artifact that is on its way out, or will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -378,6 +382,12 @@ impl View {
             ArtifactState::ARTIFACT_DELETING => Some(Leaving::Deleting),
             ArtifactState::ARTIFACT_COMMITTED if row.kind == LOG_KIND && row.expires_ms != 0 => {
                 Some(Leaving::Expires(row.expires_ms.saturating_add(LOG_KEPT_MS)))
+            }
+            // No contribution named it: whichever does makes it its job's, and then it does not expire.
+            ArtifactState::ARTIFACT_COMMITTED
+                if row.kind == STATE_KIND && row.expires_ms != 0 && self.machine_version >= STATES_EXPIRE_SINCE =>
+            {
+                Some(Leaving::Expires(row.expires_ms.saturating_add(STATE_UNNAMED_MS)))
             }
             ArtifactState::ARTIFACT_BEGUN | ArtifactState::ARTIFACT_COMMITTED => None,
         });

@@ -7,6 +7,8 @@ use raftgrid_manifest::views;
 use raftgrid_proto::v1::{Command_oneof_kind as Kind, *};
 
 const JOB: &str = "digits";
+/// An upload's, far off.
+const EXPIRES_MS: u64 = 9_000_000_000_000;
 
 fn t(i: u32) -> String {
     trainer(JOB, i)
@@ -465,11 +467,14 @@ fn a_shard_carries_its_state_on_and_lets_it_go_with_its_round() {
         (train.shards, train.workers, train.rounds, train.retain_rounds) = (1, 1, 8, 2);
     });
     let kept = |world: &mut World, kind: &str, text: &str| {
-        let state = world.begin("", kind, text);
+        let Kind::begin_artifact(mut begun) = begin("", kind, "", text) else { unreachable!() };
+        begun.expires_ms = EXPIRES_MS;
+        let state = world.ok(Kind::begin_artifact(begun)).number;
         world.ok(commit_artifact(state, text));
         state
     };
     let wrong = kept(&mut world, "bundle", "code");
+    let orphan = kept(&mut world, "shard-state", "its trainer died");
     let mut states = Vec::new();
     for round in 0..6 {
         let state = kept(&mut world, "shard-state", &format!("state {round}"));
@@ -484,6 +489,9 @@ fn a_shard_carries_its_state_on_and_lets_it_go_with_its_round() {
         world.must(by("77"), Outcome::INVALID);
         assert!(world.must(by(&wrong.to_string()), Outcome::INVALID).message.contains("is a bundle"));
         world.ok(by(&state.to_string()));
+        let row = views::artifact_row(&world.rows, state).expect("memory").expect("the row stands");
+        assert_eq!((&*row.job_id, row.expires_ms), ("carry", 0), "the job's own from here on");
+        assert!(world.must(delete_artifact(state, false), Outcome::PRECONDITION).message.contains("job carry"));
         let model = world.next_model("carry", round);
         world.ok(Kind::commit_model(model));
         states.push(state);
@@ -495,6 +503,24 @@ fn a_shard_carries_its_state_on_and_lets_it_go_with_its_round() {
     assert_eq!(state_of(&world, states[0]), None, "it is being deleted");
     assert_eq!(state_of(&world, states[5]), Some(ArtifactState::ARTIFACT_COMMITTED));
     assert_eq!(state_of(&world, wrong), Some(ArtifactState::ARTIFACT_COMMITTED));
+    world.ok(delete_artifact(orphan, false));
+}
+
+#[test]
+fn states_of_before_version_6_do_not_expire_whether_or_not_a_contribution_named_them() {
+    let mut world = World::with_nodes();
+    let expires =
+        |world: &World, id| views::artifact_row(&world.rows, id).expect("memory").expect("the row stands").expires_ms;
+    let ids = ["shard-state", "file", "shard-state"].map(|kind| {
+        let Kind::begin_artifact(mut begun) = begin("", kind, "", kind) else { unreachable!() };
+        begun.expires_ms = EXPIRES_MS;
+        world.ok(Kind::begin_artifact(begun)).number
+    });
+    world.ok(commit_artifact(ids[0], "shard-state"));
+    world.ok(commit_artifact(ids[1], "file"));
+    let version = raftgrid_manifest::MACHINE_VERSION;
+    world.ok(Kind::set_machine_version(SetMachineVersion { version, ..SetMachineVersion::default() }));
+    assert_eq!(ids.map(|id| expires(&world, id)), [0, EXPIRES_MS, EXPIRES_MS], "one that is only begun does as ever");
 }
 
 #[test]

@@ -191,8 +191,11 @@ fn reject(uploads: &Uploads, target: &Target, reason: &str, digest: [u8; 32]) ->
     reject.set_reason(reason.to_owned());
     reject.set_digest(digest.to_vec());
     let reply = uploads.propose("", Command_oneof_kind::reject_gradient(reject))?;
-    if reply.outcome == Outcome::STALE_LEASE {
-        return Err(CallError::Precondition(format!("STALE_LEASE: {}", reply.message)));
+    match reply.outcome {
+        Outcome::STALE_LEASE => return Err(CallError::Precondition(format!("STALE_LEASE: {}", reply.message))),
+        // Closed meanwhile, or another's.
+        Outcome::STALE => return Ok(refusal(AckOutcome::ACK_STALE, reply.message)),
+        _ => {}
     }
     Ok(refusal(AckOutcome::ACK_REJECTED, reason.to_owned()))
 }

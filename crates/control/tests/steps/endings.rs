@@ -3,7 +3,7 @@
 use raftgrid_control::{Action, Config, Input};
 use raftgrid_manifest::Table;
 use raftgrid_proto::v1::{
-    ArtifactRow, ArtifactState, CancelTask, Command_oneof_kind as Kind, DeleteArtifact, JobPhase, Phase, TaskRow,
+    ArtifactRow, ArtifactState, CancelTask, Command_oneof_kind as Kind, DeleteArtifact, JobPhase, MetaRow, Phase, TaskRow,
     TaskStatus,
 };
 
@@ -167,6 +167,24 @@ fn a_log_is_deleted_when_it_has_been_kept_for_long_enough() {
     let week = 7 * 24 * 60 * 60 * 1_000;
     assert_eq!(deletions(&world.at(begun + 1_000 + week - 1)), vec![]);
     let gone = deletions(&world.at(begun + 1_000 + week));
+    assert_eq!(gone.iter().map(|delete| (delete.artifact_id, delete.confirmed)).collect::<Vec<_>>(), [(1, false)]);
+}
+
+#[test]
+fn a_state_that_no_contribution_named_is_deleted_after_a_day_and_one_of_a_job_never() {
+    let mut world = World::settled();
+    let meta = MetaRow { machine_version: 6, ..MetaRow::default() };
+    world.put(Table::Meta, vec![0], &meta);
+    let (begun, expires_ms) = (world.now, cluster(&world) + 1_000);
+    let state = ArtifactState::ARTIFACT_COMMITTED;
+    for (id, expires_ms) in [(1, expires_ms), (2, 0)] {
+        let row =
+            ArtifactRow { artifact_id: id, state, expires_ms, kind: "shard-state".into(), ..ArtifactRow::default() };
+        world.put(Table::Artifact, id.to_be_bytes().to_vec(), &row);
+    }
+    let day = 24 * 60 * 60 * 1_000;
+    assert_eq!(deletions(&world.at(begun + 1_000 + day - 1)), vec![]);
+    let gone = deletions(&world.at(begun + 1_000 + day));
     assert_eq!(gone.iter().map(|delete| (delete.artifact_id, delete.confirmed)).collect::<Vec<_>>(), [(1, false)]);
 }
 

@@ -7,6 +7,7 @@ use raftgrid_proto::v1::{
 };
 
 use crate::coding::{self, Code, CODE_PLAIN_COPIES};
+use crate::commands::shard_states::STATE_KIND;
 use crate::commands::{job_end, names};
 use crate::error::{Fault, Handled};
 use crate::keys;
@@ -361,7 +362,7 @@ pub(crate) fn refuse_in_use(machine: &Machine<'_>, row: &ArtifactRow) -> Result<
     }
     let Some(job_row) = read::job_by_id(&machine.rows, &row.job_id)? else { return Ok(()) };
     let job = job_row.get_job();
-    let ledgers = matches!(row.kind.as_str(), "gradient" | "model" | "state");
+    let ledgers = matches!(row.kind.as_str(), "gradient" | "model" | "state" | STATE_KIND);
     if ledgers && row.state == ArtifactState::ARTIFACT_COMMITTED && !job_end::is_over(job.phase) {
         let why =
             format!("artifact {} belongs to the ledger of job {}, which is not over", row.artifact_id, job.job_id);

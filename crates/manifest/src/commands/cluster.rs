@@ -2,7 +2,7 @@
 
 use raftgrid_proto::v1::SetMachineVersion;
 
-use crate::commands::MACHINE_VERSION;
+use crate::commands::{shard_states, MACHINE_VERSION};
 use crate::error::{ApplyError, Fault, Handled};
 use crate::machine::Machine;
 use crate::reply::precondition;
@@ -25,6 +25,7 @@ pub(crate) fn set_version(machine: &mut Machine<'_>, command: &SetMachineVersion
         machine.meta.machine_version = command.version;
         machine.meta.version_since = machine.position.get();
         machine.meta.version_since_ms = machine.meta.cluster_time_ms;
+        shard_states::raise(machine, current, command.version)?;
         if current < USAGE_SINCE && command.version >= USAGE_SINCE {
             // Once in a cluster's life: from here on each write of an artifact moves the counters.
             for (key, row) in count_all(&machine.rows)? {

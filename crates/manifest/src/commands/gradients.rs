@@ -8,9 +8,10 @@ use raftgrid_proto::v1::{
 
 use crate::commands::artifacts;
 use crate::commands::job_end::{self, end_job};
-use crate::commands::job_spec::committed_artifact;
+use crate::commands::lessee;
 use crate::commands::quarantine;
 use crate::commands::rounds::{self, answer, note_class, train_job};
+use crate::commands::shard_states;
 use crate::commands::trainers::{check_before, trainer_of};
 use crate::error::{Fault, Handled};
 use crate::keys;
@@ -55,6 +56,15 @@ impl Ledger {
             reason: cut(reason),
             ..RefusedResult::default()
         }
+    }
+
+    /// Why the shard is not this attempt's to send for.
+    fn is_anothers(&self, machine: &Machine<'_>) -> Option<String> {
+        if machine.meta.machine_version < lessee::SINCE {
+            return None;
+        }
+        let mode = RoundPolicy::of(&self.job_row).mode;
+        lessee::is_anothers(&mode, &self.round, &self.contribution, &self.attempt)
     }
 
     /// Whether this very result of this very attempt was written down before.
@@ -128,12 +138,6 @@ fn stale(machine: &mut Machine<'_>, mut job_row: JobRow, why: String) -> Handled
     Ok(CommandReply { message: why, ..reply(Outcome::STALE, machine.position) })
 }
 
-/// The machine version from which on a shard's state is handed on, and let go with its round.
-pub(crate) const STATES_SINCE: u64 = 5;
-
-/// Kind of the artifacts that carry a shard's state.
-pub(crate) const STATE_KIND: &str = "shard-state";
-
 fn check(command: &CommitGradient) -> Result<(), Fault> {
     check_digest("digest", &command.digest)?;
     let weight = f64::from_bits(command.weight_bits);
@@ -173,6 +177,9 @@ pub(crate) fn commit(machine: &mut Machine<'_>, command: &CommitGradient) -> Han
     let (task_id, epoch) = (command.task_id.clone(), command.epoch);
     let attempt = ShardLease { shard: command.shard, task_id, epoch, ..ShardLease::default() };
     let ledger = Ledger { job_row, round, task_row, contribution, attempt };
+    if let Some(why) = ledger.is_anothers(machine) {
+        return stale(machine, ledger.job_row, why);
+    }
     if given && comparable {
         return compare(machine, command, ledger);
     } else if given {
@@ -253,16 +260,7 @@ fn accept(machine: &mut Machine<'_>, command: &CommitGradient, mut ledger: Ledge
     if !artifact.job_id.is_empty() && artifact.job_id != command.job_id {
         return Err(precondition(format!("artifact {id} belongs to job {}", artifact.job_id)));
     }
-    if machine.meta.machine_version >= STATES_SINCE && !command.state_artifact.is_empty() {
-        // A contribution whose state is lost could not be followed by another of its shard. Only what was kept for that may go with its round.
-        let state = committed_artifact(machine, "state_artifact", &command.state_artifact)?;
-        if state.kind != STATE_KIND {
-            return Err(invalid(
-                "state_artifact",
-                format!("artifact {} is a {}, no {STATE_KIND}", state.artifact_id, state.kind),
-            ));
-        }
-    }
+    shard_states::keep(machine, &command.job_id, &command.state_artifact)?;
     let job = ledger.job_row.get_job();
     let pinned = job.get_spec().get_train().pin_numeric_class && !ledger.job_row.numeric_class.is_empty();
     if pinned && ledger.job_row.numeric_class != command.numeric_class {
@@ -368,6 +366,9 @@ pub(crate) fn reject(machine: &mut Machine<'_>, command: &RejectGradient) -> Han
     let (task_id, epoch) = (command.task_id.clone(), command.epoch);
     let attempt = ShardLease { shard: command.shard, task_id, epoch, ..ShardLease::default() };
     let mut ledger = Ledger { job_row, round, task_row, contribution, attempt };
+    if let Some(why) = ledger.is_anothers(machine) {
+        return stale(machine, ledger.job_row, why);
+    }
     let refused = ledger.refused(REJECTED, &command.reason, &command.digest);
     if ledger.knows(&refused) {
         return Ok(machine.existing(ledger.job_row.get_job().revision));

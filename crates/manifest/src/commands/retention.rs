@@ -4,7 +4,7 @@
 use raftgrid_proto::v1::{ArtifactState, JobRow};
 
 use crate::commands::artifacts;
-use crate::commands::gradients::{STATES_SINCE, STATE_KIND};
+use crate::commands::shard_states::{self, STATE_KIND};
 use crate::error::Fault;
 use crate::keys;
 use crate::limits::{
@@ -48,7 +48,7 @@ fn release(machine: &mut Machine<'_>, job_row: &mut JobRow) -> Result<(), Fault>
             let bytes = delete_artifact(machine, job_row, contribution.artifact_id)?;
             job_row.retained_bytes = job_row.retained_bytes.saturating_sub(bytes);
         }
-        if machine.meta.machine_version >= STATES_SINCE {
+        if machine.meta.machine_version >= shard_states::SINCE {
             release_state(machine, job_row, &contribution.state_artifact)?;
         }
     }

@@ -125,7 +125,8 @@ fn lease_one(machine: &Machine<'_>, job_row: &JobRow, round: &mut RoundRow, leas
     Ok(())
 }
 
-fn works_on(held: &RoundLease, shard: u32) -> bool {
+/// A computation of the shard that is not answered, and not a second one to compare with.
+pub(crate) fn works_on(held: &RoundLease, shard: u32) -> bool {
     !held.answered && !held.taken && !held.get_lease().verify && held.get_lease().shard == shard
 }
 
