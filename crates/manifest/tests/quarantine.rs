@@ -51,6 +51,7 @@ fn one_that_is_refused_after_anothers_passed_counts_too_and_the_same_one_again_d
             assert_eq!(reply.outcome, Outcome::OK, "{}", reply.message);
             assert!(quarantined(&world).is_empty());
         }
+        world.ok(lease_shards(JOB, round, vec![lease(1, &trainer(JOB, 2), epochs[2], true)]));
         for _ in 0..4 {
             world.run(reject(JOB, round, 1, 2, epochs[2], "nan"));
         }

@@ -198,6 +198,7 @@ fn a_deadline_that_needs_all_shards_only_extends_and_the_job_stays_reproducible(
     world.now_ms += DEADLINE_MS;
     world.must(seal(0, 0), Outcome::PRECONDITION);
     world.ok(extend(0, 0));
+    world.ok(lease_shards(JOB, 0, vec![lease(0, &t(1), epochs[1], true)]));
     assert_eq!(world.gradient(JOB, 0, 0, 1, epochs[1], "g0.0").outcome, Outcome::DUPLICATE);
     give(&mut world, 0, 3..4, epochs[0]);
     let model = world.next_model(JOB, 0);

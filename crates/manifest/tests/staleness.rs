@@ -119,6 +119,7 @@ fn only_results_over_the_same_model_are_compared() {
     given(&mut world, 1, 0, epochs[0], 0);
     given(&mut world, 0, 2, epochs[0], 0);
     sum(&mut world, 0);
+    world.ok(lease_shards(JOB, 1, vec![lease(0, &t(1), epochs[1], true)]));
     assert_eq!(give(&mut world, 1, 0, 1, epochs[1], 0, "g1.0.0").outcome, Outcome::DUPLICATE);
     let other = give(&mut world, 1, 0, 1, epochs[1], 1, "over the newer model");
     assert_eq!(other.outcome, Outcome::STALE);
