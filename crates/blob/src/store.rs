@@ -3,7 +3,6 @@
 //! Invariant: a file under an artifact's folder is whole, fsynced, and its folder entries are fsynced.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
 use crate::footer::{footer_bytes, Footer, FIXED_BYTES};
-use crate::limits::{BLOCK_BYTES, FRAGMENT_BYTES_MAX};
+use crate::limits::{BLOCK_BYTES, CATCH_UP_BYTES, FRAGMENT_BYTES_MAX};
 
 /// Bits of a file's number that are the fragment's; those above are the generation.
 const FRAGMENT_BITS: u32 = 8;
@@ -108,6 +107,8 @@ impl FragmentStore {
             file,
             hash: Sha256::new(),
             total_bytes: 0,
+            ahead_bytes: 0,
+            ahead_end: 0,
             blocks: Vec::new(),
             block_crc: 0,
             block_bytes: 0,
@@ -235,7 +236,11 @@ pub struct FragmentWriter {
     path: PathBuf,
     file: File,
     hash: Sha256,
+    /// Bytes from the beginning that are written and hashed.
     total_bytes: u64,
+    /// Bytes written further on, which are hashed when it is finished; and where they end.
+    ahead_bytes: u64,
+    ahead_end: u64,
     blocks: Vec<u32>,
     block_crc: u32,
     block_bytes: usize,
@@ -245,17 +250,38 @@ pub struct FragmentWriter {
 }
 
 impl FragmentWriter {
-    /// Bytes written so far.
+    /// Bytes written so far, from the beginning on.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
 
     /// The next bytes.
     pub fn write(&mut self, data: &[u8]) -> Result<(), BlobError> {
-        if self.total_bytes + data.len() as u64 > FRAGMENT_BYTES_MAX {
+        self.write_file(self.total_bytes, data)?;
+        self.hash_next(data);
+        Ok(())
+    }
+
+    /// Bytes at a place of their own: those that go on from what is there are hashed now, those further on are read once more when it is
+    /// finished. Each byte is written once, and none is left out: `finish` refuses a file with a gap.
+    pub fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), BlobError> {
+        if offset == self.total_bytes {
+            return self.write(data);
+        }
+        self.write_file(offset, data)?;
+        self.ahead_bytes += data.len() as u64;
+        self.ahead_end = self.ahead_end.max(offset + data.len() as u64);
+        Ok(())
+    }
+
+    fn write_file(&self, offset: u64, data: &[u8]) -> Result<(), BlobError> {
+        if offset.saturating_add(data.len() as u64) > FRAGMENT_BYTES_MAX {
             return Err(BlobError::Refused(format!("more than {FRAGMENT_BYTES_MAX} bytes")));
         }
-        self.file.write_all(data).map_err(io("write", &self.path))?;
+        self.file.write_all_at(data, offset).map_err(io("write", &self.path))
+    }
+
+    fn hash_next(&mut self, data: &[u8]) {
         self.hash.update(data);
         self.total_bytes += data.len() as u64;
         let mut rest = data;
@@ -268,11 +294,28 @@ impl FragmentWriter {
                 self.end_block();
             }
         }
+    }
+
+    /// Hashes what was written ahead.
+    fn catch_up(&mut self) -> Result<(), BlobError> {
+        let missing = self.ahead_end.saturating_sub(self.total_bytes);
+        if missing != self.ahead_bytes {
+            let (from, to, given) = (self.total_bytes, self.ahead_end, self.ahead_bytes);
+            return Err(BlobError::Refused(format!("of its bytes {from}..{to}, {given} were written")));
+        }
+        let mut piece = vec![0; missing.min(CATCH_UP_BYTES as u64) as usize];
+        while self.total_bytes < self.ahead_end {
+            let take = (self.ahead_end - self.total_bytes).min(piece.len() as u64) as usize;
+            self.file.read_exact_at(&mut piece[..take], self.total_bytes).map_err(io("read", &self.path))?;
+            self.hash_next(&piece[..take]);
+        }
+        self.ahead_bytes = 0;
         Ok(())
     }
 
     /// Verifies against what was announced, writes the footer. Gives the SHA-256 of the data. `FragmentStore::keep` makes it durable.
     pub fn finish(&mut self, total_bytes: Option<u64>, digest: Option<&[u8]>) -> Result<[u8; 32], BlobError> {
+        self.catch_up()?;
         if let Some(expected) = total_bytes.filter(|expected| *expected != self.total_bytes) {
             return Err(BlobError::Refused(format!("{} bytes instead of {expected}", self.total_bytes)));
         }
@@ -284,7 +327,7 @@ impl FragmentWriter {
             self.end_block();
         }
         let footer = Footer { total_bytes: self.total_bytes, digest: found, blocks: std::mem::take(&mut self.blocks) };
-        self.file.write_all(&footer.encode()).map_err(io("write", &self.path))?;
+        self.file.write_all_at(&footer.encode(), self.total_bytes).map_err(io("write", &self.path))?;
         self.footer = Some(footer);
         Ok(found)
     }
@@ -302,15 +345,6 @@ impl FragmentWriter {
         fs::rename(&self.path, path).map_err(io("rename to", path))?;
         self.kept = true;
         Ok(())
-    }
-
-    /// All data written so far, for checks before it is kept.
-    pub fn read_back(&mut self) -> Result<Vec<u8>, BlobError> {
-        let mut data = Vec::new();
-        self.file.seek(SeekFrom::Start(0)).map_err(io("read", &self.path))?;
-        (&self.file).take(self.total_bytes).read_to_end(&mut data).map_err(io("read", &self.path))?;
-        self.file.seek(SeekFrom::End(0)).map_err(io("read", &self.path))?;
-        Ok(data)
     }
 
     fn end_block(&mut self) {
@@ -360,12 +394,18 @@ impl FragmentReader {
         let wanted = (self.footer.total_bytes.saturating_sub(offset)).min(buffer.len() as u64);
         let wanted = usize::try_from(wanted).unwrap_or(buffer.len());
         let mut done = 0;
-        let mut block = vec![0; BLOCK_BYTES];
+        let mut block = Vec::new();
         while done < wanted {
             let at = offset + done as u64;
             let number = at / BLOCK_BYTES as u64;
-            let data = self.block(number, &mut block)?;
             let skip = usize::try_from(at - number * BLOCK_BYTES as u64).unwrap_or(0);
+            if skip == 0 && wanted - done >= BLOCK_BYTES {
+                // All of a block is wanted: it is read to where it goes.
+                done += self.block(number, &mut buffer[done..done + BLOCK_BYTES])?.len();
+                continue;
+            }
+            block.resize(BLOCK_BYTES, 0);
+            let data = self.block(number, &mut block)?;
             let take = (wanted - done).min(data.len() - skip);
             buffer[done..done + take].copy_from_slice(&data[skip..skip + take]);
             done += take;

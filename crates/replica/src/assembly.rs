@@ -164,10 +164,10 @@ pub(crate) fn assemble<D: Disk, R>(
         settling: Mutex::default(),
         logger: logger.clone(),
     });
-    let models = Arc::new(Models { artifacts: artifacts.clone(), cache: Mutex::default() });
+    let models = Arc::new(Models { artifacts: artifacts.clone(), layouts: Mutex::default() });
     let aggregator = Arc::new(Aggregator {
         artifacts: artifacts.clone(),
-        models: models.clone(),
+        under_way: Mutex::default(),
         pool: hands.pool("aggregate", AGGREGATE_THREADS, POOL_WAITING_MAX),
         logger: logger.clone(),
     });

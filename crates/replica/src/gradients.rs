@@ -6,7 +6,7 @@ use raftgrid_manifest::{views, Rows, Table};
 use raftgrid_proto::v1::{
     Ack, AckOutcome, Command_oneof_kind, CommitGradient, JobRow, Outcome, RejectGradient, TaskRow,
 };
-use raftgrid_train::{check_contribution, check_model, effective_weight, Contribution, GuardLimits};
+use raftgrid_train::{check_contribution_source, effective_weight, GuardLimits, Layout};
 
 use crate::acks::{ack_of, refusal};
 use crate::artifacts::{blob_failed, Description, Placed};
@@ -14,6 +14,7 @@ use crate::limits::CATCH_UP_MS;
 use crate::old_clients;
 use crate::polls::rows_failed;
 use crate::ports::{CallError, Callback, Caller, GradientMeta, Uploaded};
+use crate::sources::{refused, Spooled};
 use crate::uploads::{Body, Uploads};
 
 /// The machine version from which on every replica can sum encoded gradients.
@@ -116,7 +117,7 @@ fn enter(
     rows: &SharedRows,
     body: Body,
 ) -> Result<Ack, CallError> {
-    let Body { mut writer, digest } = body;
+    let Body { writer, digest } = body;
     let target = match resolve(rows.as_ref(), meta, digest)? {
         Ok(target) => target,
         Err(refused) => return Ok(*refused),
@@ -132,10 +133,10 @@ fn enter(
         let Some(model) = model else {
             return Ok(refusal(AckOutcome::ACK_STALE, format!("round {} is not open", target.round)));
         };
-        let model = uploads.models.bytes(model.model_artifact)?;
-        let bytes = writer.read_back().map_err(blob_failed)?;
+        let model = uploads.models.layout(model.model_artifact)?;
+        let spooled = Spooled(writer.reader().map_err(blob_failed)?);
         let encoded = views::meta(rows.as_ref()).map_err(rows_failed)?.machine_version >= ENCODED_SINCE;
-        if let Err(reason) = check_gradient(&model, &bytes, meta.weight, encoded) {
+        if let Some(reason) = wrong_with(&model, &spooled, meta.weight, encoded)? {
             return reject(uploads, &target, &reason, digest);
         }
         let description = Description {
@@ -166,18 +167,13 @@ fn reject(uploads: &Uploads, target: &Target, reason: &str, digest: [u8; 32]) ->
     Ok(refusal(AckOutcome::ACK_REJECTED, reason.to_owned()))
 }
 
-/// `encoded`: whoever leads can read one that is smaller than the model.
-fn check_gradient(model: &[u8], bytes: &[u8], weight: f64, encoded: bool) -> Result<(), String> {
-    let limits = GuardLimits::default();
-    let model = check_model(model, &limits).map_err(|error| error.to_string())?;
-    let checked = if encoded {
-        Contribution::parse(model.layout(), bytes, &limits).map(drop)
-    } else {
-        check_contribution(model.layout(), bytes, &limits).map(drop)
-    };
-    checked.map_err(|error| error.to_string())?;
-    effective_weight(weight).map_err(|error| error.to_string())?;
-    Ok(())
+/// Why it is refused. It is read a window at a time. `encoded`: whoever leads can read one that is smaller than the model.
+fn wrong_with(model: &Layout, spooled: &Spooled, weight: f64, encoded: bool) -> Result<Option<String>, CallError> {
+    let checked = check_contribution_source(model, spooled, &GuardLimits::default(), encoded);
+    match checked.and_then(|()| effective_weight(weight)) {
+        Ok(_) => Ok(None),
+        Err(error) => refused(&error).map(Some),
+    }
 }
 
 fn commit_gradient(

@@ -47,6 +47,7 @@ mod ready;
 mod ring;
 mod room;
 mod silent;
+mod sources;
 mod spread;
 mod timer;
 mod uploads;

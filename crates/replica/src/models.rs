@@ -1,47 +1,44 @@
-//! Which artifact a model is, and the newest models in memory: gradients are checked against them and rounds are summed from them.
+//! Which artifact a model is, and the names and shapes of the newest ones: gradients are checked against them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use raftgrid_manifest::{views, Rows};
 use raftgrid_proto::v1::{JobPhase, JobRow};
+use raftgrid_train::{model_layout, Layout};
 
 use crate::artifacts::Artifacts;
-use crate::limits::{MODEL_CACHE_BYTES_MAX, TENSOR_BYTES_MAX};
+use crate::limits::LAYOUTS_KEPT_MAX;
 use crate::mending::Mending;
 use crate::polls::rows_failed;
 use crate::ports::{CallError, Download, ModelQuery};
+use crate::sources::{refused, Stored};
 
 /// Models of one replica.
 pub(crate) struct Models {
     /// Bytes.
     pub artifacts: Arc<Artifacts>,
     /// By artifact id, rising: the highest are the newest.
-    pub cache: Mutex<BTreeMap<u64, Arc<Vec<u8>>>>,
+    pub layouts: Mutex<BTreeMap<u64, Arc<Layout>>>,
 }
 
 impl Models {
-    /// All bytes of a model; kept in memory for a while. Blocks.
-    pub(crate) fn bytes(&self, artifact_id: u64) -> Result<Arc<Vec<u8>>, CallError> {
+    /// Names, dtypes and shapes of a model, which was checked when it was committed; kept in memory for a while. Blocks.
+    pub(crate) fn layout(&self, artifact_id: u64) -> Result<Arc<Layout>, CallError> {
         if let Some(found) = self.lock().get(&artifact_id) {
             return Ok(found.clone());
         }
-        let row = self.artifacts.committed(artifact_id)?;
-        if row.total_bytes > TENSOR_BYTES_MAX {
-            return Err(CallError::Invalid(format!(
-                "the model has {} bytes; the limit is {TENSOR_BYTES_MAX}",
-                row.total_bytes
-            )));
+        let model = Stored::open(&self.artifacts, artifact_id)?;
+        let layout = match model_layout(&model) {
+            Ok(layout) => Arc::new(layout),
+            Err(error) => return Err(CallError::Internal(format!("model {artifact_id}: {}", refused(&error)?))),
+        };
+        let mut layouts = self.lock();
+        layouts.insert(artifact_id, layout.clone());
+        while layouts.len() > LAYOUTS_KEPT_MAX {
+            layouts.pop_first();
         }
-        let bytes = Arc::new(self.artifacts.read(artifact_id)?);
-        let mut cache = self.lock();
-        cache.insert(artifact_id, bytes.clone());
-        let mut total: usize = cache.values().map(|model| model.len()).sum();
-        while total > MODEL_CACHE_BYTES_MAX && cache.len() > 1 {
-            let Some((_, oldest)) = cache.pop_first() else { break };
-            total -= oldest.len();
-        }
-        Ok(bytes)
+        Ok(layout)
     }
 
     /// Opens a model for streaming: (version, bytes). Blocks.
@@ -69,8 +66,8 @@ impl Models {
         Ok((version, Box::new(Mending::new(self.artifacts.clone(), row)?)))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Vec<u8>>>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Layout>>> {
+        self.layouts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

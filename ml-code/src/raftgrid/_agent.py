@@ -21,6 +21,7 @@ import grpc
 from . import _artifacts
 from ._backend import JobInfo, Outcome, PushResult, StepInfo
 from ._crc32c import crc32c
+from ._frame import File
 from ._limits import (
     CHUNK_BYTES_MAX,
     CORRUPT_ATTEMPTS_MAX,
@@ -105,7 +106,7 @@ class AgentBackend:
             config=parse_config(text),
         )
 
-    def init_model(self, frame: bytes, rule: RoundRule) -> PushResult:
+    def init_model(self, frame: File, rule: RoundRule) -> PushResult:
         first: Dict[str, Any] = dict(optimizer=rule.optimizer_message(), numeric_class=numeric_class())
         combine = rule.combine_message()
         if combine is not None:
@@ -183,7 +184,7 @@ class AgentBackend:
             self._replicas = of_environment()
         return self._replicas
 
-    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
+    def push(self, step: StepInfo, frame: File, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
         if state is not None and not self._keeps_shard_state:
             raise RaftgridError("this cluster does not hand the state of a shard to its next step yet: push without state (buffers=False)")
         first: Dict[str, Any] = dict(
@@ -202,18 +203,19 @@ class AgentBackend:
 
         return _result(self._call("SendGradients", send))
 
-    def _chunks(self, message: Callable[..., T], frame: bytes, first: Dict[str, Any]) -> Iterator[T]:
+    def _chunks(self, message: Callable[..., T], frame: File, first: Dict[str, Any]) -> Iterator[T]:
         """The file in chunks; the first one has what describes the whole."""
         head = dict(
             first,
             job_id=self.info.job_id,
             task_id=self.info.task_id,
             total_bytes=len(frame),
-            digest=hashlib.sha256(frame).digest(),
+            digest=frame.sha256(),
         )
-        for offset in range(0, len(frame), CHUNK_BYTES_MAX):
-            data = frame[offset : offset + CHUNK_BYTES_MAX]
+        offset = 0
+        for data in frame.chunks(CHUNK_BYTES_MAX):
             yield message(data=data, offset=offset, crc32c=crc32c(data), **(head if offset == 0 else {}))
+            offset += len(data)
 
     def final_version(self) -> Optional[int]:
         return self._final
@@ -316,11 +318,11 @@ class _Download:
         if self_total and len(self.data) != self_total:
             # The stream ended early without an error: the rest can be asked for.
             raise _Corrupt(f"{len(self.data)} bytes instead of {self_total}")
-        data = bytes(self.data)
-        if self._digest and hashlib.sha256(data).digest() != self._digest:
+        if self._digest and hashlib.sha256(self.data).digest() != self._digest:
             self.resumable = False
             raise _Corrupt("SHA-256 differs from the one announced")
-        return self.version or 0, data
+        # The buffer itself: a second copy of a large model is what memory has least room for.
+        return self.version or 0, self.data
 
 
 def parse_config(text: str) -> Dict[str, Any]:

@@ -27,7 +27,8 @@ class LocalBackend:
         self._shard_states: Dict[int, bytes] = {}
         self._refused = ""
 
-    def init_model(self, frame: bytes, rule: RoundRule) -> PushResult:
+    def init_model(self, file: _frame.File, rule: RoundRule) -> PushResult:
+        frame = bytes(file)
         params = _frame.from_bytes(frame)
         wrong = "the model has no tensors" if not params else _frame.not_finite(params)
         if wrong is not None:
@@ -82,7 +83,8 @@ class LocalBackend:
     def shard_state(self, step: StepInfo) -> Optional[bytes]:
         return self._shard_states.get(step.shard)
 
-    def push(self, step: StepInfo, frame: bytes, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
+    def push(self, step: StepInfo, file: _frame.File, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
+        frame = bytes(file)
         if step.round != len(self._models) - 1:
             return PushResult(Outcome.STALE, f"round {step.round} is closed")
         before = self._contributions.get(step.shard)

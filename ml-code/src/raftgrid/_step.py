@@ -150,9 +150,9 @@ class Step:
             raise ValueError(f"encoding is {encoding!r}: {', '.join(ENCODINGS)} or None")
         text = to_json({name: _number(name, value) for name, value in (metrics or {}).items()}, METRICS_BYTES_MAX, "metrics")
         if encoding is None:
-            frame = _frame.to_bytes(contribution)
+            frame = _frame.to_file(contribution)
         else:
-            frame = _contribution.encode(_frame.canonical(contribution), ENCODINGS[encoding])
+            frame = _frame.File([_contribution.encode(_frame.canonical(contribution), ENCODINGS[encoding])])
         state = _values.pack(kept, {}) if kept else None
         return self._job._backend.push(self._info, frame, weight, text, state)
 

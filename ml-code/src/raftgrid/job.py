@@ -155,7 +155,7 @@ class Job:
         rule = RoundRule(optimizer or SGD(), schedule, None if combine is None else combine.rule())
         if _trees.is_module(params):
             self._keep_first_buffers(params)
-        result = self._backend.init_model(_frame.to_bytes(_trees.values(params)), rule)
+        result = self._backend.init_model(_frame.to_file(_trees.values(params)), rule)
         if result.outcome is Outcome.REJECTED:
             raise RaftgridError(f"the model was refused: {result.reason}")
         if result.outcome is Outcome.MISMATCH:
