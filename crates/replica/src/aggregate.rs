@@ -185,7 +185,7 @@ impl Aggregator {
             model: &model,
             state: state.as_ref().map(|state| state as &dyn Source),
             contributions: &list,
-            open: &mut |number| Ok(contributions.open(number)?),
+            open: &mut |number| contributions.open(number).map(|stored| stored as Rc<dyn Source>),
         };
         let outputs = Outputs { model: &mut next_model, state: &mut next_state };
         sum_streamed(inputs, rule, sizes, outputs).map_err(failed)?;

@@ -331,7 +331,7 @@ impl PlacedFrame {
     pub(crate) fn read(source: &dyn Source) -> Result<Self, FrameError> {
         let file = tensors_of(&read_header(source)?, source.total_bytes())?;
         let mut tensors = Vec::with_capacity(file.len());
-        for FileTensor { name, dtype, shape, start, .. } in file {
+        for FileTensor { name, dtype, shape, start } in file {
             let dtype = match dtype {
                 safetensors::Dtype::F64 => Dtype::F64,
                 safetensors::Dtype::F32 => Dtype::F32,

@@ -15,12 +15,10 @@ pub(crate) struct FileTensor {
     pub name: String,
     /// Any that safetensors knows.
     pub dtype: safetensors::Dtype,
-    /// Within the limit of dimensions; the data has as many bytes as shape and dtype say.
+    /// Within the limit of dimensions. The data has as many bytes as shape and dtype say.
     pub shape: Vec<usize>,
     /// First byte of its data in the file: little-endian, row-major.
     pub start: u64,
-    /// Bytes of its data.
-    pub bytes: u64,
 }
 
 /// The first bytes of a file, up to its data. The length is bounded before it is read.
@@ -69,9 +67,8 @@ pub(crate) fn tensors_of(header: &[u8], total_bytes: u64) -> Result<Vec<FileTens
     let mut tensors = Vec::with_capacity(infos.len());
     for (name, info) in infos {
         check_spec(&name, &info.shape)?;
-        let (from, to) = info.data_offsets;
-        let (start, bytes) = (start + from as u64, (to - from) as u64);
-        tensors.push(FileTensor { name, dtype: info.dtype, shape: info.shape.clone(), start, bytes });
+        let start = start + info.data_offsets.0 as u64;
+        tensors.push(FileTensor { name, dtype: info.dtype, shape: info.shape.clone(), start });
     }
     Ok(tensors)
 }

@@ -117,8 +117,8 @@ impl PlacedContribution {
             }
         }
         let found = read_ranges(source, &wanted, buffer)?;
-        let (mut found, buffer) = (found.into_iter(), &*buffer);
-        let mut next = || &buffer[found.next().expect("a place for each range")];
+        let (mut found, buffer): (_, &'b [u8]) = (found.into_iter(), buffer);
+        let mut next = move || &buffer[found.next().expect("a place for each range")];
         let values = window.pieces.iter().map(|Piece { tensor, elements }| match &self.places[*tensor].encoding {
             Encoding::F64 => Values::F64(next()),
             Encoding::F32 => Values::F32(next()),
