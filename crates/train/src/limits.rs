@@ -21,7 +21,7 @@ pub const NORM_BLOCK_ELEMENTS: usize = 4096;
 /// Lanes of a block of the fixed summation tree; a power of two.
 pub const NORM_LANES: usize = 16;
 /// Bytes of a file that are checked at a time, for elements of eight bytes; half as many for four.
-pub const CHECK_WINDOW_BYTES: usize = 1024 * 1024;
+pub const CHECK_WINDOW_BYTES: usize = 4 * 1024 * 1024;
 /// Headers of contributions that are kept parsed during a sum: those of one script are equal, but for its encoding.
 pub const HEADERS_KEPT_MAX: usize = 4;
 /// Elements that are turned from bytes into numbers at a time: a few such blocks stay in the first cache.
