@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use raftgrid_blob::FragmentWriter;
-
 use raftgrid_control::Input;
 use raftgrid_driver::Role;
 use raftgrid_manifest::{round_inputs_hash, views, RoundInputs, Rows};

@@ -200,6 +200,8 @@ class Job:
 
     def _load(self, version: Optional[int], digest: bytes, params: Any) -> Any:
         if version is None or version != self._model_version or self._model is None:
+            # The one before goes first: a large model is not in memory twice.
+            self._model_version, self._model = -1, None
             self._model_version, self._model = self._backend.get_model(version, digest)
         return _trees.fill({} if params is None else params, _frame.from_bytes(self._model))
 
