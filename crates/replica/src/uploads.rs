@@ -14,7 +14,6 @@ use crate::artifacts::{blob_failed, Artifacts, Description};
 use crate::first_model::FirstModel;
 use crate::gradients::Gradient;
 use crate::limits::TENSOR_BYTES_MAX;
-use crate::memory_room::MemoryRoom;
 use crate::models::Models;
 use crate::ports::{CallError, Callback, Caller, Purpose, Upload, Uploaded};
 use crate::proposals::Proposals;
@@ -29,8 +28,6 @@ pub(crate) struct Uploads {
     pub models: Arc<Models>,
     /// Writes.
     pub proposals: Arc<Proposals>,
-    /// For the gradients that are in memory to be checked.
-    pub checked: Arc<MemoryRoom>,
     /// Where they wait, and where they end.
     pub waits: Waits,
 }
