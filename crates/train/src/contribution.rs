@@ -22,7 +22,7 @@ use crate::frame::{f32s, slice_of, Dtype, Frame, Layout};
 use crate::guard::{check_layout, GuardError, GuardLimits};
 use crate::limits::BLOCK_ELEMENTS;
 use crate::norm::TreeSum;
-use crate::placed::{Encoding, PlacedContribution};
+use crate::placed::{check_norm, Encoding, PlacedContribution};
 
 /// Stands after the name of an I8 tensor in the name of its scale.
 pub const SCALE_SUFFIX: &str = "/scale";
@@ -57,13 +57,12 @@ impl<'a> Contribution<'a> {
             }
         });
         let contribution = Self { layout: Arc::new(model.clone()), values: values.collect(), factor: None };
-        contribution.check_finite(|_| 0)?;
-        if let Some(limit) = limits.norm_max {
-            let norm = contribution.l2_norm();
-            if norm > limit {
-                return Err(GuardError::Norm { norm, limit });
-            }
+        let norm = contribution.l2_norm();
+        if !norm.is_finite() {
+            // Of an element that is not, or of squares of F64 that leave its range.
+            contribution.check_finite(|_| 0)?;
         }
+        check_norm(norm, limits.norm_max)?;
         Ok(contribution)
     }
 

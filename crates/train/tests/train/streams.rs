@@ -309,3 +309,33 @@ fn what_is_not_finite_is_named_as_it_stands_in_the_whole() {
     // The squares of such a gradient leave f32: the second moment is what is not finite.
     assert!(fails(&good, data(Some(142), 1e30)).contains("the next"));
 }
+
+/// The norm is what is looked at first: an infinite one is that of an element, or of squares beyond f64's range.
+#[test]
+fn an_infinite_norm_is_no_infinite_element_and_an_infinite_element_is_found_wherever_it_is() {
+    let elements = 600_000;
+    let layout = Layout::new(vec![spec("w", Dtype::F64, &[elements])]).expect("a layout");
+    let file = |at: usize, value: f64| {
+        let data: Vec<u8> = (0..elements).flat_map(|i| if i == at { value } else { 0.5 }.to_le_bytes()).collect();
+        layout.write_concatenated(&data).expect("a file")
+    };
+    let judged = |bytes: &[u8], norm_max: Option<f64>| {
+        let limits = GuardLimits { norm_max, ..GuardLimits::default() };
+        let found = check_contribution_source(&layout, &bytes, &limits, true).map_err(|error| error.to_string());
+        let parsed = Contribution::parse(&layout, bytes, &limits).map(drop).map_err(|error| error.to_string());
+        let expected = check_contribution(&layout, bytes, &limits).map(drop).map_err(|error| error.to_string());
+        assert_eq!((&found, &parsed), (&expected, &expected));
+        found
+    };
+    for at in [0, 511, 524_287, 524_288, elements - 1] {
+        let huge = file(at, 1e200);
+        assert_eq!(judged(&huge, None), Ok(()));
+        assert_eq!(judged(&huge, Some(1e300)), Err(format!("the norm is inf, the limit is {}", 1e300)));
+        for (value, name) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf"), (f64::NEG_INFINITY, "-inf")] {
+            for limit in [None, Some(1.0)] {
+                let expected = format!("tensor `w` is not finite: element {at} is {name}");
+                assert_eq!(judged(&file(at, value), limit), Err(expected));
+            }
+        }
+    }
+}
