@@ -1,5 +1,6 @@
 """Frames, checksums, optimiser settings."""
 
+import hashlib
 import json
 import random
 
@@ -32,6 +33,55 @@ def test_memory_layout_and_byte_order_do_not_change_the_bytes():
     assert _frame.to_bytes({"w": np.repeat(square, 2, axis=1)[:, ::2]}) == expected
     loaded = _frame.from_bytes(expected)
     assert loaded["w"].dtype == np.float32 and loaded["w"].tolist() == square.tolist()
+
+
+def test_the_file_is_what_the_safetensors_library_writes_whatever_the_names():
+    import safetensors.numpy
+
+    draw = random.Random(3)
+    letters = [chr(code) for code in [*range(1, 0x180), 0x2028, 0xFFFD, 0x1F600]]
+    for _ in range(200):
+        names = {"".join(draw.choices(letters, k=draw.randint(1, 8))) for _ in range(draw.randint(0, 6))}
+        shapes = [(), (0,), (3,), (2, 5), (1, 0, 4)]
+        values = {n: np.ones(draw.choice(shapes), draw.choice([np.float32, np.float64])) * draw.random() for n in names}
+        data = _frame.to_bytes(values)
+        assert data == safetensors.numpy.save(_frame.canonical(values))
+        again = safetensors.numpy.load(data)
+        assert {n: a.tobytes() for n, a in _frame.from_bytes(data).items()} == {n: again[n].tobytes() for n in again}
+
+
+def test_a_file_in_pieces_has_no_copy_of_the_arrays_and_the_same_chunks():
+    values = {"w": np.arange(1000, dtype=np.float32), "b": np.arange(7.0), "e": np.zeros((0, 2)), "s": np.array(2.5)}
+    whole, file = _frame.to_bytes(values), _frame.to_file(values)
+    assert len(file) == len(whole) and bytes(file) == whole and file.sha256() == hashlib.sha256(whole).digest()
+    for size in (1, 7, 64, 4096, 10_000):
+        chunks = list(file.chunks(size))
+        assert b"".join(chunks) == whole and all(len(chunk) == size for chunk in chunks[:-1])
+    values["w"][0] = 9.0
+    assert bytes(file) != whole, "it is over the memory of the array"
+    for array in _frame.from_bytes(bytearray(whole)).values():
+        assert not array.flags.writeable
+
+
+def test_tensors_that_do_not_fill_the_file_are_refused():
+    def file(*entries, size):
+        text = json.dumps({f"t{i}": {"dtype": "F32", "shape": s, "data_offsets": o} for i, (s, o) in enumerate(entries)}).encode()
+        return len(text).to_bytes(8, "little") + text + bytes(size)
+
+    assert list(_frame.from_bytes(file(([1], [4, 8]), ([1], [0, 4]), size=8))) == ["t0", "t1"]
+    for data in (
+        file(([1], [0, 4]), size=5),
+        file(([1], [0, 4]), size=3),
+        file(([2], [0, 4]), size=4),
+        file(([1], [0, 4]), ([1], [0, 4]), size=4),
+        file(([1], [4, 8]), size=8),
+        file(([-1], [0, 4]), size=4),
+        file(([1.0], [0, 4]), size=4),
+        file(([1], [0, True]), size=4),
+        file(([1 << 62, 8], [0, 0]), size=0),
+    ):
+        with pytest.raises(FrameError):
+            _frame.from_bytes(data)
 
 
 def test_scalars_empty_tensors_and_no_tensors_survive():
@@ -68,7 +118,7 @@ def sealed(data):
         return _sealed.read(file.place, file.total_bytes)
 
 
-def test_the_parts_of_a_frame_are_the_frame_and_a_sealed_one_is_read_without_a_copy():
+def test_the_pieces_of_a_file_are_the_frame_and_a_sealed_one_is_read_without_a_copy():
     rng = np.random.default_rng(5)
     for case in range(200):
         count = case % 5
@@ -78,7 +128,7 @@ def test_the_parts_of_a_frame_are_the_frame_and_a_sealed_one_is_read_without_a_c
             name = "".join(chr(rng.integers(1, 0x250)) for _ in range(1 + number)) + str(number)
             params[name] = np.asarray(rng.standard_normal(shape), rng.choice([np.float32, np.float64]))
         whole = _frame.to_bytes(params)
-        assert b"".join(_frame.parts(params)) == whole
+        assert b"".join(_frame.to_file(params).pieces) == whole
         found, again = _frame.from_bytes(sealed(whole)), _frame.from_bytes(whole)
         assert list(found) == list(again)
         for name, array in again.items():

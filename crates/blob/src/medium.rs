@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Result, Write};
+use std::io::Result;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub trait Medium: Debug + Send + Sync {
 
 /// An open file.
 pub trait MediumFile: Debug + Send + Sync {
-    /// Writes at the end.
-    fn append(&self, data: &[u8]) -> Result<()>;
+    /// Writes all of `data` from `offset` on; what lies between the end and there reads as zeros.
+    fn write_all_at(&self, data: &[u8], offset: u64) -> Result<()>;
     /// Fills `buffer` from `offset`.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()>;
     /// Bytes in it.
@@ -84,9 +84,8 @@ impl Medium for SystemMedium {
 }
 
 impl MediumFile for File {
-    fn append(&self, data: &[u8]) -> Result<()> {
-        let mut file = self;
-        file.write_all(data)
+    fn write_all_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        FileExt::write_all_at(self, data, offset)
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {

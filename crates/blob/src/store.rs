@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
 use crate::footer::{footer_bytes, Footer, FIXED_BYTES};
-use crate::limits::{BLOCK_BYTES, FRAGMENT_BYTES_MAX};
+use crate::limits::{BLOCK_BYTES, CATCH_UP_BYTES, FRAGMENT_BYTES_MAX};
 use crate::medium::{Medium, MediumFile, SystemMedium};
 use crate::mutant;
 
@@ -123,6 +123,8 @@ impl FragmentStore {
             file,
             hash: Sha256::new(),
             total_bytes: 0,
+            ahead_bytes: 0,
+            ahead_end: 0,
             blocks: Vec::new(),
             block_crc: 0,
             block_bytes: 0,
@@ -257,7 +259,11 @@ pub struct FragmentWriter {
     path: PathBuf,
     file: Arc<dyn MediumFile>,
     hash: Sha256,
+    /// Bytes from the beginning that are written and hashed.
     total_bytes: u64,
+    /// Bytes written further on, which are hashed when it is finished; and where they end.
+    ahead_bytes: u64,
+    ahead_end: u64,
     blocks: Vec<u32>,
     block_crc: u32,
     block_bytes: usize,
@@ -267,17 +273,38 @@ pub struct FragmentWriter {
 }
 
 impl FragmentWriter {
-    /// Bytes written so far.
+    /// Bytes written so far, from the beginning on.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
 
     /// The next bytes.
     pub fn write(&mut self, data: &[u8]) -> Result<(), BlobError> {
-        if self.total_bytes + data.len() as u64 > FRAGMENT_BYTES_MAX {
+        self.write_file(self.total_bytes, data)?;
+        self.hash_next(data);
+        Ok(())
+    }
+
+    /// Bytes at a place of their own: those that go on from what is there are hashed now, those further on are read once more when it is
+    /// finished. Each byte is written once, and none is left out: `finish` refuses a file with a gap.
+    pub fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), BlobError> {
+        if offset == self.total_bytes {
+            return self.write(data);
+        }
+        self.write_file(offset, data)?;
+        self.ahead_bytes += data.len() as u64;
+        self.ahead_end = self.ahead_end.max(offset + data.len() as u64);
+        Ok(())
+    }
+
+    fn write_file(&self, offset: u64, data: &[u8]) -> Result<(), BlobError> {
+        if offset.saturating_add(data.len() as u64) > FRAGMENT_BYTES_MAX {
             return Err(BlobError::Refused(format!("more than {FRAGMENT_BYTES_MAX} bytes")));
         }
-        self.file.append(data).map_err(io("write", &self.path))?;
+        self.file.write_all_at(data, offset).map_err(io("write", &self.path))
+    }
+
+    fn hash_next(&mut self, data: &[u8]) {
         self.hash.update(data);
         self.total_bytes += data.len() as u64;
         let mut rest = data;
@@ -290,11 +317,28 @@ impl FragmentWriter {
                 self.end_block();
             }
         }
+    }
+
+    /// Hashes what was written ahead.
+    fn catch_up(&mut self) -> Result<(), BlobError> {
+        let missing = self.ahead_end.saturating_sub(self.total_bytes);
+        if missing != self.ahead_bytes {
+            let (from, to, given) = (self.total_bytes, self.ahead_end, self.ahead_bytes);
+            return Err(BlobError::Refused(format!("of its bytes {from}..{to}, {given} were written")));
+        }
+        let mut piece = vec![0; missing.min(CATCH_UP_BYTES as u64) as usize];
+        while self.total_bytes < self.ahead_end {
+            let take = (self.ahead_end - self.total_bytes).min(piece.len() as u64) as usize;
+            self.file.read_exact_at(&mut piece[..take], self.total_bytes).map_err(io("read", &self.path))?;
+            self.hash_next(&piece[..take]);
+        }
+        self.ahead_bytes = 0;
         Ok(())
     }
 
     /// Verifies against what was announced, writes the footer. Gives the SHA-256 of the data. `FragmentStore::keep` makes it durable.
     pub fn finish(&mut self, total_bytes: Option<u64>, digest: Option<&[u8]>) -> Result<[u8; 32], BlobError> {
+        self.catch_up()?;
         if let Some(expected) = total_bytes.filter(|expected| *expected != self.total_bytes) {
             return Err(BlobError::Refused(format!("{} bytes instead of {expected}", self.total_bytes)));
         }
@@ -306,7 +350,7 @@ impl FragmentWriter {
             self.end_block();
         }
         let footer = Footer { total_bytes: self.total_bytes, digest: found, blocks: std::mem::take(&mut self.blocks) };
-        self.file.append(&footer.encode()).map_err(io("write", &self.path))?;
+        self.file.write_all_at(&footer.encode(), self.total_bytes).map_err(io("write", &self.path))?;
         self.footer = Some(footer);
         Ok(found)
     }
@@ -323,13 +367,6 @@ impl FragmentWriter {
         self.medium.rename(&self.path, path).map_err(io("rename to", path))?;
         self.kept = true;
         Ok(())
-    }
-
-    /// All data written so far, for checks before it is kept.
-    pub fn read_back(&mut self) -> Result<Vec<u8>, BlobError> {
-        let mut data = vec![0; usize::try_from(self.total_bytes).unwrap_or(usize::MAX)];
-        self.file.read_exact_at(&mut data, 0).map_err(io("read", &self.path))?;
-        Ok(data)
     }
 
     fn end_block(&mut self) {

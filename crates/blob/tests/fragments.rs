@@ -35,6 +35,32 @@ fn what_was_kept_reads_back_from_any_offset_after_a_restart() {
 }
 
 #[test]
+fn what_is_written_out_of_order_is_the_same_file_and_a_gap_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FragmentStore::open(folder.path()).unwrap();
+    let data = bytes(3_300_000);
+    // Two regions side by side, as a state with two slots is written; what is between them and the end in one go.
+    let (middle, end) = (1_400_000, 2_800_000);
+    let mut writer = store.create().unwrap();
+    for at in (0..middle).step_by(70_000) {
+        writer.write_at(at as u64, &data[at..at + 70_000]).unwrap();
+        writer.write_at((middle + at) as u64, &data[middle + at..middle + at + 70_000]).unwrap();
+    }
+    writer.write_at(end as u64, &data[end..]).unwrap();
+    let digest: [u8; 32] = Sha256::digest(&data).into();
+    assert_eq!(writer.finish(Some(data.len() as u64), None).unwrap(), digest);
+    store.keep(writer, 9, 0).unwrap();
+    let reader = store.open_fragment(9, 0).unwrap();
+    assert_eq!((reader.digest(), reader.read_all().unwrap() == data), (digest, true));
+    for (offset, length) in [(11, 4), (9, 4)] {
+        let mut writer = store.create().unwrap();
+        writer.write(&data[..10]).unwrap();
+        writer.write_at(offset, &data[..length]).unwrap();
+        assert!(matches!(writer.finish(None, None), Err(BlobError::Refused(_))), "a gap, or a byte twice");
+    }
+}
+
+#[test]
 fn a_changed_byte_is_refused_and_never_given_out() {
     let folder = tempfile::tempdir().unwrap();
     let store = FragmentStore::open(folder.path()).unwrap();

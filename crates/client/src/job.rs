@@ -99,7 +99,9 @@ impl Client {
         let mut request = RecomputeRoundRequest::new();
         request.set_job_id(job_id.to_owned());
         request.set_round(round);
-        self.call(&RECOMPUTE_ROUND, &request, self.config().transfer_timeout)
+        // One attempt: the sum of a large round takes minutes, and one that is given up goes on at the replica, beside the next.
+        let timeout = self.config().transfer_timeout;
+        self.call_patient(&RECOMPUTE_ROUND, &request, timeout, timeout)
     }
 
     /// Changes of a job after `from_position` (0: from now on, its present state first), across lost connections and leaders. The

@@ -68,7 +68,7 @@ points! {
         GradientPlaced "gradient.placed" "a gradient is durable on F+1 replicas; CommitGradient is not proposed"
         GradientCommitted "gradient.committed" "CommitGradient is applied; the Ack is not sent"
         RoundBeforeSum "round.before-sum" "a round is sealed; nothing of its sum is there"
-        RoundSummed "round.summed" "the next model and state are in memory"
+        RoundSummed "round.summed" "the next model and state are in files without a place"
         RoundModelPlaced "round.model-placed" "the next model is durable, its state is not"
         RoundPlaced "round.placed" "both are durable; CommitModel is not proposed"
         RoundCommitted "round.committed" "CommitModel is applied; the leader's loops were not told"

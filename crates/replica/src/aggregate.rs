@@ -1,29 +1,31 @@
-//! Sums a sealed round: reads model, state and gradients, runs `train`, makes the next model and state durable, and hands back the command
-//! that commits them. Whoever leads may do it again: the bytes are the same.
+//! Sums a sealed round: reads model, state and gradients a window at a time, runs `train`, makes the next model and state durable, and hands
+//! back the command that commits them. Whoever leads may do it again: the bytes are the same. Memory is that of a few windows; what is not on
+//! this disk is fetched to it, and both results are files from their first byte on.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use raftgrid_blob::FragmentWriter;
 use raftgrid_control::Input;
 use raftgrid_crashpoint::{reach, Point};
 use raftgrid_driver::Role;
 use raftgrid_manifest::{round_inputs_hash, views, RoundInputs, Rows};
 use raftgrid_proto::v1::{Combine, CommitModel, ContributionRow, JobRow, RoundPhase, RoundRow};
-use raftgrid_train::{Aggregated, Round, RoundRule, TrainError};
-use sha2::{Digest, Sha256};
+use raftgrid_train::{sum_streamed, Inputs, Outputs, RoundRule, Sink, Source, SourceError, TrainError, WindowSizes};
 use slog::{warn, Logger};
 
-use crate::artifacts::{Artifacts, Description};
+use crate::artifacts::{blob_failed, Artifacts, Description};
 use crate::leader::LeaderInbox;
-use crate::models::Models;
+use crate::limits::{SORT_WINDOW_BYTES, SUM_FILES_HELD_MAX, SUM_WINDOW_BYTES, SUM_WINDOW_WIDE_BYTES};
 use crate::polls::rows_failed;
 use crate::pool::Pool;
 use crate::ports::{CallError, Recomputed};
+use crate::sources::{source_failed, Spool, Stored};
 
 /// How often a sum is tried before the step hears of the trouble.
 const SUM_TRIES_MAX: usize = 100;
-/// Contributions that an order statistic holds at once, in bytes.
-const WINDOW_BYTES: usize = 512 << 20;
 /// Between two tries.
 const SUM_PAUSE: Duration = Duration::from_millis(500);
 
@@ -31,16 +33,59 @@ const SUM_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Aggregator {
     /// Bytes.
     pub artifacts: Arc<Artifacts>,
-    /// Models that are in memory.
-    pub models: Arc<Models>,
+    /// (job, round) that are being summed, or wait for a thread.
+    pub under_way: Mutex<BTreeSet<(String, u64)>>,
     /// Threads.
     pub pool: Pool,
     /// Log.
     pub logger: Logger,
 }
 
+/// What a round makes, as files that are finished and not yet placed. Dropped, they are deleted.
+struct Next {
+    model: Made,
+    state: Made,
+    metrics: String,
+}
+
+struct Made {
+    writer: FragmentWriter,
+    digest: [u8; 32],
+}
+
+/// The gradients of a round while it is summed. Open ones are read to the end, whatever the cache lets go meanwhile.
+struct Contributions<'a> {
+    artifacts: &'a Arc<Artifacts>,
+    ledger: &'a [ContributionRow],
+    held: Vec<Option<Rc<Stored>>>,
+}
+
+impl<'a> Contributions<'a> {
+    fn new(artifacts: &'a Arc<Artifacts>, ledger: &'a [ContributionRow]) -> Self {
+        Self { artifacts, ledger, held: vec![None; ledger.len().min(SUM_FILES_HELD_MAX)] }
+    }
+
+    fn open(&mut self, number: usize) -> Result<Rc<Stored>, SourceError> {
+        if let Some(Some(found)) = self.held.get(number) {
+            return Ok(found.clone());
+        }
+        let stored = Stored::open(self.artifacts, self.ledger[number].artifact_id).map_err(SourceError::new)?;
+        let stored = Rc::new(stored);
+        if let Some(place) = self.held.get_mut(number) {
+            *place = Some(stored.clone());
+        }
+        Ok(stored)
+    }
+
+    fn window_sizes(&self) -> WindowSizes {
+        let all_held = self.held.len() == self.ledger.len();
+        let sum_bytes = if all_held { SUM_WINDOW_BYTES } else { SUM_WINDOW_WIDE_BYTES };
+        WindowSizes { sum_bytes, sorted_bytes: SORT_WINDOW_BYTES }
+    }
+}
+
 impl Aggregator {
-    /// Starts; the outcome goes to `inbox`.
+    /// Starts; the outcome goes to `inbox`. A sum that is under way is not begun again: it will answer, however long it takes.
     pub(crate) fn start(self: &Arc<Self>, job_id: String, round: u64, inbox: LeaderInbox) {
         let Some(slot) = self.pool.slot() else {
             return inbox.input_from_inside(Input::Aggregated {
@@ -49,14 +94,22 @@ impl Aggregator {
                 result: Err("too many sums are waiting".to_owned()),
             });
         };
+        if !self.under_way().insert((job_id.clone(), round)) {
+            return;
+        }
         let this = self.clone();
         slot.run(Box::new(move || {
             let result = this.sum_patiently(&job_id, round).map(Box::new).map_err(|error| error.to_string());
+            this.under_way().remove(&(job_id.clone(), round));
             if let Err(cause) = &result {
                 warn!(this.logger, "round not summed"; "job" => &job_id, "round" => round, "cause" => cause);
             }
             inbox.input(Input::Aggregated { job_id, round, result });
         }));
+    }
+
+    fn under_way(&self) -> std::sync::MutexGuard<'_, BTreeSet<(String, u64)>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Trouble that passes (a peer that is away, an outcome that was not learnt) is no failure of the job: it is tried again while this replica
@@ -83,12 +136,12 @@ impl Aggregator {
         let (job, sealed, ledger) = inputs(rows.as_ref(), job_id, round)?;
         drop(rows);
         reach(Point::RoundBeforeSum);
-        let (model, state, metrics) = self.step(&job, &sealed, &ledger)?;
+        let next = self.step(&job, &sealed, &ledger)?;
         reach(Point::RoundSummed);
-        self.commit(&job, &sealed, &ledger, model, &state, metrics)
+        self.commit(&job, &sealed, &ledger, next)
     }
 
-    /// Sums a committed round again and says what came out, beside what the ledger has. Nothing is written. Errors: a round that is not
+    /// Sums a committed round again and says what came out, beside what the ledger has. Nothing of it is kept. Errors: a round that is not
     /// committed, or whose gradients the job has let go.
     pub(crate) fn recompute(&self, job_id: &str, round: u64) -> Result<Recomputed, CallError> {
         let (rows, _) = self.artifacts.views.view();
@@ -104,60 +157,58 @@ impl Aggregator {
         drop(rows);
         // The next round begins with what this one made; after the last one the job's row has it.
         let ledger_state_digest = next.map_or_else(|| job.state_digest.clone(), |next| next.input_state_digest);
-        let (model, state, _) = self.step(&job, &row, &ledger)?;
+        let made = self.step(&job, &row, &ledger)?;
         Ok(Recomputed {
             node_id: self.artifacts.node,
             contributions: u32::try_from(ledger.len()).unwrap_or(u32::MAX),
-            model_digest: Sha256::digest(&model).into(),
-            state_digest: Sha256::digest(&state).into(),
+            model_digest: made.model.digest,
+            state_digest: made.state.digest,
             ledger_model_digest: row.model_digest,
             ledger_state_digest,
         })
     }
 
-    fn step(
-        &self,
-        job: &JobRow,
-        sealed: &RoundRow,
-        ledger: &[ContributionRow],
-    ) -> Result<(Vec<u8>, Vec<u8>, String), CallError> {
-        let failed = |error: TrainError| CallError::Invalid(error.to_string());
-        let model = self.models.bytes(sealed.model_artifact)?;
-        let state = match sealed.state_artifact {
-            0 => None,
-            artifact_id => Some(self.artifacts.read(artifact_id)?),
+    fn step(&self, job: &JobRow, sealed: &RoundRow, ledger: &[ContributionRow]) -> Result<Next, CallError> {
+        let failed = |error: TrainError| match error.source_error() {
+            Some(error) => source_failed(error),
+            None => CallError::Invalid(error.to_string()),
         };
         let rule = rule_of(job, sealed.round).map_err(failed)?;
-        let next = self.next_model(rule, &model, state.as_deref(), ledger)?;
+        let model = Stored::open(&self.artifacts, sealed.model_artifact)?;
+        let state = match sealed.state_artifact {
+            0 => None,
+            artifact_id => Some(Stored::open(&self.artifacts, artifact_id)?),
+        };
+        let by_arrival = if raftgrid_driver::mutant::on("sum_by_arrival") { by_arrival(ledger) } else { Vec::new() };
+        let summed = if by_arrival.is_empty() { ledger } else { &by_arrival[..] };
+        let list: Vec<(u32, f64)> = summed.iter().map(|row| (row.shard, f64::from_bits(row.weight_bits))).collect();
+        let mut contributions = Contributions::new(&self.artifacts, summed);
+        let sizes = contributions.window_sizes();
+        let (mut next_model, mut next_state) = (self.spool()?, self.spool()?);
+        let inputs = Inputs {
+            model: &model,
+            state: state.as_ref().map(|state| state as &dyn Source),
+            contributions: &list,
+            open: &mut |number| contributions.open(number).map(|stored| stored as Rc<dyn Source>),
+        };
+        let outputs = Outputs { model: &mut next_model, state: &mut next_state };
+        sum_streamed(inputs, rule, sizes, outputs).map_err(failed)?;
         let metrics: Vec<(f64, &str)> =
             ledger.iter().map(|row| (f64::from_bits(row.weight_bits), row.metrics_json.as_str())).collect();
-        Ok((next.model, next.state, raftgrid_train::mean_metrics(&metrics)))
+        let metrics = raftgrid_train::mean_metrics(&metrics);
+        Ok(Next { model: finished(next_model)?, state: finished(next_state)?, metrics })
     }
 
-    /// The order statistics hold every contribution: they go over a large model in windows, and read the contributions once for each.
-    fn next_model(
-        &self,
-        rule: RoundRule,
-        model: &[u8],
-        state: Option<&[u8]>,
-        ledger: &[ContributionRow],
-    ) -> Result<Aggregated, CallError> {
-        let failed = |error: TrainError| CallError::Invalid(error.to_string());
-        let round = Round::new(model, state, rule).map_err(failed)?;
-        let by_arrival = if raftgrid_driver::mutant::on("sum_by_arrival") { by_arrival(ledger) } else { Vec::new() };
-        let ledger = if by_arrival.is_empty() { ledger } else { &by_arrival[..] };
-        let shards: Vec<u32> = ledger.iter().map(|row| row.shard).collect();
-        let mut combined = Vec::new();
-        for window in round.windows(shards.len(), WINDOW_BYTES) {
-            let mut combiner = round.combiner(window, &shards).map_err(failed)?;
-            for row in ledger {
-                let bytes = self.artifacts.read(row.artifact_id)?;
-                let weight = f64::from_bits(row.weight_bits);
-                round.add(&mut combiner, row.shard, weight, &bytes).map_err(failed)?;
-            }
-            combined.push(combiner.finish().map_err(|error| failed(error.into()))?);
-        }
-        round.finish(combined).map_err(failed)
+    fn spool(&self) -> Result<Spool, CallError> {
+        self.artifacts.files.create().map(Spool).map_err(blob_failed)
+    }
+
+    /// Planted: the bytes of before, in place of what was made.
+    fn copy(&self, artifact_id: u64) -> Result<Made, CallError> {
+        let (stored, mut spool) = (Stored::open(&self.artifacts, artifact_id)?, self.spool()?);
+        let mut data = vec![0; usize::try_from(stored.total_bytes()).unwrap_or(usize::MAX)];
+        stored.read_at(0, &mut data).and_then(|()| spool.write_at(0, &data)).map_err(|error| source_failed(&error))?;
+        finished(spool)
     }
 
     fn commit(
@@ -165,9 +216,7 @@ impl Aggregator {
         job: &JobRow,
         sealed: &RoundRow,
         ledger: &[ContributionRow],
-        model: Vec<u8>,
-        state: &[u8],
-        metrics: String,
+        next: Next,
     ) -> Result<CommitModel, CallError> {
         let describe = |kind: &str| Description {
             kind: kind.to_owned(),
@@ -176,14 +225,13 @@ impl Aggregator {
             unbudgeted: true,
             ..Description::default()
         };
-        let before = if raftgrid_driver::mutant::on("state_of_before") { sealed.state_artifact } else { 0 };
-        let before = if before == 0 { Vec::new() } else { self.artifacts.read(before)? };
-        let state = if before.is_empty() { state } else { &before[..] };
-        let bytes = Arc::new(model);
-        let model = self.artifacts.place_bytes(&describe("model"), &bytes)?;
-        self.models.keep(model.artifact_id, bytes);
+        let model = self.artifacts.place(&describe("model"), next.model.writer, next.model.digest)?;
         reach(Point::RoundModelPlaced);
-        let state = self.artifacts.place_bytes(&describe("state"), state)?;
+        let state = match sealed.state_artifact {
+            before if before != 0 && raftgrid_driver::mutant::on("state_of_before") => self.copy(before)?,
+            _ => next.state,
+        };
+        let state = self.artifacts.place(&describe("state"), state.writer, state.digest)?;
         reach(Point::RoundPlaced);
         let mut commit = CommitModel::new();
         commit.set_job_id(job.get_job().job_id.clone());
@@ -194,10 +242,16 @@ impl Aggregator {
         commit.set_state_artifact(state.artifact_id);
         commit.set_state_receipts(state.receipts.into());
         commit.set_state_digest(state.digest.to_vec());
-        commit.set_metrics_json(metrics);
+        commit.set_metrics_json(next.metrics);
         commit.set_inputs_hash(round_inputs_hash(&RoundInputs::of_rows(job, sealed, ledger)).to_vec());
         Ok(commit)
     }
+}
+
+fn finished(spool: Spool) -> Result<Made, CallError> {
+    let mut writer = spool.0;
+    let digest = writer.finish(None, None).map_err(blob_failed)?;
+    Ok(Made { writer, digest })
 }
 
 /// Planted: contributions as they came, under each other's numbers.

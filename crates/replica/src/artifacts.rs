@@ -18,10 +18,9 @@ use slog::{warn, Logger};
 use crate::budget::{self, BlobSettings, NAMES_SINCE};
 use crate::clock::Clock;
 use crate::gather::Gates;
-use crate::limits::{HEDGE_AFTER_MS, HEDGE_BYTES_PER_MS, UPLOAD_EXPIRES_MS};
-use crate::mending::Mending;
+use crate::limits::{HEDGE_AFTER_MS, HEDGE_BYTES_PER_MS, UPLOAD_BYTES_PER_MS, UPLOAD_EXPIRES_MS};
 use crate::polls::rows_failed;
-use crate::ports::{CallError, Download, Peers};
+use crate::ports::{CallError, Peers};
 use crate::proposals::Proposals;
 use crate::silent::SilentPeers;
 use crate::spread::Spread;
@@ -266,7 +265,7 @@ impl Artifacts {
         begin.set_code_id(coding.code_id());
         let (rows, _) = self.views.view();
         let cluster_time = views::meta(rows.as_ref()).map_err(rows_failed)?.cluster_time_ms;
-        begin.set_expires_ms(expires_ms(cluster_time, self.clock.wall_ms()));
+        begin.set_expires_ms(expires_ms(cluster_time, self.clock.wall_ms(), total_bytes));
         begin.set_versioned(description.versioned);
         begin.set_keep(description.keep);
         if !description.unbudgeted && self.version() >= NAMES_SINCE {
@@ -340,28 +339,6 @@ impl Artifacts {
             _ => Err(CallError::NotFound(format!("artifact {artifact_id} does not exist"))),
         }
     }
-
-    /// All bytes of a committed artifact, verified. Blocks.
-    pub(crate) fn read(self: &Arc<Self>, artifact_id: u64) -> Result<Vec<u8>, CallError> {
-        let mut download = Mending::new(self.clone(), self.committed(artifact_id)?)?;
-        let length = usize::try_from(download.total_bytes())
-            .map_err(|_| CallError::Invalid("the artifact does not fit into memory".to_owned()))?;
-        let mut bytes = vec![0; length];
-        let got = download.read_at(0, &mut bytes)?;
-        if got == length {
-            Ok(bytes)
-        } else {
-            Err(CallError::Internal(format!("artifact {artifact_id} ends at {got} instead of {length}")))
-        }
-    }
-
-    /// A new artifact of bytes in memory, placed. Blocks.
-    pub(crate) fn place_bytes(&self, description: &Description, bytes: &[u8]) -> Result<Placed, CallError> {
-        let mut writer = self.files.create().map_err(blob_failed)?;
-        writer.write(bytes).map_err(blob_failed)?;
-        let digest = writer.finish(None, None).map_err(blob_failed)?;
-        self.place(description, writer, digest)
-    }
 }
 
 pub(crate) fn digest_of(row: &ArtifactRow) -> Result<[u8; 32], CallError> {
@@ -386,8 +363,8 @@ fn salt(digest: &[u8; 32]) -> u64 {
 
 /// When an upload that begins now is given up, in cluster time. The rows here may be behind, or have no time at all in a group that was founded
 /// a moment ago; then the wall clock is nearer. An expiry that is too late only keeps leftovers longer, one that is too early ends the upload.
-fn expires_ms(cluster_time_ms: u64, wall_ms: u64) -> u64 {
-    cluster_time_ms.max(wall_ms).saturating_add(UPLOAD_EXPIRES_MS)
+fn expires_ms(cluster_time_ms: u64, wall_ms: u64, total_bytes: u64) -> u64 {
+    cluster_time_ms.max(wall_ms).saturating_add(UPLOAD_EXPIRES_MS + total_bytes / UPLOAD_BYTES_PER_MS)
 }
 
 /// How long a peer may be silent before the next one is tried beside it: the more bytes there are to sync, the longer.
@@ -402,9 +379,10 @@ mod tests {
     #[test]
     fn an_upload_on_a_replica_that_knows_no_time_yet_is_not_over_at_once() {
         let wall = 1_700_000_000_000;
-        assert_eq!(expires_ms(0, wall), wall + UPLOAD_EXPIRES_MS);
+        assert_eq!(expires_ms(0, wall, 100), wall + UPLOAD_EXPIRES_MS);
+        assert!(expires_ms(0, wall, 4 << 30) >= wall + UPLOAD_EXPIRES_MS + 4_096_000, "at 1 MiB/s");
         assert_eq!(
-            expires_ms(wall + 5, wall),
+            expires_ms(wall + 5, wall, 100),
             wall + 5 + UPLOAD_EXPIRES_MS,
             "the group's time counts where it is ahead"
         );

@@ -24,12 +24,11 @@ use crate::gather::Gates;
 use crate::janitor::{self, Janitor, Rounds};
 use crate::leader::{self, LeaderInbox, LeaderLoop, Shell};
 use crate::limits::{
-    AGGREGATE_THREADS, CHECKED_BYTES_MAX, FORWARD_THREADS, MEMBER_CHANGES_WAITING_MAX, POOL_WAITING_MAX,
-    SNAPSHOTS_WAITING_MAX, UPLOAD_THREADS,
+    AGGREGATE_THREADS, FORWARD_THREADS, MEMBER_CHANGES_WAITING_MAX, POOL_WAITING_MAX, SNAPSHOTS_WAITING_MAX,
+    UPLOAD_THREADS,
 };
 use crate::machine::{Machine, TableViews};
 use crate::membership::Membership;
-use crate::memory_room::MemoryRoom;
 use crate::mender::Mender;
 use crate::metrics::Metrics;
 use crate::models::Models;
@@ -173,7 +172,7 @@ pub(crate) fn assemble<D: Disk, R>(
     let models = Arc::new(Models::new(artifacts.clone()));
     let aggregator = Arc::new(Aggregator {
         artifacts: artifacts.clone(),
-        models: models.clone(),
+        under_way: Mutex::default(),
         pool: hands.waiting_pool("aggregate", AGGREGATE_THREADS, POOL_WAITING_MAX),
         logger: logger.clone(),
     });
@@ -217,7 +216,6 @@ pub(crate) fn assemble<D: Disk, R>(
         artifacts: artifacts.clone(),
         models: models.clone(),
         proposals: proposals.clone(),
-        checked: Arc::new(MemoryRoom::new(CHECKED_BYTES_MAX)),
         waits: Waits {
             ring: ring.clone(),
             pool: hands.waiting_pool("uploads", UPLOAD_THREADS, POOL_WAITING_MAX),

@@ -3,13 +3,14 @@
 use raftgrid_crashpoint::{reach, Point};
 use raftgrid_manifest::{views, Rows, Table};
 use raftgrid_proto::v1::{Ack, AckOutcome, Command_oneof_kind, CommitModel, JobPhase, JobRow};
-use raftgrid_train::{check_model, GuardLimits};
+use raftgrid_train::{check_model_source, GuardLimits};
 
 use crate::acks::{ack_of, refusal};
 use crate::artifacts::{blob_failed, Description};
 use crate::limits::MODEL_WAIT_MS;
 use crate::polls::rows_failed;
 use crate::ports::{CallError, Callback, Caller, InitModelMeta, Uploaded};
+use crate::sources::{refused, Spooled};
 use crate::uploads::{Body, Uploads};
 
 /// One `InitModel` whose bytes are here.
@@ -88,14 +89,14 @@ fn commit(
     job: &JobRow,
     body: Body,
 ) -> Result<Ack, CallError> {
-    let Body { mut writer, digest } = body;
+    let Body { writer, digest } = body;
     if job.get_job().has_model {
         let (rows, _) = uploads.artifacts.views.view();
         return first_model_compared(rows.as_ref(), job, digest);
     }
-    let bytes = writer.read_back().map_err(blob_failed)?;
-    if let Err(error) = check_model(&bytes, &GuardLimits::default()) {
-        return Ok(refusal(AckOutcome::ACK_REJECTED, error.to_string()));
+    let spooled = Spooled(writer.reader().map_err(blob_failed)?);
+    if let Err(error) = check_model_source(&spooled, &GuardLimits::default()) {
+        return Ok(refusal(AckOutcome::ACK_REJECTED, refused(&error)?));
     }
     let description = Description {
         kind: "model".to_owned(),

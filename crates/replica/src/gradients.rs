@@ -8,7 +8,7 @@ use raftgrid_proto::v1::{
     Ack, AckOutcome, Command, Command_oneof_kind, CommitGradient, JobRow, Outcome, RejectGradient, TaskRow,
 };
 use raftgrid_train::limits::NORM_LIMIT_DEFAULT;
-use raftgrid_train::{check_contribution, effective_weight, Contribution, GuardLimits, Layout};
+use raftgrid_train::{check_contribution_source, effective_weight, GuardLimits, Layout};
 
 use crate::acks::{ack_of, refusal};
 use crate::artifacts::{blob_failed, Description, Placed};
@@ -16,6 +16,7 @@ use crate::limits::CATCH_UP_MS;
 use crate::old_clients;
 use crate::polls::rows_failed;
 use crate::ports::{CallError, Callback, Caller, Commands, GradientMeta, Uploaded};
+use crate::sources::{refused, Spooled};
 use crate::uploads::{Body, Uploads};
 
 /// The machine version from which on every replica can sum encoded gradients.
@@ -118,7 +119,7 @@ fn enter(
     rows: &SharedRows,
     body: Body,
 ) -> Result<Ack, CallError> {
-    let Body { mut writer, digest } = body;
+    let Body { writer, digest } = body;
     let target = match resolve(rows.as_ref(), meta, digest)? {
         Ok(target) => target,
         Err(refused) => return Ok(*refused),
@@ -138,18 +139,9 @@ fn enter(
             return Ok(refusal(AckOutcome::ACK_STALE, format!("model {} is no longer kept", target.model_version)));
         };
         let layout = uploads.models.layout(model.model_artifact)?;
+        let spooled = Spooled(writer.reader().map_err(blob_failed)?);
         let encoded = views::meta(rows.as_ref()).map_err(rows_failed)?.machine_version >= ENCODED_SINCE;
-        let limits = limits_of(&target.job);
-        let checked = match layout {
-            Ok(layout) => {
-                // However many come at once: so many bytes of them are in memory.
-                let _room = uploads.checked.take(writer.total_bytes());
-                let bytes = writer.read_back().map_err(blob_failed)?;
-                check_gradient(&layout, &bytes, meta.weight, encoded, &limits)
-            }
-            Err(reason) => Err(reason),
-        };
-        if let Err(reason) = checked {
+        if let Some(reason) = wrong_with(&layout, &spooled, meta.weight, encoded, &limits_of(&target.job))? {
             return reject(uploads, &target, &reason, digest);
         }
         let description = Description {
@@ -206,22 +198,19 @@ fn limits_of(job: &JobRow) -> GuardLimits {
     GuardLimits { norm_max: Some(if asked > 0.0 { asked } else { NORM_LIMIT_DEFAULT }), ..GuardLimits::default() }
 }
 
-/// `encoded`: whoever leads can read one that is smaller than the model.
-fn check_gradient(
+/// Why it is refused. It is read a window at a time. `encoded`: whoever leads can read one that is smaller than the model.
+fn wrong_with(
     model: &Layout,
-    bytes: &[u8],
+    spooled: &Spooled,
     weight: f64,
     encoded: bool,
     limits: &GuardLimits,
-) -> Result<(), String> {
-    let checked = if encoded {
-        Contribution::parse(model, bytes, limits).map(drop)
-    } else {
-        check_contribution(model, bytes, limits).map(drop)
-    };
-    checked.map_err(|error| error.to_string())?;
-    effective_weight(weight).map_err(|error| error.to_string())?;
-    Ok(())
+) -> Result<Option<String>, CallError> {
+    let checked = check_contribution_source(model, spooled, limits, encoded);
+    match checked.and_then(|()| effective_weight(weight)) {
+        Ok(_) => Ok(None),
+        Err(error) => refused(&error).map(Some),
+    }
 }
 
 fn commit_gradient(

@@ -76,16 +76,24 @@ pub const READY_WAIT_MS: u64 = 1_000;
 pub const CENSUS_AGAIN_MS: u64 = 10_000;
 /// Bytes of one command batch.
 pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of models kept in memory for checking gradients against them.
-pub const MODEL_CACHE_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Bytes of gradients that are in memory to be checked, all together; one that is larger is checked alone.
-pub const CHECKED_BYTES_MAX: u64 = 512 * 1024 * 1024;
-/// Bytes of a gradient or model that is checked in memory; larger ones come with streaming aggregation.
-pub const TENSOR_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// Largest file of a model or a gradient, in bytes: 4 GiB of tensors and their header.
+pub const TENSOR_BYTES_MAX: u64 = raftgrid_train::limits::FRAME_BYTES_MAX;
+/// Models whose names and shapes are kept in memory, for checking gradients against them.
+pub const LAYOUTS_KEPT_MAX: usize = 16;
+/// Gradients that stay open while their round is summed, a window after the other. Those beyond are opened again for each window.
+pub const SUM_FILES_HELD_MAX: usize = 128;
+/// A window of a sum, in bytes of elements of eight bytes: half as many for four. About ten buffers of it are held.
+pub const SUM_WINDOW_BYTES: usize = 8 * 1024 * 1024;
+/// The same for more gradients than stay open: fewer windows, since opening one may take long.
+pub const SUM_WINDOW_WIDE_BYTES: usize = 128 * 1024 * 1024;
+/// All gradients together in a window of a trimmed mean or a median, by the same count.
+pub const SORT_WINDOW_BYTES: usize = 256 * 1024 * 1024;
 /// An upload that is not committed by then is deleted, in milliseconds of cluster time.
 pub const UPLOAD_EXPIRES_MS: u64 = 600_000;
 /// Looks at the disk after which this replica says its limit again, where the rows still say another.
 pub(crate) const ROOM_SAID_AGAIN_LOOKS: u32 = 5;
+/// It has a millisecond more for so many bytes: the slowest stream that a worker puts up with.
+pub const UPLOAD_BYTES_PER_MS: u64 = 1024;
 
 const _: () = assert!(COMMAND_BYTES_MAX <= 1024 * 1024, "a command fits an entry");
 const _: () = assert!(READ_QUESTION_WAIT_MS < READ_WAIT_MS);

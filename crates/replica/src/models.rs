@@ -1,80 +1,48 @@
-//! Which artifact a model is, and the newest models in memory: gradients are checked against them and rounds are summed from them.
+//! Which artifact a model is, and the names and shapes of the newest ones: gradients are checked against them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use raftgrid_manifest::{views, Rows};
 use raftgrid_proto::v1::{JobPhase, JobRow};
-use raftgrid_train::{check_model, GuardLimits, Layout};
+use raftgrid_train::{model_layout, Layout};
 
 use crate::artifacts::Artifacts;
-use crate::limits::{MODEL_CACHE_BYTES_MAX, TENSOR_BYTES_MAX};
+use crate::limits::LAYOUTS_KEPT_MAX;
 use crate::mending::Mending;
 use crate::polls::rows_failed;
 use crate::ports::{CallError, Download, ModelQuery};
+use crate::sources::{refused, Stored};
 
 /// Models of one replica.
 pub(crate) struct Models {
     artifacts: Arc<Artifacts>,
     /// By artifact id, rising: the highest are the newest.
-    cache: Mutex<BTreeMap<u64, Cached>>,
-}
-
-#[derive(Clone)]
-struct Cached {
-    bytes: Arc<Vec<u8>>,
-    /// Once somebody has asked for it: the bytes are a model then.
-    layout: Option<Arc<Layout>>,
+    layouts: Mutex<BTreeMap<u64, Arc<Layout>>>,
 }
 
 impl Models {
     /// Of this replica.
     pub(crate) fn new(artifacts: Arc<Artifacts>) -> Self {
-        Self { artifacts, cache: Mutex::default() }
+        Self { artifacts, layouts: Mutex::default() }
     }
 
-    /// All bytes of a model; kept in memory for a while. Blocks.
-    pub(crate) fn bytes(&self, artifact_id: u64) -> Result<Arc<Vec<u8>>, CallError> {
+    /// Names, dtypes and shapes of a model, which was checked when it was committed; kept in memory for a while. Blocks.
+    pub(crate) fn layout(&self, artifact_id: u64) -> Result<Arc<Layout>, CallError> {
         if let Some(found) = self.lock().get(&artifact_id) {
-            return Ok(found.bytes.clone());
+            return Ok(found.clone());
         }
-        let row = self.artifacts.committed(artifact_id)?;
-        if row.total_bytes > TENSOR_BYTES_MAX {
-            return Err(CallError::Invalid(format!(
-                "the model has {} bytes; the limit is {TENSOR_BYTES_MAX}",
-                row.total_bytes
-            )));
-        }
-        let bytes = Arc::new(self.artifacts.read(artifact_id)?);
-        self.keep(artifact_id, bytes.clone());
-        Ok(bytes)
-    }
-
-    /// Keeps a model that was made here: its round is summed from it, and its gradients are checked against it.
-    pub(crate) fn keep(&self, artifact_id: u64, bytes: Arc<Vec<u8>>) {
-        let mut cache = self.lock();
-        cache.insert(artifact_id, Cached { bytes, layout: None });
-        let mut total: usize = cache.values().map(|model| model.bytes.len()).sum();
-        while total > MODEL_CACHE_BYTES_MAX && cache.len() > 1 {
-            let Some((_, oldest)) = cache.pop_first() else { break };
-            total -= oldest.bytes.len();
-        }
-    }
-
-    /// Names, shapes and dtypes of a model, which is checked once and not for each gradient. The inner error: it is none. Blocks.
-    pub(crate) fn layout(&self, artifact_id: u64) -> Result<Result<Arc<Layout>, String>, CallError> {
-        if let Some(layout) = self.lock().get(&artifact_id).and_then(|found| found.layout.clone()) {
-            return Ok(Ok(layout));
-        }
-        let bytes = self.bytes(artifact_id)?;
-        let layout = match check_model(&bytes, &GuardLimits::default()) {
-            Ok(frame) => Arc::new(frame.layout().clone()),
-            Err(error) => return Ok(Err(error.to_string())),
+        let model = Stored::open(&self.artifacts, artifact_id)?;
+        let layout = match model_layout(&model) {
+            Ok(layout) => Arc::new(layout),
+            Err(error) => return Err(CallError::Internal(format!("model {artifact_id}: {}", refused(&error)?))),
         };
-        if let Some(found) = self.lock().get_mut(&artifact_id) {
-            found.layout = Some(layout.clone());
+        let mut layouts = self.lock();
+        layouts.insert(artifact_id, layout.clone());
+        while layouts.len() > LAYOUTS_KEPT_MAX {
+            layouts.pop_first();
         }
-        Ok(Ok(layout))
+        Ok(layout)
     }
 
     /// Opens a model for streaming: (version, bytes). Blocks.
@@ -112,8 +80,8 @@ impl Models {
         Ok((version, Box::new(Mending::new(self.artifacts.clone(), row)?)))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Cached>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Layout>>> {
+        self.layouts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,7 +15,6 @@ use crate::budget::NAMES_SINCE;
 use crate::first_model::FirstModel;
 use crate::gradients::Gradient;
 use crate::limits::TENSOR_BYTES_MAX;
-use crate::memory_room::MemoryRoom;
 use crate::models::Models;
 use crate::ports::{ArtifactMeta, CallError, Callback, Caller, Purpose, Upload, Uploaded};
 use crate::proposals::Proposals;
@@ -30,8 +29,6 @@ pub(crate) struct Uploads {
     pub models: Arc<Models>,
     /// Writes.
     pub proposals: Arc<Proposals>,
-    /// For the gradients that are in memory to be checked.
-    pub checked: Arc<MemoryRoom>,
     /// Where they wait, and where they end.
     pub waits: Waits,
 }

@@ -3,12 +3,13 @@
 //! GB/s are 10⁹ bytes of gradients (or of parameters, for optimisers) per second of one thread; the best of several passes, since other work on
 //! the machine only ever slows one down. Two sizes: one that stays in the second-level cache, and one that comes from memory.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use raftgrid_proto::v1::Optimizer;
+use raftgrid_proto::v1::{Combine, Optimizer};
 use raftgrid_train::{
-    Accumulator, Combiner, Contribution, Dtype, Frame, GuardLimits, Layout, OrderStatistic, Precision, ServerOptimizer,
-    Strategy, TensorSpec,
+    aggregate, sum_streamed, Accumulator, Combiner, Contribution, Dtype, Frame, GuardLimits, Inputs, Layout,
+    OrderStatistic, Outputs, Precision, RoundRule, ServerOptimizer, Strategy, TensorSpec, WindowSizes,
 };
 
 const SHARDS: usize = 8;
@@ -31,6 +32,7 @@ fn main() {
         for algorithm in ["sgd", "adam"] {
             step(algorithm, elements, &frames);
         }
+        whole_round(elements, &files);
     }
 }
 
@@ -130,7 +132,7 @@ fn order(name: &str, strategy: Strategy, elements: usize, layout: &Layout, frame
     print(name, elements, elements * 4 * SHARDS, taken);
 }
 
-fn step(algorithm: &str, elements: usize, frames: &[Frame<'_>]) {
+fn optimizer(algorithm: &str) -> Optimizer {
     let mut message = Optimizer::new();
     message.set_algorithm(algorithm.to_owned());
     message.set_learning_rate(0.01);
@@ -141,7 +143,38 @@ fn step(algorithm: &str, elements: usize, frames: &[Frame<'_>]) {
         message.set_beta2(0.999);
         message.set_epsilon(1e-8);
     }
-    let optimizer = ServerOptimizer::from_proto(&message).expect("valid");
+    message
+}
+
+/// Guards, mean, SGD's first step: over bytes in memory at once, and in windows as a replica does it (from memory here).
+fn whole_round(elements: usize, files: &[Vec<u8>]) {
+    let message = optimizer("sgd");
+    let taken = best(|| {
+        let contributions = files.iter().map(|file| (1.0 / 3.0, file.as_slice()));
+        std::hint::black_box(aggregate(&files[0], None, contributions, &message).expect("finite"));
+    });
+    print("round of 8, at once", elements, elements * 4 * SHARDS, taken);
+    let rule = RoundRule::from_proto(&message, &Combine::new(), 0).expect("valid");
+    let list: Vec<(u32, f64)> = (0..SHARDS as u32).map(|shard| (shard, 1.0 / 3.0)).collect();
+    for mebibytes in [1, 2, 8, 32] {
+        let (mut model, mut state) = (vec![0; files[0].len()], vec![0; files[0].len() + 4096]);
+        let taken = best(|| {
+            let inputs = Inputs {
+                model: &files[0].as_slice(),
+                state: None,
+                contributions: &list,
+                open: &mut |number| Ok(Rc::new(files[number].as_slice())),
+            };
+            let sizes = WindowSizes { sum_bytes: mebibytes << 20, sorted_bytes: 256 << 20 };
+            let outputs = Outputs { model: &mut model, state: &mut state };
+            std::hint::black_box(sum_streamed(inputs, rule, sizes, outputs).expect("finite"));
+        });
+        print(&format!("round of 8, windows of {mebibytes} MiB"), elements, elements * 4 * SHARDS, taken);
+    }
+}
+
+fn step(algorithm: &str, elements: usize, frames: &[Frame<'_>]) {
+    let optimizer = ServerOptimizer::from_proto(&optimizer(algorithm)).expect("valid");
     let (_, gradient) = frames[1].tensors().next().expect("one tensor");
     let state = optimizer.step(&frames[0], gradient, None).expect("a step").state;
     let state = Frame::parse(&state).expect("a frame");

@@ -11,8 +11,9 @@ use crate::optimizer::{OptimizerError, ServerOptimizer};
 use crate::round::Round;
 use crate::rule::RoundRule;
 use crate::schedule::ScheduleError;
+use crate::source::SourceError;
 
-/// Why there is no next model. The same inputs fail always; a retry never helps.
+/// Why there is no next model. The same inputs fail always, but where bytes could not be read or written ([`TrainError::source_error`]).
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The model that the round began with.
@@ -55,6 +56,27 @@ pub enum TrainError {
         /// Which tensor.
         cause: GuardError,
     },
+    /// Bytes could not be read or written.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
+impl TrainError {
+    /// The trouble with the bytes, if it is that: then a retry may help.
+    pub fn source_error(&self) -> Option<&SourceError> {
+        match self {
+            Self::Source(error) | Self::State(FrameError::Source(error)) => Some(error),
+            Self::Model(cause) | Self::Contribution { cause, .. } => cause.source_error(),
+            Self::State(_)
+            | Self::Mean(_)
+            | Self::Optimizer(_)
+            | Self::Combine(_)
+            | Self::Schedule(_)
+            | Self::ScheduleUnused(_)
+            | Self::RoundNeeded
+            | Self::NotFinite { .. } => None,
+        }
+    }
 }
 
 /// Result of a round.

@@ -13,17 +13,16 @@
 //!
 //! f is below 1 and rounding is monotone, so no element grows, and no norm does. A norm beyond f64's range gives f = 0.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
-
-use safetensors::Dtype as FileDtype;
+use std::sync::Arc;
 
 use crate::element::for_blocks;
 use crate::encoding::Values;
-use crate::frame::{f32s, file_tensors, Dtype, FileTensor, Frame, Layout, TensorSpec};
-use crate::guard::{check_layout, check_size, GuardError, GuardLimits};
+use crate::frame::{f32s, slice_of, Dtype, Frame, Layout};
+use crate::guard::{check_layout, GuardError, GuardLimits};
 use crate::limits::BLOCK_ELEMENTS;
 use crate::norm::TreeSum;
+use crate::placed::{check_norm, Encoding, PlacedContribution};
 
 /// Stands after the name of an I8 tensor in the name of its scale.
 pub const SCALE_SUFFIX: &str = "/scale";
@@ -31,7 +30,7 @@ pub const SCALE_SUFFIX: &str = "/scale";
 /// One shard's contribution to a round.
 #[derive(Debug, Clone)]
 pub struct Contribution<'a> {
-    layout: Layout,
+    layout: Arc<Layout>,
     values: Vec<Values<'a>>,
     /// None: as pushed.
     factor: Option<f64>,
@@ -41,43 +40,29 @@ impl<'a> Contribution<'a> {
     /// Reads and checks a file against the model's layout: the same names and shapes; of each tensor the model's dtype, or for an F32 tensor F16,
     /// BF16 or I8 with a scale (see [`crate::encoding`]); finite after decoding; within the limits. The norm limit is on decoded values.
     pub fn parse(model: &Layout, bytes: &'a [u8], limits: &GuardLimits) -> Result<Self, GuardError> {
-        check_size(bytes, limits)?;
-        let mut file: BTreeMap<String, FileTensor<'a>> =
-            file_tensors(bytes)?.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        let mut by_name: Vec<(usize, &TensorSpec)> = model.tensors().iter().enumerate().collect();
-        by_name.sort_by(|left, right| left.1.name.cmp(&right.1.name));
-        let mut values: Vec<Option<Values<'a>>> = vec![None; by_name.len()];
-        for (index, spec) in by_name {
-            let tensor = file.remove(&spec.name).ok_or_else(|| GuardError::Missing(spec.name.clone()))?;
-            if tensor.shape != spec.shape {
-                let (name, expected) = (spec.name.clone(), spec.shape.clone());
-                return Err(GuardError::Shape { tensor: name, found: tensor.shape, expected });
+        let placed = PlacedContribution::read(model, &bytes, limits.bytes_max)?;
+        let values = placed.places().iter().zip(model.tensors()).map(|(place, spec)| {
+            let data = |width: usize| slice_of(bytes, place.start, spec.elements() * width);
+            match &place.encoding {
+                Encoding::F64 => Values::F64(data(8)),
+                Encoding::F32 => Values::F32(data(4)),
+                Encoding::F16 => Values::F16(data(2)),
+                Encoding::Bf16 => Values::Bf16(data(2)),
+                Encoding::I8 { scales_start, scales, elements_per_scale } => Values::I8 {
+                    data: data(1),
+                    scales: f32s(slice_of(bytes, *scales_start, scales * 4)).collect(),
+                    before: 0,
+                    elements_per_scale: *elements_per_scale,
+                },
             }
-            let scale_name = format!("{}{SCALE_SUFFIX}", spec.name);
-            values[index] = Some(match (spec.dtype, tensor.dtype) {
-                (Dtype::F64, FileDtype::F64) => Values::F64(tensor.data),
-                (Dtype::F32, FileDtype::F32) => Values::F32(tensor.data),
-                (Dtype::F32, FileDtype::F16) => Values::F16(tensor.data),
-                (Dtype::F32, FileDtype::BF16) => Values::Bf16(tensor.data),
-                (Dtype::F32, FileDtype::I8) => quantised(spec, tensor.data, file.remove(&scale_name))?,
-                (expected, found) => {
-                    let (tensor, found) = (spec.name.clone(), found.to_string());
-                    return Err(GuardError::Encoding { tensor, found, expected: expected.name() });
-                }
-            });
+        });
+        let contribution = Self { layout: Arc::new(model.clone()), values: values.collect(), factor: None };
+        let norm = contribution.l2_norm();
+        if !norm.is_finite() {
+            // Of an element that is not, or of squares of F64 that leave its range.
+            contribution.check_finite(|_| 0)?;
         }
-        if let Some(name) = file.into_keys().next() {
-            return Err(GuardError::Unknown(name));
-        }
-        let values = values.into_iter().map(|values| values.expect("each tensor was found")).collect();
-        let contribution = Self { layout: model.clone(), values, factor: None };
-        contribution.check_finite()?;
-        if let Some(limit) = limits.norm_max {
-            let norm = contribution.l2_norm();
-            if norm > limit {
-                return Err(GuardError::Norm { norm, limit });
-            }
-        }
+        check_norm(norm, limits.norm_max)?;
         Ok(contribution)
     }
 
@@ -88,7 +73,25 @@ impl<'a> Contribution<'a> {
             Dtype::F32 => Values::F32(data),
             Dtype::F64 => Values::F64(data),
         });
-        Ok(Self { layout: model.clone(), values: values.collect(), factor: None })
+        Ok(Self { layout: Arc::new(model.clone()), values: values.collect(), factor: None })
+    }
+
+    /// Some elements of one, which `layout` describes as tensors of their own.
+    pub(crate) fn of_window(layout: Arc<Layout>, values: Vec<Values<'a>>) -> Self {
+        Self { layout, values, factor: None }
+    }
+
+    /// Multiplied with what [`clipping_factor`] gave for the whole.
+    pub(crate) fn scaled(self, factor: Option<f64>) -> Self {
+        Self { factor, ..self }
+    }
+
+    /// The bytes of tensor `index` of one that is not encoded.
+    pub(crate) fn raw(&self, index: usize) -> &'a [u8] {
+        match &self.values[index] {
+            Values::F64(data) | Values::F32(data) => data,
+            Values::F16(_) | Values::Bf16(_) | Values::I8 { .. } => unreachable!("a model is never encoded"),
+        }
     }
 
     /// The model's layout: dtypes are those after decoding.
@@ -115,8 +118,8 @@ impl<'a> Contribution<'a> {
     #[must_use]
     pub fn clipped(mut self, norm_max: f64) -> Self {
         let norm = self.l2_norm();
-        if norm > norm_max {
-            self.factor = Some(self.factor.unwrap_or(1.0) * (norm_max / norm));
+        if let Some(factor) = clipping_factor(norm, norm_max) {
+            self.factor = Some(self.factor.unwrap_or(1.0) * factor);
         }
         self
     }
@@ -170,7 +173,8 @@ impl<'a> Contribution<'a> {
         }
     }
 
-    fn f32_blocks(&self, index: usize, mut each: impl FnMut(usize, &[f32])) {
+    /// Calls `each` for the elements of F32 tensor `index` in order, a block at a time, with the number of the first.
+    pub(crate) fn f32_blocks(&self, index: usize, mut each: impl FnMut(usize, &[f32])) {
         let mut block = [0.0_f32; BLOCK_ELEMENTS];
         for_blocks(self.layout.tensors()[index].elements(), |elements| {
             let (start, block) = (elements.start, &mut block[..elements.len()]);
@@ -179,7 +183,8 @@ impl<'a> Contribution<'a> {
         });
     }
 
-    fn f64_blocks(&self, index: usize, mut each: impl FnMut(usize, &[f64])) {
+    /// The same for an F64 tensor.
+    pub(crate) fn f64_blocks(&self, index: usize, mut each: impl FnMut(usize, &[f64])) {
         let mut block = [0.0_f64; BLOCK_ELEMENTS];
         for_blocks(self.layout.tensors()[index].elements(), |elements| {
             let (start, block) = (elements.start, &mut block[..elements.len()]);
@@ -188,7 +193,9 @@ impl<'a> Contribution<'a> {
         });
     }
 
-    fn check_finite(&self) -> Result<(), GuardError> {
+    /// Every element is finite. `before(tensor)`: elements of the whole tensor before those
+    /// that are here.
+    pub(crate) fn check_finite(&self, before: impl Fn(usize) -> usize) -> Result<(), GuardError> {
         for (index, spec) in self.layout.tensors().iter().enumerate() {
             let mut bad: Option<(usize, f64)> = None;
             let mut note = |element: usize, value: f64| bad = bad.or(Some((element, value)));
@@ -208,29 +215,18 @@ impl<'a> Contribution<'a> {
                 }),
             }
             if let Some((element, value)) = bad {
-                return Err(GuardError::NotFinite { tensor: spec.name.clone(), element, value });
+                return Err(GuardError::NotFinite {
+                    tensor: spec.name.clone(),
+                    element: before(index) + element,
+                    value,
+                });
             }
         }
         Ok(())
     }
 }
 
-fn quantised<'a>(spec: &TensorSpec, data: &'a [u8], scale: Option<FileTensor<'a>>) -> Result<Values<'a>, GuardError> {
-    let refused = |cause| GuardError::Scale { tensor: spec.name.clone(), cause };
-    let scale = scale.ok_or_else(|| refused("is missing"))?;
-    if scale.dtype != FileDtype::F32 {
-        return Err(refused("is not F32"));
-    }
-    let per_first_axis = spec.shape.first().is_some_and(|first| scale.shape == [*first]);
-    if !scale.shape.is_empty() && !per_first_axis {
-        return Err(refused("has neither shape [] nor one for each index of the first axis"));
-    }
-    let scales: Vec<f32> = f32s(scale.data).collect();
-    if scales.iter().any(|scale| !(*scale >= 0.0 && (128.0 * scale).is_finite())) {
-        return Err(refused("is negative or not finite, or 128 times it is not"));
-    }
-    let elements = spec.elements();
-    // A tensor without elements has maybe no scale either; 1 keeps the division defined.
-    let elements_per_scale = if scale.shape.is_empty() { elements } else { elements / scales.len().max(1) }.max(1);
-    Ok(Values::I8 { data, scales, elements_per_scale })
+/// What elements are multiplied with so that a norm comes down to `norm_max`; None: it is not above that.
+pub(crate) fn clipping_factor(norm: f64, norm_max: f64) -> Option<f64> {
+    (norm > norm_max).then(|| norm_max / norm)
 }

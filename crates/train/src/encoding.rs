@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use crate::element::Element;
 
-/// The data of one tensor of a contribution. Lengths were checked against the shape when it was made.
+/// The data of one tensor of a contribution, or of some elements of it. Lengths were checked against the shape when it was made.
 #[derive(Debug, Clone)]
 pub(crate) enum Values<'a> {
     /// For an F64 tensor.
@@ -31,8 +31,10 @@ pub(crate) enum Values<'a> {
     I8 {
         /// Two's complement.
         data: &'a [u8],
-        /// One, or one for each index of the first axis.
+        /// Those that the elements use, in order.
         scales: Vec<f32>,
+        /// Elements before these that share the first scale.
+        before: usize,
         /// Elements that share a scale; at least 1.
         elements_per_scale: usize,
     },
@@ -47,11 +49,11 @@ impl Values<'_> {
             Self::F32(data) => f32::read(&data[elements.start * 4..elements.end * 4], out),
             Self::F16(data) => widen(&data[elements.start * 2..elements.end * 2], out, f16_to_f32),
             Self::Bf16(data) => widen(&data[elements.start * 2..elements.end * 2], out, bf16_to_f32),
-            Self::I8 { data, scales, elements_per_scale } => {
+            Self::I8 { data, scales, before, elements_per_scale } => {
                 let (mut start, mut rest) = (elements.start, out);
                 while start < elements.end {
-                    let row = start / elements_per_scale;
-                    let end = elements.end.min((row + 1) * elements_per_scale);
+                    let row = (before + start) / elements_per_scale;
+                    let end = elements.end.min((row + 1) * elements_per_scale - before);
                     let (part, tail) = rest.split_at_mut(end - start);
                     for (value, byte) in part.iter_mut().zip(&data[start..end]) {
                         *value = f32::from(i8::from_le_bytes([*byte])) * scales[row];

@@ -7,11 +7,12 @@
 
 use std::borrow::Cow;
 
-use safetensors::tensor::{SafeTensorError, SafeTensors, View};
+use safetensors::tensor::{SafeTensorError, View};
 
-use crate::limits::{DIMENSIONS_MAX, FRAME_BYTES_MAX, HEADER_BYTES_MAX, NAME_BYTES_MAX, TENSORS_MAX};
+use crate::header::{read_header, tensors_of, FileTensor};
+use crate::limits::{ANY_FILE_BYTES_MAX, DIMENSIONS_MAX, NAME_BYTES_MAX, TENSORS_MAX};
+use crate::source::{Source, SourceError};
 
-const LENGTH_BYTES: usize = 8;
 /// Room for the prefix that an optimiser's state puts before a name.
 const PREFIX_BYTES_MAX: usize = 64;
 
@@ -60,7 +61,7 @@ impl Dtype {
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// Larger than any frame may be.
-    #[error("failed to read the frame: {bytes} bytes, the limit is {FRAME_BYTES_MAX}")]
+    #[error("failed to read the frame: {bytes} bytes, the limit is {ANY_FILE_BYTES_MAX}")]
     TooLarge {
         /// Its size.
         bytes: u64,
@@ -111,6 +112,9 @@ pub enum FrameError {
         /// Bytes given.
         given: usize,
     },
+    /// The bytes themselves: nothing is known of what they are.
+    #[error(transparent)]
+    Source(#[from] SourceError),
 }
 
 /// Name, dtype and shape of one tensor.
@@ -148,17 +152,17 @@ pub struct Layout {
 
 impl Layout {
     /// Brings the tensors into canonical order. Errors: a name that is empty, too long or there twice; too many tensors or dimensions; a size
-    /// beyond [`FRAME_BYTES_MAX`].
+    /// beyond [`ANY_FILE_BYTES_MAX`].
     pub fn new(mut tensors: Vec<TensorSpec>) -> Result<Self, FrameError> {
         if tensors.len() > TENSORS_MAX {
             return Err(FrameError::TooManyTensors(tensors.len()));
         }
         let mut bytes_total = 0_u64;
         for spec in &tensors {
-            check_spec(&spec.name, &spec.shape, NAME_BYTES_MAX + PREFIX_BYTES_MAX)?;
+            check_spec(&spec.name, &spec.shape)?;
             bytes_total = bytes_total.saturating_add(checked_bytes(spec));
         }
-        if bytes_total > FRAME_BYTES_MAX {
+        if bytes_total > ANY_FILE_BYTES_MAX {
             return Err(FrameError::TooLarge { bytes: bytes_total });
         }
         tensors.sort_by(TensorSpec::canonical_order);
@@ -168,6 +172,11 @@ impl Layout {
             return Err(FrameError::Duplicate(pair[0].to_owned()));
         }
         Ok(Self { tensors })
+    }
+
+    /// Some tensors of a layout, or parts of them, in its order.
+    pub(crate) fn of_part(tensors: Vec<TensorSpec>) -> Self {
+        Self { tensors }
     }
 
     /// Tensors in canonical order.
@@ -215,12 +224,17 @@ impl Layout {
     /// The canonical file with zeros for data, and where the data begins: for who computes the data in place, so that it is in memory once. The
     /// data of all tensors stand there in canonical order, one after the other.
     pub(crate) fn blank(&self) -> Result<(Vec<u8>, usize), FrameError> {
-        // The library sizes the file by each view's length and copies what the view gives: nothing, so what comes back is the header.
-        let views = self.tensors.iter().map(|spec| (spec.name.as_str(), Hollow { spec }));
-        let mut file = safetensors::serialize(views, None).map_err(FrameError::Malformed)?;
+        let mut file = self.header()?;
         let start = file.len();
         file.resize(start + self.data_bytes(), 0);
         Ok((file, start))
+    }
+
+    /// The canonical file up to its data.
+    pub(crate) fn header(&self) -> Result<Vec<u8>, FrameError> {
+        // The library sizes the file by each view's length and copies what the view gives: nothing, so what comes back is the header.
+        let views = self.tensors.iter().map(|spec| (spec.name.as_str(), Hollow { spec }));
+        safetensors::serialize(views, None).map_err(FrameError::Malformed)
     }
 
     /// The canonical file from the concatenated data of all tensors in canonical order.
@@ -281,19 +295,10 @@ impl<'a> Frame<'a> {
     /// Reads a file. The header is bounded before it is decoded, and shapes are checked against the bytes there are before anything is
     /// allocated for them.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
-        let file = file_tensors(bytes)?;
-        let mut tensors = Vec::with_capacity(file.len());
-        for FileTensor { name, dtype, shape, data } in file {
-            let dtype = match dtype {
-                safetensors::Dtype::F64 => Dtype::F64,
-                safetensors::Dtype::F32 => Dtype::F32,
-                other => return Err(FrameError::Dtype { tensor: name, dtype: other.to_string() }),
-            };
-            tensors.push((TensorSpec { name, dtype, shape }, data));
-        }
-        tensors.sort_by(|left, right| left.0.canonical_order(&right.0));
-        let (tensors, data) = tensors.into_iter().unzip();
-        Ok(Self { layout: Layout { tensors }, data })
+        let PlacedFrame { layout, starts } = PlacedFrame::read(&bytes)?;
+        let data =
+            layout.tensors.iter().zip(starts).map(|(spec, start)| slice_of(bytes, start, spec.bytes())).collect();
+        Ok(Self { layout, data })
     }
 
     /// Names, dtypes and shapes in canonical order.
@@ -312,34 +317,38 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// A tensor as it stands in a file, of whatever dtype.
-pub(crate) struct FileTensor<'a> {
-    /// Of 1 byte to the limit.
-    pub name: String,
-    /// Any that safetensors knows.
-    pub dtype: safetensors::Dtype,
-    /// Within the limit of dimensions; the data has as many bytes as shape and dtype say.
-    pub shape: Vec<usize>,
-    /// Little-endian, row-major.
-    pub data: &'a [u8],
+/// A frame whose data is read when it is wanted: a layout and, for each of its tensors, where its data begins in the file.
+#[derive(Debug, Clone)]
+pub(crate) struct PlacedFrame {
+    /// In canonical order.
+    pub layout: Layout,
+    /// As many; bytes from the beginning of the file.
+    pub starts: Vec<u64>,
 }
 
-/// The tensors of a file, sorted by name, within the limits.
-pub(crate) fn file_tensors(bytes: &[u8]) -> Result<Vec<FileTensor<'_>>, FrameError> {
-    check_bounds(bytes)?;
-    let file = SafeTensors::deserialize(bytes).map_err(FrameError::Malformed)?;
-    if file.len() > TENSORS_MAX {
-        return Err(FrameError::TooManyTensors(file.len()));
+impl PlacedFrame {
+    /// Reads the header alone; [`Frame::parse`] says what is checked.
+    pub(crate) fn read(source: &dyn Source) -> Result<Self, FrameError> {
+        let file = tensors_of(&read_header(source)?, source.total_bytes())?;
+        let mut tensors = Vec::with_capacity(file.len());
+        for FileTensor { name, dtype, shape, start } in file {
+            let dtype = match dtype {
+                safetensors::Dtype::F64 => Dtype::F64,
+                safetensors::Dtype::F32 => Dtype::F32,
+                other => return Err(FrameError::Dtype { tensor: name, dtype: other.to_string() }),
+            };
+            tensors.push((TensorSpec { name, dtype, shape }, start));
+        }
+        tensors.sort_by(|left, right| left.0.canonical_order(&right.0));
+        let (tensors, starts) = tensors.into_iter().unzip();
+        Ok(Self { layout: Layout { tensors }, starts })
     }
-    // The library lists tensors in the order of a hash map: sorted by name first, so that the error named does not vary.
-    let mut views = file.tensors();
-    views.sort_by(|left, right| left.0.cmp(&right.0));
-    let mut tensors = Vec::with_capacity(views.len());
-    for (name, view) in views {
-        check_spec(&name, view.shape(), NAME_BYTES_MAX + PREFIX_BYTES_MAX)?;
-        tensors.push(FileTensor { name, dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data() });
-    }
-    Ok(tensors)
+}
+
+/// Data whose place in the file the header gave, which was held against the file's length.
+pub(crate) fn slice_of(file: &[u8], start: u64, bytes: usize) -> &[u8] {
+    let start = usize::try_from(start).unwrap_or(usize::MAX);
+    &file[start..start + bytes]
 }
 
 /// Elements of F32 data.
@@ -352,23 +361,9 @@ pub fn f64s(data: &[u8]) -> impl ExactSizeIterator<Item = f64> + '_ {
     data.chunks_exact(8).map(|bytes| f64::from_le_bytes(bytes.try_into().expect("chunks of eight bytes")))
 }
 
-fn check_bounds(bytes: &[u8]) -> Result<(), FrameError> {
-    let length = bytes.len() as u64;
-    if length > FRAME_BYTES_MAX {
-        return Err(FrameError::TooLarge { bytes: length });
-    }
-    let Some(prefix) = bytes.get(..LENGTH_BYTES) else {
-        return Err(FrameError::HeaderBounds { announced: 0, bytes: length });
-    };
-    let announced = u64::from_le_bytes(prefix.try_into().expect("eight bytes"));
-    if announced > HEADER_BYTES_MAX || announced > length - LENGTH_BYTES as u64 {
-        return Err(FrameError::HeaderBounds { announced, bytes: length });
-    }
-    Ok(())
-}
-
-fn check_spec(name: &str, shape: &[usize], name_bytes_max: usize) -> Result<(), FrameError> {
-    if name.is_empty() || name.len() > name_bytes_max {
+/// A name and a shape within the limits; a state's name has a prefix.
+pub(crate) fn check_spec(name: &str, shape: &[usize]) -> Result<(), FrameError> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX + PREFIX_BYTES_MAX {
         return Err(FrameError::Name(name.len()));
     }
     if shape.len() > DIMENSIONS_MAX {

@@ -5,6 +5,8 @@
 use crate::frame::{f32s, f64s, Dtype, Frame, FrameError, Layout};
 use crate::limits::{BLOCK_ELEMENTS, FRAME_BYTES_MAX};
 use crate::norm::l2_norm;
+use crate::placed::check_size;
+use crate::source::SourceError;
 
 /// Limits of a contribution.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,7 +23,7 @@ impl Default for GuardLimits {
     }
 }
 
-/// Why a contribution or a model is refused. The same bytes are refused always.
+/// Why a contribution or a model is refused. The same bytes are refused always, but where they could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
     /// Not a frame.
@@ -103,6 +105,19 @@ pub enum GuardError {
     /// A weight that is no positive number.
     #[error("the weight is {0}: it must be finite and not negative")]
     Weight(f64),
+    /// The bytes themselves: nothing is known of what they are.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
+impl GuardError {
+    /// The trouble with the bytes themselves, if it is that: then nothing was judged.
+    pub fn source_error(&self) -> Option<&SourceError> {
+        if let Self::Source(error) | Self::Frame(FrameError::Source(error)) = self {
+            return Some(error);
+        }
+        None
+    }
 }
 
 /// The weight that counts: 0, which is what a client that knows no weights sends, is 1. Error: negative or not finite.
@@ -115,7 +130,7 @@ pub fn effective_weight(weight: f64) -> Result<f64, GuardError> {
 
 /// A contribution against the layout of the model it is for. Gives the parsed frame, so that nothing is parsed twice.
 pub fn check_contribution<'a>(model: &Layout, bytes: &'a [u8], limits: &GuardLimits) -> Result<Frame<'a>, GuardError> {
-    check_size(bytes, limits)?;
+    check_size(&bytes, limits.bytes_max)?;
     let frame = Frame::parse(bytes)?;
     check_layout(model, frame.layout())?;
     check_finite(&frame)?;
@@ -130,21 +145,13 @@ pub fn check_contribution<'a>(model: &Layout, bytes: &'a [u8], limits: &GuardLim
 
 /// A model: version 0 as a trainer made it, or the next one before it is committed.
 pub fn check_model<'a>(bytes: &'a [u8], limits: &GuardLimits) -> Result<Frame<'a>, GuardError> {
-    check_size(bytes, limits)?;
+    check_size(&bytes, limits.bytes_max)?;
     let frame = Frame::parse(bytes)?;
     if frame.layout().tensors().is_empty() {
         return Err(GuardError::Empty);
     }
     check_finite(&frame)?;
     Ok(frame)
-}
-
-pub(crate) fn check_size(bytes: &[u8], limits: &GuardLimits) -> Result<(), GuardError> {
-    let length = bytes.len() as u64;
-    if length > limits.bytes_max {
-        return Err(GuardError::TooLarge { bytes: length, limit: limits.bytes_max });
-    }
-    Ok(())
 }
 
 /// Same names, dtypes and shapes. The first difference in order of names is the one reported.

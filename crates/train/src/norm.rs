@@ -29,20 +29,29 @@ impl TreeSum {
         self.end_block();
     }
 
-    /// The squares, taken in f64, of the next elements: at most [`BLOCK_ELEMENTS`], and as many unless they are the tensor's last.
+    /// The squares, taken in f64, of the next elements, however many.
     pub(crate) fn add_squares<E: Element>(&mut self, values: &[E]) {
-        let whole = values.chunks_exact(NORM_LANES);
-        let rest = whole.remainder();
-        for chunk in whole {
-            for (lane, value) in self.lanes.iter_mut().zip(chunk) {
-                *lane += value.to_f64() * value.to_f64();
+        let square = |value: &E| value.to_f64() * value.to_f64();
+        // A window may have ended anywhere: one by one up to lane 0. Blocks within a tensor begin there.
+        let unaligned = (NORM_LANES - self.in_block % NORM_LANES) % NORM_LANES;
+        let (first, mut rest) = values.split_at(unaligned.min(values.len()));
+        first.iter().for_each(|value| self.add(square(value)));
+        while !rest.is_empty() {
+            let (block, later) = rest.split_at(rest.len().min(NORM_BLOCK_ELEMENTS - self.in_block));
+            let whole = block.chunks_exact(NORM_LANES);
+            let last = whole.remainder();
+            for chunk in whole {
+                for (lane, value) in self.lanes.iter_mut().zip(chunk) {
+                    *lane += square(value);
+                }
             }
+            for (lane, value) in self.lanes.iter_mut().zip(last) {
+                *lane += square(value);
+            }
+            self.in_block += block.len();
+            self.end_block();
+            rest = later;
         }
-        for (lane, value) in self.lanes.iter_mut().zip(rest) {
-            *lane += value.to_f64() * value.to_f64();
-        }
-        self.in_block += values.len();
-        self.end_block();
     }
 
     fn end_block(&mut self) {
@@ -101,4 +110,28 @@ fn sum_of_squares<E: Element>(data: &[u8]) -> f64 {
         sum.add_squares(block);
     });
     sum.total()
+}
+
+/// The norm of elements that come in order, a part of a tensor at a time: the same bits as [`l2_norm`] over all of them.
+#[derive(Debug, Default)]
+pub(crate) struct RunningNorm {
+    total: f64,
+    tensor: Option<usize>,
+    sum: TreeSum,
+}
+
+impl RunningNorm {
+    /// The next elements, of tensor `tensor`. Tensors come in canonical order.
+    pub(crate) fn add<E: Element>(&mut self, tensor: usize, values: &[E]) {
+        if self.tensor != Some(tensor) {
+            self.total += std::mem::take(&mut self.sum).total();
+            self.tensor = Some(tensor);
+        }
+        self.sum.add_squares(values);
+    }
+
+    /// Of all that came.
+    pub(crate) fn norm(self) -> f64 {
+        (self.total + self.sum.total()).sqrt()
+    }
 }

@@ -14,13 +14,14 @@ import os
 import random
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple, TypeVar
+from typing import Any, Callable, Deque, Dict, Iterator, Optional, Tuple, TypeVar
 
 import grpc
 
 from . import _artifacts, _sealed
 from ._backend import JobInfo, Outcome, PushResult, StepInfo
 from ._crc32c import crc32c
+from ._frame import File
 from ._limits import (
     CHUNK_BYTES_MAX,
     CORRUPT_ATTEMPTS_MAX,
@@ -117,7 +118,7 @@ class AgentBackend:
             config=parse_config(text),
         )
 
-    def init_model(self, frame: bytes, rule: RoundRule) -> PushResult:
+    def init_model(self, frame: File, rule: RoundRule) -> PushResult:
         first: Dict[str, Any] = dict(optimizer=rule.optimizer_message(), numeric_class=numeric_class())
         combine = rule.combine_message()
         if combine is not None:
@@ -206,9 +207,7 @@ class AgentBackend:
             self._replicas = of_environment()
         return self._replicas
 
-    def push(
-        self, step: StepInfo, parts: List[Buffer], weight: float, metrics_json: str, state: Optional[bytes] = None
-    ) -> PushResult:
+    def push(self, step: StepInfo, frame: File, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
         if state is not None and not self._keeps_shard_state:
             raise RaftgridError("this cluster does not hand the state of a shard to its next step yet: push without state (buffers=False)")
         first: Dict[str, Any] = dict(
@@ -224,11 +223,10 @@ class AgentBackend:
             first["state_artifact"] = _artifacts.put(self._plane(), "", state, "shard-state")
         if self._agent_opens_files and self._offers_files:
             try:
-                return self._push_file(parts, first)
+                return self._push_file(frame, first)
             except (_NoFile, OSError) as error:
                 _log.warning("gradients are streamed: %s", error)
                 self._offers_files = False
-        frame = b"".join(parts)
 
         def send() -> ml_pb2.Ack:
             chunks = self._chunks(ml_pb2.GradientChunk, frame, first)
@@ -236,10 +234,10 @@ class AgentBackend:
 
         return _result(self._call("SendGradients", send))
 
-    def _push_file(self, parts: List[Buffer], first: Dict[str, Any]) -> PushResult:
+    def _push_file(self, frame: File, first: Dict[str, Any]) -> PushResult:
         """The same without a stream: the agent reads a sealed file of this process, and hashes it. Raises _NoFile if it cannot, OSError if there is no
         memory for one."""
-        with _sealed.Sealed(parts) as file:
+        with _sealed.Sealed(frame.pieces) as file:
             chunk = ml_pb2.GradientChunk(
                 job_id=self.info.job_id, task_id=self.info.task_id, total_bytes=file.total_bytes, **first
             )
@@ -256,18 +254,19 @@ class AgentBackend:
 
             return _result(self._call("SendGradients", send))
 
-    def _chunks(self, message: Callable[..., T], frame: bytes, first: Dict[str, Any]) -> Iterator[T]:
+    def _chunks(self, message: Callable[..., T], frame: File, first: Dict[str, Any]) -> Iterator[T]:
         """The file in chunks; the first one has what describes the whole."""
         head = dict(
             first,
             job_id=self.info.job_id,
             task_id=self.info.task_id,
             total_bytes=len(frame),
-            digest=hashlib.sha256(frame).digest(),
+            digest=frame.sha256(),
         )
-        for offset in range(0, len(frame), CHUNK_BYTES_MAX):
-            data = frame[offset : offset + CHUNK_BYTES_MAX]
+        offset = 0
+        for data in frame.chunks(CHUNK_BYTES_MAX):
             yield message(data=data, offset=offset, crc32c=crc32c(data), **(head if offset == 0 else {}))
+            offset += len(data)
 
     def final_version(self) -> Optional[int]:
         return self._final
@@ -383,11 +382,11 @@ class _Download:
         if self_total and len(self.data) != self_total:
             # The stream ended early without an error: the rest can be asked for.
             raise _Corrupt(f"{len(self.data)} bytes instead of {self_total}")
-        data = bytes(self.data)
-        if self._digest and hashlib.sha256(data).digest() != self._digest:
+        if self._digest and hashlib.sha256(self.data).digest() != self._digest:
             self.resumable = False
             raise _Corrupt("SHA-256 differs from the one announced")
-        return self.version or 0, data
+        # The buffer itself: a second copy of a large model is what memory has least room for.
+        return self.version or 0, self.data
 
 
 def _place_in(metadata: Any) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Protocol, Tuple
+from typing import Any, Dict, Optional, Protocol, Tuple
 
+from ._frame import File
 from ._round import RoundRule
 from ._sealed import Buffer
 
@@ -74,7 +75,7 @@ class Backend(Protocol):
 
     info: JobInfo
 
-    def init_model(self, frame: bytes, rule: RoundRule) -> PushResult:
+    def init_model(self, frame: File, rule: RoundRule) -> PushResult:
         """Offers model 0, and what is to be done with the contributions of each round."""
 
     def next_step(self) -> Optional[StepInfo]:
@@ -86,10 +87,8 @@ class Backend(Protocol):
     def shard_state(self, step: StepInfo) -> Optional[bytes]:
         """What was pushed beside this shard's contribution to the round before; None if nothing was."""
 
-    def push(
-        self, step: StepInfo, parts: List[Buffer], weight: float, metrics_json: str, state: Optional[bytes] = None
-    ) -> PushResult:
-        """Sends a contribution, a file in parts, and what the next step of its shard is to find as its state. The parts are read before it returns."""
+    def push(self, step: StepInfo, frame: File, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
+        """Sends a contribution, and what the next step of its shard is to find as its state. The file is read before it returns."""
 
     def final_version(self) -> Optional[int]:
         """The version after the last round; None: the newest."""

@@ -6,13 +6,11 @@ sorted by name; little-endian, row-major; no metadata. The same arrays give the 
 
 from __future__ import annotations
 
+import hashlib
 import json
-import mmap
-import sys
-from typing import Dict, List, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import numpy as np
-import safetensors.numpy
 
 from ._limits import FRAME_BYTES_MAX, HEADER_BYTES_MAX, NAME_BYTES_MAX
 from ._sealed import Buffer
@@ -34,9 +32,62 @@ def canonical_names(params: Mapping[str, np.ndarray]) -> List[str]:
     return sorted(params, key=lambda name: (dtype_name(params[name]) != "F64", name.encode()))
 
 
+class File:
+    """A file in pieces: its header and the memory of the arrays themselves. Nothing is copied but what is being sent, so a large contribution
+    is in memory once; the arrays must stay as they are until it was."""
+
+    def __init__(self, pieces: List[Buffer]) -> None:
+        self.pieces = [memoryview(piece) for piece in pieces if len(piece)]
+
+    def __len__(self) -> int:
+        return sum(piece.nbytes for piece in self.pieces)
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def sha256(self) -> bytes:
+        """The digest of all of it."""
+        found = hashlib.sha256()
+        for piece in self.pieces:
+            found.update(piece)
+        return found.digest()
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """All of it in order, `size` bytes each but for the last one."""
+        held: List[memoryview] = []
+        length = 0
+        for piece in self.pieces:
+            at = 0
+            while at < piece.nbytes:
+                part = piece[at : at + size - length]
+                held.append(part)
+                at, length = at + part.nbytes, length + part.nbytes
+                if length == size:
+                    yield b"".join(held)
+                    held, length = [], 0
+        if length:
+            yield b"".join(held)
+
+
 def to_bytes(params: Mapping[str, np.ndarray]) -> bytes:
     """The canonical file. Arrays of any shape and layout, float32 or float64. Raises FrameError naming the tensor."""
-    return safetensors.numpy.save(canonical(params))
+    return bytes(to_file(params))
+
+
+def to_file(params: Mapping[str, np.ndarray]) -> File:
+    """The canonical file over the memory of the arrays, which are copied only where they are not contiguous. Raises FrameError as `to_bytes`."""
+    header: Dict[str, Any] = {}
+    pieces: List[Buffer] = []
+    offset = 0
+    for name, array in canonical(params).items():
+        kind = dtype_name(array)
+        little = np.asarray(array, dtype=_DTYPES[kind])
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+        offset += array.nbytes
+        pieces.append(memoryview(little.reshape(-1).view(np.uint8)) if array.size else b"")
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return File([len(text).to_bytes(8, "little") + text, *pieces])
 
 
 def canonical(params: Mapping[str, np.ndarray]) -> Params:
@@ -55,68 +106,39 @@ def canonical(params: Mapping[str, np.ndarray]) -> Params:
     return {name: ready[name] for name in canonical_names(ready)}
 
 
-def parts(params: Mapping[str, np.ndarray]) -> List[Buffer]:
-    """The canonical file in parts that are not copied: its header, then the data of each tensor. Put together they are `to_bytes`. Raises
-    FrameError naming the tensor."""
-    ready = canonical(params)
-    header: Dict[str, object] = {}
-    at = 0
-    for name, array in ready.items():
-        header[name] = {"dtype": dtype_name(array), "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
-        at += array.nbytes
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # so that the data is aligned, as the library has it
-    data: List[Buffer] = [len(text).to_bytes(8, "little") + text]
-    for array in ready.values():
-        little = array if sys.byteorder == "little" else array.byteswap()
-        data.append(memoryview(little.reshape(-1)).cast("B") if array.nbytes else b"")
-    return data
-
-
-def from_sealed(data: mmap.mmap) -> Params:
-    """Arrays by name, in canonical order, out of a file that cannot change: read-only views, nothing is copied. Raises FrameError."""
-    view = memoryview(data)
-    announced = int.from_bytes(view[:8], "little")
-    if len(view) < 8 or announced > min(HEADER_BYTES_MAX, len(view) - 8):
-        raise FrameError(f"failed to read the frame: a header of {announced} bytes in a file of {len(view)}")
-    body = view[8 + announced :]
-    params: Params = {}
-    end = 0
-    try:
-        header = json.loads(bytes(view[8 : 8 + announced]))
-        header.pop("__metadata__", None)
-        for name, told in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            start, stop = told["data_offsets"]
-            if told["dtype"] not in _DTYPES:
-                raise FrameError(f"tensor `{name}` has dtype {told['dtype']}; this release takes float32 and float64")
-            if start != end:
-                raise FrameError(f"failed to read the frame: tensor `{name}` begins at {start} instead of {end}")
-            if not all(isinstance(side, int) and side >= 0 for side in told["shape"]):
-                raise FrameError(f"failed to read the frame: tensor `{name}` has shape {told['shape']}")
-            flat = np.frombuffer(body[start:stop], dtype=_DTYPES[told["dtype"]])
-            params[name], end = flat.reshape(told["shape"]), stop
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FrameError(f"failed to read the frame: {error}") from error
-    if end != len(body):
-        raise FrameError(f"failed to read the frame: {len(body)} bytes of data, the header tells of {end}")
-    return {name: params[name] for name in canonical_names(params)}
-
-
 def from_bytes(data: Buffer) -> Params:
-    """Arrays by name, in canonical order. They may be read-only views. Raises FrameError."""
-    if isinstance(data, mmap.mmap):
-        return from_sealed(data)
+    """Arrays by name, in canonical order: read-only views of `data`, which must stay as it is. Raises FrameError."""
     announced = int.from_bytes(data[:8], "little")
     if len(data) < 8 or announced > min(HEADER_BYTES_MAX, len(data) - 8):
         raise FrameError(f"failed to read the frame: a header of {announced} bytes in a file of {len(data)}")
     try:
-        params = safetensors.numpy.load(bytes(data))
-    except Exception as error:  # the library raises its own type, KeyError or ValueError, by what is wrong
-        raise FrameError(f"failed to read the frame: {error}") from error
-    for name, array in params.items():
-        if dtype_name(array) not in ("F64", "F32"):
-            raise FrameError(f"tensor `{name}` has dtype {array.dtype}; this release takes float32 and float64")
+        header = json.loads(bytes(data[8 : 8 + announced]))
+        header.pop("__metadata__", None)
+        entries = sorted((_entry(name, entry) for name, entry in header.items()), key=lambda entry: entry[3:])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FrameError(f"failed to read the frame: {error!r}") from error
+    body, at, params = memoryview(data).toreadonly()[8 + announced :], 0, {}
+    for name, kind, shape, start, end in entries:
+        if kind not in _DTYPES:
+            raise FrameError(f"tensor `{name}` has dtype {kind}; this release takes float32 and float64")
+        count = 1
+        for side in shape:
+            count *= side
+        if start != at or end - start != count * _DTYPES[kind].itemsize or end > len(body):
+            raise FrameError(f"failed to read the frame: tensor `{name}` of {kind} {shape} stands at bytes {start} to {end}")
+        at = end
+        params[name] = np.frombuffer(body[start:end], dtype=_DTYPES[kind]).reshape(shape)
+    if at != len(body):
+        raise FrameError(f"failed to read the frame: its tensors have {at} of {len(body)} bytes")
     return {name: params[name] for name in canonical_names(params)}
+
+
+def _entry(name: str, entry: Any) -> Tuple[str, str, Tuple[int, ...], int, int]:
+    shape, (start, end) = entry["shape"], entry["data_offsets"]
+    numbers = [*shape, start, end]
+    if not isinstance(entry["dtype"], str) or not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"tensor `{name}` is described by {entry!r}")
+    return name, entry["dtype"], tuple(shape), start, end
 
 
 def difference(model: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Optional[str]:

@@ -3,7 +3,7 @@
 CHUNK_BYTES_MAX = 1024 * 1024
 """Data in one chunk of any stream."""
 FRAME_BYTES_MAX = 4 * 1024 * 1024 * 1024
-"""Largest model or gradient."""
+"""Largest model or gradient, in bytes of its tensors."""
 CHECKPOINT_CHANGES_MAX = 100
 """How often the newest version may be another one's before `save` gives up."""
 CHECKPOINTS_KEPT_MAX = 1_000

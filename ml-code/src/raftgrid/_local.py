@@ -8,7 +8,6 @@ from typing import Dict, List, Optional, Tuple
 from . import _aggregate, _contribution, _frame
 from ._backend import JobInfo, Outcome, PushResult, StepInfo
 from ._round import RoundRule
-from ._sealed import Buffer
 from .errors import FrameError, RaftgridError
 from .seeds import shard_seed
 
@@ -28,15 +27,16 @@ class LocalBackend:
         self._shard_states: Dict[int, bytes] = {}
         self._refused = ""
 
-    def init_model(self, frame: bytes, rule: RoundRule) -> PushResult:
-        params = _frame.from_bytes(frame)
+    def init_model(self, frame: _frame.File, rule: RoundRule) -> PushResult:
+        data = bytes(frame)
+        params = _frame.from_bytes(data)
         wrong = "the model has no tensors" if not params else _frame.not_finite(params)
         if wrong is not None:
             return PushResult(Outcome.REJECTED, wrong)
         if self._models:
-            same = self._models[0] == frame
+            same = self._models[0] == data
             return PushResult(Outcome.DUPLICATE) if same else PushResult(Outcome.MISMATCH, "model 0 has other bytes")
-        self._models.append(frame)
+        self._models.append(data)
         self._rule = rule
         return PushResult(Outcome.ACCEPTED)
 
@@ -83,22 +83,20 @@ class LocalBackend:
     def shard_state(self, step: StepInfo) -> Optional[bytes]:
         return self._shard_states.get(step.shard)
 
-    def push(
-        self, step: StepInfo, parts: List[Buffer], weight: float, metrics_json: str, state: Optional[bytes] = None
-    ) -> PushResult:
-        frame = b"".join(parts)
+    def push(self, step: StepInfo, frame: _frame.File, weight: float, metrics_json: str, state: Optional[bytes] = None) -> PushResult:
+        data = bytes(frame)
         if step.round != len(self._models) - 1:
             return PushResult(Outcome.STALE, f"round {step.round} is closed")
         before = self._contributions.get(step.shard)
         if before is not None:
-            same = before[1] == frame
+            same = before[1] == data
             return PushResult(Outcome.DUPLICATE) if same else PushResult(Outcome.MISMATCH, "other bytes were accepted before")
         try:
-            _contribution.decode(_frame.from_bytes(self._models[-1]), frame)
+            _contribution.decode(_frame.from_bytes(self._models[-1]), data)
         except FrameError as error:
             self._refused = str(error)
             return PushResult(Outcome.REJECTED, self._refused)
-        self._contributions[step.shard] = (weight, frame, metrics_json, state)
+        self._contributions[step.shard] = (weight, data, metrics_json, state)
         self._refused = ""
         return PushResult(Outcome.ACCEPTED)
 

@@ -152,11 +152,11 @@ class Step:
             raise ValueError(f"encoding is {encoding!r}: {', '.join(ENCODINGS)} or None")
         text = to_json({name: _number(name, value) for name, value in (metrics or {}).items()}, METRICS_BYTES_MAX, "metrics")
         if encoding is None:
-            parts = _frame.parts(contribution)
+            frame = _frame.to_file(contribution)
         else:
-            parts = [_contribution.encode(_frame.canonical(contribution), ENCODINGS[encoding])]
+            frame = _frame.File([_contribution.encode(_frame.canonical(contribution), ENCODINGS[encoding])])
         state = _values.pack(kept, {}) if kept else None
-        return self._job._backend.push(self._info, parts, weight, text, state)
+        return self._job._backend.push(self._info, frame, weight, text, state)
 
     def _kept(self) -> Dict[str, Any]:
         if self._found is None:

@@ -156,7 +156,7 @@ class Job:
         rule = RoundRule(optimizer or SGD(), schedule, None if combine is None else combine.rule())
         if _trees.is_module(params):
             self._keep_first_buffers(params)
-        result = self._backend.init_model(_frame.to_bytes(_trees.values(params)), rule)
+        result = self._backend.init_model(_frame.to_file(_trees.values(params)), rule)
         if result.outcome is Outcome.REJECTED:
             raise RaftgridError(f"the model was refused: {result.reason}")
         if result.outcome is Outcome.MISMATCH:
@@ -201,6 +201,8 @@ class Job:
 
     def _load(self, version: Optional[int], digest: bytes, params: Any) -> Any:
         if version is None or version != self._model_version or self._model is None:
+            # The one before goes first: a large model is not in memory twice.
+            self._model_version, self._model = -1, None
             self._model_version, self._model = self._backend.get_model(version, digest)
         return _trees.fill({} if params is None else params, _frame.from_bytes(self._model))
 

@@ -105,12 +105,11 @@ impl Open {
 }
 
 impl MediumFile for Open {
-    fn append(&self, data: &[u8]) -> Result<()> {
+    fn write_all_at(&self, data: &[u8], offset: u64) -> Result<()> {
         let mut medium = self.disk.writable("write", &self.path).map_err(io)?;
         match medium.inodes.get_mut(&self.ino) {
             Some(Body::File(file)) => {
-                let end = file.visible.len();
-                file.write(end, data);
+                file.write(usize::try_from(offset).map_err(|_| ErrorKind::FileTooLarge)?, data);
                 Ok(())
             }
             _ => Err(ErrorKind::NotFound.into()),

@@ -34,6 +34,11 @@ impl DiLoCo {
         Ok(Self { sgd: Sgd::over_deltas(rate, momentum, true) })
     }
 
+    /// What it is in terms of deltas.
+    pub(super) fn sgd(&self) -> &Sgd {
+        &self.sgd
+    }
+
     /// η.
     pub fn learning_rate(&self) -> f64 {
         self.sgd.learning_rate()

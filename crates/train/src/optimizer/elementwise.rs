@@ -103,15 +103,19 @@ fn places<'a>(layout: &Layout, data: &'a mut [u8]) -> BTreeMap<String, &'a mut [
 }
 
 fn steps_done(before: &BTreeMap<&str, &[u8]>) -> Result<u64, OptimizerError> {
-    let Some(data) = before.get(STEP_NAME) else { return Ok(0) };
+    before.get(STEP_NAME).map_or(Ok(0), |data| step_number(data))
+}
+
+/// The number of steps in the data of [`STEP_NAME`]. Error: no whole number in its range.
+pub(crate) fn step_number(data: &[u8]) -> Result<u64, OptimizerError> {
     match f64s(data).next() {
         Some(steps) if steps >= 0.0 && steps.fract() == 0.0 && steps + 1.0 < STEPS_END => Ok(steps as u64),
         _ => Err(OptimizerError::State),
     }
 }
 
-/// One tensor, block by block.
-fn step_tensor<E: Element, const N: usize>(
+/// One tensor, or a part of it, block by block.
+pub(crate) fn step_tensor<E: Element, const N: usize>(
     algorithm: &impl Elementwise<N>,
     step: u64,
     data: &[u8],

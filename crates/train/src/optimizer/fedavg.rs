@@ -35,6 +35,11 @@ impl FedAvg {
         Ok(Self { sgd: Sgd::over_deltas(rate, 0.0, false) })
     }
 
+    /// What it is in terms of deltas.
+    pub(super) fn sgd(&self) -> &Sgd {
+        &self.sgd
+    }
+
     /// η.
     pub fn learning_rate(&self) -> f64 {
         self.sgd.learning_rate()

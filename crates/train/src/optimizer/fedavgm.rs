@@ -35,6 +35,11 @@ impl FedAvgM {
         Ok(Self { sgd: Sgd::over_deltas(rate, momentum, false) })
     }
 
+    /// What it is in terms of deltas.
+    pub(super) fn sgd(&self) -> &Sgd {
+        &self.sgd
+    }
+
     /// η.
     pub fn learning_rate(&self) -> f64 {
         self.sgd.learning_rate()

@@ -32,6 +32,7 @@ pub mod sgd;
 use raftgrid_proto::v1::Optimizer;
 
 use crate::frame::{Frame, FrameError, Layout};
+use elementwise::Elementwise;
 
 pub use adam::{Adam, ADAM};
 pub use adamw::{AdamW, ADAMW};
@@ -108,7 +109,28 @@ pub enum ServerOptimizer {
     DiLoCo(DiLoCo),
 }
 
+/// What is done with an algorithm, however many slots it has.
+pub(crate) trait Visit {
+    /// What comes of it.
+    type Output;
+    /// Does it.
+    fn visit<const N: usize>(self, algorithm: &impl Elementwise<N>) -> Self::Output;
+}
+
 impl ServerOptimizer {
+    /// Does something with the algorithm that stands behind the name.
+    pub(crate) fn visit<V: Visit>(&self, visit: V) -> V::Output {
+        match self {
+            Self::Sgd(sgd) => sgd.visit(visit),
+            Self::Adam(adam) => visit.visit(adam),
+            Self::AdamW(adamw) => visit.visit(adamw),
+            Self::FedAvg(fedavg) => fedavg.sgd().visit(visit),
+            Self::FedAvgM(fedavgm) => fedavgm.sgd().visit(visit),
+            Self::FedAdam(fedadam) => visit.visit(fedadam),
+            Self::DiLoCo(diloco) => diloco.sgd().visit(visit),
+        }
+    }
+
     /// Checks the message. Errors: an unknown algorithm, a setting out of its range.
     pub fn from_proto(message: &Optimizer) -> Result<Self, OptimizerError> {
         Ok(match message.get_algorithm() {

@@ -21,7 +21,7 @@ use crate::element::Element;
 use crate::frame::{Frame, FrameError, Layout};
 
 use super::elementwise::{self, Elementwise, Slot};
-use super::{settings, OptimizerError, Stepped};
+use super::{settings, OptimizerError, Stepped, Visit};
 
 /// The name that `Optimizer.algorithm` must have.
 pub const SGD: &str = "sgd";
@@ -59,6 +59,15 @@ impl Sgd {
     /// For the algorithms that are SGD over deltas; they check what they are given.
     pub(super) fn over_deltas(learning_rate: f64, momentum: f64, nesterov: bool) -> Self {
         Self { learning_rate, momentum, nesterov, weight_decay: 0.0 }
+    }
+
+    /// See [`super::ServerOptimizer::visit`].
+    pub(super) fn visit<V: Visit>(&self, visit: V) -> V::Output {
+        if self.momentum == 0.0 {
+            visit.visit(&Plain(*self))
+        } else {
+            visit.visit(&WithVelocity(*self))
+        }
     }
 
     /// η.

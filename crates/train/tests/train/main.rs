@@ -6,3 +6,4 @@ mod guards;
 mod properties;
 mod strategies;
 mod strategy_properties;
+mod streams;
