@@ -14,6 +14,7 @@ use raftgrid_store::BootMode;
 use crate::addresses::{addresses, advertised_client, items, with_port, Addresses, CLIENT_PORT, RAFT_PORT};
 use crate::http::{self, HttpPlan};
 use crate::lease;
+use crate::mirror::{self, MirrorPlan};
 use crate::tls::{self, TlsPlan};
 
 /// Longest time for which one snapshot is sent.
@@ -52,6 +53,8 @@ pub(crate) struct Plan {
     pub machine_version: u64,
     /// Below so many free bytes this replica takes nothing new.
     pub low_water_bytes: u64,
+    /// Where committed artifacts are copied to; None: nowhere.
+    pub mirror: Option<MirrorPlan>,
     /// Of the raft group.
     pub driver: raftgrid_driver::Config,
     /// Of the leader's loops.
@@ -101,6 +104,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
         snapshot_bytes_per_second,
         machine_version: machine_version(settings)?,
         low_water_bytes: settings.parse("disk.low_water_bytes")?.unwrap_or(LOW_WATER_BYTES),
+        mirror: mirror::plan(settings, &|name| std::env::var(name).ok())?,
         node,
         boot,
         data_dir,
