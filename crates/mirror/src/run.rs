@@ -237,11 +237,7 @@ impl Worker {
         let Some(store) = &term.store else { return Ok(()) };
         let artifact = match self.source.row(artifact_id) {
             Ok(Seen::Committed(artifact)) => artifact,
-            Ok(Seen::Begun | Seen::Gone) => {
-                self.metrics.gone.inc();
-                term.backlog.settled(artifact_id);
-                return Ok(());
-            }
+            Ok(Seen::Begun | Seen::Gone) => return self.gone(term, artifact_id),
             Err(cause) => return self.failed(term, artifact_id, Failure::Artifact(cause)),
         };
         let mut copier = Copier {
@@ -260,8 +256,18 @@ impl Worker {
                 Ok(())
             }
             Err(Failure::Over) => Err(Failure::Over),
+            // Deleted while it was read: a job lets its older models go.
+            Err(Failure::Artifact(_)) if matches!(self.source.row(artifact_id), Ok(Seen::Gone)) => {
+                self.gone(term, artifact_id)
+            }
             Err(failure) => self.failed(term, artifact_id, failure),
         }
+    }
+
+    fn gone(&self, term: &mut Term, artifact_id: u64) -> Result<(), Failure> {
+        self.metrics.gone.inc();
+        term.backlog.settled(artifact_id);
+        Ok(())
     }
 
     fn copied(&self, artifact: &Artifact, copied: Copied) {

@@ -37,10 +37,13 @@ enum Mood {
     WaitsAt(u64),
 }
 
+/// Bytes, and how they come.
+type Content = (Arc<Vec<u8>>, Mood);
+
 #[derive(Default)]
 struct World {
     rows: Mutex<BTreeMap<u64, Seen>>,
-    bodies: Mutex<BTreeMap<u64, (Arc<Vec<u8>>, Mood)>>,
+    bodies: Mutex<BTreeMap<u64, Content>>,
     leads: AtomicBool,
     /// Where a body that waits has come to.
     waits: AtomicBool,
