@@ -48,8 +48,12 @@ impl Pushed {
         self.0.push((name.to_owned(), digest));
     }
 
-    fn len(&self) -> f64 {
-        self.0.len() as f64
+    /// Whether each has its pointer among the objects below `folder`.
+    fn are_in(&self, folder: &Path) -> bool {
+        let objects = files(folder);
+        let pointers = objects.iter().filter(|(name, _)| name.ends_with(".json"));
+        let texts: Vec<String> = pointers.filter_map(|(_, path)| std::fs::read_to_string(path).ok()).collect();
+        self.0.iter().all(|(_, digest)| texts.iter().any(|text| text.contains(digest)))
     }
 
     /// Holds all objects below `folder` against what was pushed: each object of bytes is what its name says, each artifact's are there, and
@@ -79,6 +83,16 @@ impl Pushed {
             assert_eq!(pointed.get(digest), Some(name), "{name} has no pointer");
         }
         assert_eq!(pointed.len(), self.0.len());
+    }
+}
+
+/// Each object of bytes is what its name says. A file with `#` has no name yet.
+fn whole(folder: &Path) {
+    for (name, path) in files(folder) {
+        let Some((_, digest)) = name.split_once("blobs/").filter(|(_, digest)| !digest.contains('#')) else { continue };
+        // A file that got its name since is read under it the next time.
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        assert_eq!(hex(&Sha256::digest(bytes)), digest, "half an upload can be seen");
     }
 }
 
@@ -114,35 +128,50 @@ fn cluster(url: &str, env: &[(&str, &str)]) -> Cluster {
     cluster
 }
 
-fn turns(cluster: &Cluster, at: usize, outcome: &str) -> f64 {
-    cluster.metrics(at).value(&format!("raftgrid_mirror_artifacts_total{{outcome=\"{outcome}\"}}"))
+/// Of all replicas that run: who leads may change at any moment.
+fn sum(cluster: &Cluster, series: &str) -> f64 {
+    let running = (0..cluster.replicas.len()).filter(|at| cluster.replicas[*at].process.is_some());
+    running.map(|at| cluster.metrics(at).value(series)).sum()
 }
 
 fn failing(cluster: &Cluster) -> bool {
-    cluster.metrics(cluster.leader()).value("raftgrid_mirror_failing_state") == 1.0
+    sum(cluster, "raftgrid_mirror_failing_state") >= 1.0
 }
 
-/// Waits until the leader of now has found or sent everything.
-fn all_mirrored(cluster: &Cluster, pushed: &Pushed) {
-    wait_for("everything in the mirror", || {
-        let leader = cluster.leader();
-        let done = turns(cluster, leader, "sent") + turns(cluster, leader, "found");
-        let waits = cluster.metrics(leader).value("raftgrid_mirror_pending_count");
-        (done >= pushed.len() && waits == 0.0).then_some(())
+/// Waits until so many artifacts wait to be mirrored.
+fn waiting(cluster: &Cluster, artifacts: usize) {
+    wait_for("artifacts that wait", || {
+        (sum(cluster, "raftgrid_mirror_pending_count") == artifacts as f64).then_some(())
     });
 }
 
+/// The line in which a leader says that it cannot mirror.
+fn warning(cluster: &Cluster) -> String {
+    wait_for("a warning", || {
+        let logs = (0..cluster.replicas.len()).filter_map(|at| std::fs::read_to_string(cluster.log(at)).ok());
+        logs.flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>())
+            .find(|line| line.contains("artifacts are not mirrored"))
+    })
+}
+
+/// Waits until everything has its pointer among the objects that `look` gives.
+fn all_mirrored(pushed: &Pushed, look: &dyn Fn() -> PathBuf) {
+    wait_for("everything in the mirror", || pushed.are_in(&look()).then_some(()));
+}
+
 /// Kills the leader between two parts of an upload, as often as it takes until its successor finds half of one.
-fn kill_the_leader_amid_an_upload(cluster: &mut Cluster, pushed: &mut Pushed) {
+fn kill_the_leader_amid_an_upload(cluster: &mut Cluster, pushed: &mut Pushed, look: &dyn Fn() -> PathBuf) {
     for kill in 0..KILLS_MAX {
-        let leader = cluster.leader();
-        let sent = || cluster.metrics(leader).value("raftgrid_mirror_sent_bytes_total");
+        let sent = || sum(cluster, "raftgrid_mirror_sent_bytes_total");
+        all_mirrored(pushed, look);
         let before = sent();
         pushed.push(cluster, &format!("large/{kill}"), content(100 + kill, LARGE));
         wait_for("its first part", || (sent() >= before + (8 * MIB) as f64).then_some(()));
+        let leader = cluster.leader();
         cluster.kill_replica(leader);
-        all_mirrored(cluster, pushed);
-        let aborted = cluster.metrics(cluster.leader()).value("raftgrid_mirror_uploads_aborted_total");
+        whole(&look());
+        all_mirrored(pushed, look);
+        let aborted = sum(cluster, "raftgrid_mirror_uploads_aborted_total");
         cluster.start_replica(leader);
         if aborted >= 1.0 {
             return;
@@ -189,6 +218,15 @@ impl S3 {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// All objects as files in an empty folder.
+    fn copied(&self, folder: &Path) -> PathBuf {
+        // Not there the first time.
+        let _ = std::fs::remove_dir_all(folder);
+        std::fs::create_dir(folder).expect("it can be made");
+        self.objects(folder);
+        folder.to_owned()
+    }
+
     /// All objects as files, by another client; how many uploads of several parts have not ended.
     fn objects(&self, folder: &Path) -> usize {
         let mut command = Command::new(python());
@@ -207,9 +245,10 @@ fn a_directory_has_every_artifact_though_the_leader_is_killed_amid_an_upload_and
     let mut pushed = Pushed::default();
     pushed.push(&cluster, "digits/best.safetensors", content(1, 3 * MIB + 17));
     pushed.push(&cluster, "", content(2, 70));
-    kill_the_leader_amid_an_upload(&mut cluster, &mut pushed);
+    let look = || folder.path().to_owned();
+    kill_the_leader_amid_an_upload(&mut cluster, &mut pushed, &look);
     pushed.push(&cluster, "after", content(3, 300_000));
-    all_mirrored(&cluster, &pushed);
+    all_mirrored(&pushed, &look);
     pushed.compare(folder.path());
     // A file of the mirror is the artifact: another cluster takes it by its name.
     let objects = files(folder.path());
@@ -237,10 +276,11 @@ fn a_bucket_has_every_artifact_though_the_leader_is_killed_amid_an_upload_and_no
     let mut pushed = Pushed::default();
     pushed.push(&cluster, "digits/best.safetensors", content(1, 3 * MIB + 17));
     pushed.push(&cluster, "", content(2, 70));
-    kill_the_leader_amid_an_upload(&mut cluster, &mut pushed);
-    pushed.push(&cluster, "after", content(3, 300_000));
-    all_mirrored(&cluster, &pushed);
     let copies = folder.path().join("copies");
+    let look = || s3.copied(&copies);
+    kill_the_leader_amid_an_upload(&mut cluster, &mut pushed, &look);
+    pushed.push(&cluster, "after", content(3, 300_000));
+    all_mirrored(&pushed, &look);
     assert_eq!(s3.objects(&copies), 0, "an upload of several parts was never ended");
     pushed.compare(&copies);
     let below = files(&copies).keys().all(|name| name.starts_with("raft/grid/test-"));
@@ -254,27 +294,29 @@ fn a_store_that_hangs_or_is_away_keeps_no_commit_waiting_and_gets_all_when_it_is
     let endpoint = s3.endpoint();
     let cluster = cluster(S3::URL, &s3.env(&endpoint, &s3.secret));
     let mut pushed = Pushed::default();
+    let copies = folder.path().join("copies");
+    let look = || s3.copied(&copies);
     pushed.push(&cluster, "before", content(1, 1_000));
-    all_mirrored(&cluster, &pushed);
+    all_mirrored(&pushed, &look);
     // It takes connections and answers nothing.
     s3.process.signal("STOP");
     pushed.push(&cluster, "while-it-hangs", content(2, 1_000));
     pushed.push(&cluster, "while-it-hangs-too", content(3, 2 * MIB));
     s3.process.signal("CONT");
-    all_mirrored(&cluster, &pushed);
+    all_mirrored(&pushed, &look);
     // It takes no connections.
     s3.process.signal("USR1");
     wait_for("a closed port", || std::net::TcpStream::connect(("127.0.0.1", s3.port.parse().ok()?)).err());
     pushed.push(&cluster, "while-it-is-away", content(4, 3 * MIB));
     pushed.push(&cluster, "while-it-is-away-too", content(5, 12 * MIB));
     wait_for("a failure", || failing(&cluster).then_some(()));
-    let leader = cluster.leader();
-    assert!(cluster.metrics(leader).value("raftgrid_mirror_pending_count") >= 2.0);
-    assert!(std::fs::read_to_string(cluster.log(leader)).expect("readable").contains("artifacts are not mirrored"));
+    waiting(&cluster, 2);
+    warning(&cluster);
     s3.process.signal("USR2");
-    all_mirrored(&cluster, &pushed);
-    assert!(!failing(&cluster));
-    let copies = folder.path().join("copies");
+    wait_for("an open port", || std::net::TcpStream::connect(("127.0.0.1", s3.port.parse().ok()?)).ok());
+    all_mirrored(&pushed, &look);
+    wait_for("success", || (!failing(&cluster)).then_some(()));
+    waiting(&cluster, 0);
     assert_eq!(s3.objects(&copies), 0);
     pushed.compare(&copies);
 }
@@ -288,23 +330,20 @@ fn wrong_credentials_are_a_warning_with_its_cause_and_a_metric_and_nothing_else(
     let mut pushed = Pushed::default();
     pushed.push(&cluster, "refused", content(1, 4_000));
     wait_for("a failure", || failing(&cluster).then_some(()));
-    let leader = cluster.leader();
-    wait_for("its cause in the log", || {
-        let log = std::fs::read_to_string(cluster.log(leader)).ok()?;
-        assert!(!log.contains("another-secret-that-nobody-knows"), "a secret is in the log");
-        let line = log.lines().find(|line| line.contains("artifacts are not mirrored"))?;
-        assert!(line.contains("403") || line.contains("SignatureDoesNotMatch"), "{line}");
-        Some(())
-    });
+    let line = warning(&cluster);
+    assert!(line.contains("403") || line.contains("SignatureDoesNotMatch"), "{line}");
     pushed.push(&cluster, "committed-all-the-same", content(2, 4_000));
-    wait_for("both that wait", || {
-        (cluster.metrics(cluster.leader()).value("raftgrid_mirror_pending_count") == pushed.len()).then_some(())
-    });
-    for name in ["refused", "committed-all-the-same"] {
-        cluster.client().get_artifact(name, &mut Vec::new(), &mut |_, _| ()).expect("it is committed");
+    waiting(&cluster, 2);
+    for (at, name) in [(1, "refused"), (2, "committed-all-the-same")] {
+        let mut bytes = Vec::new();
+        cluster.client().get_artifact(name, &mut bytes, &mut |_, _| ()).expect("it is committed");
+        assert!(bytes == content(at, 4_000), "{name} is something else");
     }
-    let copies = folder.path().join("copies");
-    std::fs::create_dir(&copies).expect("it can be made");
-    s3.objects(&copies);
+    assert!(sum(&cluster, "raftgrid_mirror_failed_bytes_total") >= 4_000.0);
+    for at in 0..3 {
+        let log = std::fs::read_to_string(cluster.log(at)).expect("readable");
+        assert!(!log.contains("another-secret-that-nobody-knows"), "a secret is in the log");
+    }
+    let copies = s3.copied(&folder.path().join("copies"));
     assert_eq!(files(&copies), BTreeMap::new(), "the store took what was not signed");
 }
