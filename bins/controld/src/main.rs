@@ -4,6 +4,7 @@ mod addresses;
 mod forwarding;
 mod http;
 mod lease;
+mod mirror;
 mod options;
 mod plan;
 mod start;

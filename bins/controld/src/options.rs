@@ -67,6 +67,9 @@ pub(crate) struct Options {
     /// Listens on other addresses than loopback without security.
     #[structopt(long)]
     pub insecure: bool,
+    /// Copies of committed artifacts: s3://BUCKET/PREFIX (keys and endpoint by AWS_… variables) or file:///DIR; the same on every replica.
+    #[structopt(long, value_name = "URL")]
+    pub mirror: Option<String>,
     /// Runs a worker in this process, too.
     #[structopt(long)]
     pub with_worker: bool,
@@ -136,6 +139,11 @@ pub(crate) const KEYS: &[Key] = &[
     key("blob.bytes_max", "0", &[]),
     key("blob.principal_bytes_max", "0", &[]),
     key("blob.coded", "true", &[]),
+    key("mirror.url", "", &[]),
+    key("mirror.endpoint", "", &[]),
+    key("mirror.region", "", &[]),
+    key("mirror.bytes_per_second", "", &[]),
+    key("mirror.without_kinds", "gradient", &[]),
     key("grpc.port", "", &[]),
     key("grpc.max_concurrent_streams", "", &[]),
 ];
@@ -172,6 +180,7 @@ impl Program for Options {
             ("tls.peer_cert", self.tls_peer_cert.clone()),
             ("tls.peer_key", self.tls_peer_key.clone()),
             ("tls.peer_ca", self.tls_peer_ca.clone()),
+            ("mirror.url", self.mirror.clone()),
             ("with_worker", switch(self.with_worker)),
             ("worker_shim", self.worker_shim.clone()),
             ("worker_python", self.worker_python.clone()),

@@ -15,6 +15,7 @@ use raftgrid_store::BootMode;
 use crate::addresses::{addresses, advertised_client, items, with_port, Addresses, CLIENT_PORT, RAFT_PORT};
 use crate::http::{self, HttpPlan};
 use crate::lease;
+use crate::mirror::{self, MirrorPlan};
 use crate::tls::{self, TlsPlan};
 
 /// Longest time for which one snapshot is sent.
@@ -55,6 +56,8 @@ pub(crate) struct Plan {
     pub blob: BlobSettings,
     /// Below so many free bytes this replica takes nothing new.
     pub low_water_bytes: u64,
+    /// Where committed artifacts are copied to; None: nowhere.
+    pub mirror: Option<MirrorPlan>,
     /// Of the raft group.
     pub driver: raftgrid_driver::Config,
     /// Of the leader's loops.
@@ -109,6 +112,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<Plan, SettingsError> {
             coded: settings.parse("blob.coded")?.unwrap_or(true),
         },
         low_water_bytes: settings.parse("disk.low_water_bytes")?.unwrap_or(LOW_WATER_BYTES),
+        mirror: mirror::plan(settings, &|name| std::env::var(name).ok())?,
         node,
         boot,
         data_dir,

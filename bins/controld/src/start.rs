@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crossbeam::channel::Sender;
 use raftgrid_api::{ApiConfig, Ports, Services};
 use raftgrid_gateway::Gateway;
+use raftgrid_mirror::Mirror;
 use raftgrid_peer::{
     handshakes_failed, AddressBook, Dialer, DurableStores, Identity, KnownStores, PeerClients, PeerService,
     PeerTransport, RaftSeat, ShelfSnapshots, TransportConfig,
@@ -24,12 +25,14 @@ use slog::{info, Logger};
 
 use crate::forwarding::ForwardedHere;
 use crate::http;
+use crate::mirror;
 use crate::plan::{resolves, Plan, SNAPSHOT_TIMEOUT_MS};
 
 /// A running replica with its ports. Dropped in the order of its fields: ports first.
 pub(crate) struct Running {
     http: Option<Gateway>,
     servers: Vec<Server>,
+    mirror: Option<Mirror>,
     replica: Arc<Replica>,
     logger: Logger,
 }
@@ -43,6 +46,7 @@ impl Running {
         }
         self.servers.clear();
         drop(self.http.take());
+        drop(self.mirror.take());
         self.replica.stop();
     }
 }
@@ -128,11 +132,15 @@ pub(crate) fn start(plan: Plan, logger: &Logger, shutdown: Sender<()>) -> Result
         shutdown,
         logger,
     );
-    match opened {
-        Ok((servers, http)) => {
+    let mirrored = opened.and_then(|(servers, http)| {
+        let mirror = plan.mirror.as_ref().map(|mirror| mirror::start(mirror, &cluster_id, &replica, metrics, logger));
+        Ok((servers, http, mirror.transpose()?))
+    });
+    match mirrored {
+        Ok((servers, http, mirror)) => {
             info!(logger, "replica ready"; "node" => plan.node, "client_addr" => &plan.client_addr,
                 "raft_addr" => &plan.raft_addr, "cluster" => &cluster_id, "data_dir" => shown(&plan.data_dir));
-            Ok(Running { http, servers, replica, logger: logger.clone() })
+            Ok(Running { http, servers, mirror, replica, logger: logger.clone() })
         }
         Err(error) => {
             // Its threads must be gone before the process ends: they use the databases.

@@ -126,8 +126,12 @@ fn names(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_table_of_metrics_in_the_manual_is_the_table_of_metrics() {
-    // With certificates there is one more.
+    // With certificates there is one more, with a mirror there are some.
     let (mut cluster, _) = harness::certs::prepare(3);
+    let mirror = format!("file://{}", cluster.dir.path().display());
+    for replica in &mut cluster.replicas {
+        replica.extra.extend(["--mirror".to_owned(), mirror.clone()]);
+    }
     (0..3).for_each(|at| cluster.start_replica(at));
     cluster.leader();
     submit(&cluster, 1);

@@ -35,6 +35,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("api", &["proto", "rpc", "replica", "manifest"]),
     // It shows what its caller brings.
     ("gateway", &[]),
+    // It copies what its caller brings.
+    ("mirror", &[]),
     // It passes on what Python sends, with client's retries.
     ("agent", &["proto", "rpc", "client", "worker", "crashpoint"]),
     ("simulator", &["driver", "store", "replica", "manifest", "control", "train", "worker", "blob", "proto"]),
@@ -62,6 +64,10 @@ const ONLY_HERE: &[(&str, &[&str])] = &[
     ("ring", &["rpc"]),
     ("rustls-webpki", &["rpc"]),
     ("protobuf-build", &["proto"]),
+    // Stores of others, with the HTTP and TLS that it takes to reach them.
+    ("object_store", &["mirror"]),
+    ("reqwest", &["mirror"]),
+    ("rustls", &["mirror"]),
     // What is on disk is decided in one place.
     ("reed-solomon-simd", &["blob"]),
 ];
@@ -211,6 +217,8 @@ fn each_kind_of_breach_of_the_table_is_seen() {
         ("raftgrid-replica", "raft"),
         ("raftgrid-store", "rocksdb"),
         ("raftgrid-worker", "grpcio"),
+        ("raftgrid-replica", "object_store"),
+        ("raftgrid-mirror", "raftgrid-replica"),
         ("raftgrid-agent", "grpcio-health"),
         ("raftgrid-manifest", "slog"),
         ("raftgrid-manifest", "raftgrid-crashpoint"),

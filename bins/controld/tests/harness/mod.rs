@@ -34,7 +34,7 @@ pub fn checkout() -> PathBuf {
 }
 
 /// Ports that were free a moment ago. They are taken from below the range that the system hands out by itself.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let spread = u16::try_from(std::process::id() % 6_000).expect("below 6000") * 2;
@@ -125,6 +125,8 @@ pub struct Cluster {
     pub replicas: Vec<Replica>,
     pub workers: Vec<(String, Option<Process>)>,
     pub peers: String,
+    /// Variables of the replicas' environment.
+    pub env: Vec<(String, String)>,
 }
 
 impl Cluster {
@@ -152,7 +154,7 @@ impl Cluster {
             })
             .collect();
         let peers: Vec<String> = replicas.iter().map(|it| format!("{}={}/{}", it.node, it.raft, it.client)).collect();
-        Self { dir, replicas, workers: Vec::new(), peers: peers.join(",") }
+        Self { dir, replicas, workers: Vec::new(), peers: peers.join(","), env: Vec::new() }
     }
 
     /// A replica that is no founder; not started.
@@ -207,6 +209,7 @@ impl Cluster {
             .args(["--node-id", &replica.node.to_string(), "--cluster-name", "test", "--preset", "local"])
             .args(["--client-addr", &replica.client, "--raft-addr", &replica.raft, "--peers", &self.peers])
             .args(["--http-addr", &replica.http])
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .arg("--data-dir")
             .arg(self.data_dir(at))
             .args(&replica.extra);
