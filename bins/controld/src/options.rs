@@ -143,7 +143,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("mirror.endpoint", "", &[]),
     key("mirror.region", "", &[]),
     key("mirror.bytes_per_second", "", &[]),
-    key("mirror.without_kinds", "gradient", &[]),
+    key("mirror.without_kinds", "gradient,shard-state,value", &[]),
     key("grpc.port", "", &[]),
     key("grpc.max_concurrent_streams", "", &[]),
 ];
