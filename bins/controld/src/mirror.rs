@@ -205,7 +205,10 @@ mod tests {
     fn there_is_no_mirror_unless_one_is_named_and_gradients_stay_away_unless_they_are_wanted() {
         assert_eq!(planned(&[], &[("AWS_ENDPOINT_URL", "nonsense")]).unwrap(), None);
         let plan = planned(&[("mirror.url", "file:///srv/mirror")], &[]).unwrap().unwrap();
-        assert_eq!((plan.bytes_per_second, plan.without_kinds), (BYTES_PER_SECOND, ["gradient", "shard-state", "value"].map(str::to_owned).to_vec()));
+        assert_eq!(
+            (plan.bytes_per_second, plan.without_kinds),
+            (BYTES_PER_SECOND, ["gradient", "shard-state", "value"].map(str::to_owned).to_vec())
+        );
         let kinds = |list: &str| planned(&[URL, ("mirror.without_kinds", list)], &[]).unwrap().unwrap().without_kinds;
         assert_eq!((kinds(""), kinds("gradient, state").len()), (vec![], 2));
     }

@@ -42,7 +42,7 @@ impl Pushed {
     /// Pushes an artifact; it is committed when this returns.
     fn push(&mut self, cluster: &Cluster, name: &str, bytes: Vec<u8>) {
         let digest = hex(&Sha256::digest(&bytes));
-        let upload = Upload { name: name.to_owned(), kind: "file".to_owned() };
+        let upload = Upload { name: name.to_owned(), kind: "file".to_owned(), ..Upload::default() };
         let put = cluster.client().put_artifact(&upload, &mut Cursor::new(bytes), &mut |_, _| ());
         put.expect("a majority runs");
         self.0.push((name.to_owned(), digest));

@@ -3,8 +3,8 @@
 use raftgrid_control::{Action, Config, Input};
 use raftgrid_manifest::Table;
 use raftgrid_proto::v1::{
-    ArtifactRow, ArtifactState, CancelTask, Command_oneof_kind as Kind, DeleteArtifact, JobPhase, MetaRow, Phase, TaskRow,
-    TaskStatus,
+    ArtifactRow, ArtifactState, CancelTask, Command_oneof_kind as Kind, DeleteArtifact, JobPhase, MetaRow, Phase,
+    TaskRow, TaskStatus,
 };
 
 use crate::world::*;
