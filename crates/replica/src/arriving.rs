@@ -3,6 +3,7 @@
 //! A peer is believed no more than anybody else. What does not fit would take the place of what does, under the same name: readers would notice,
 //! since the row has the SHA-256 of each fragment, but the artifact would have one fragment less.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use raftgrid_blob::coding::SHARD_ALIGN_BYTES;
@@ -79,13 +80,14 @@ fn check(rows: &dyn Rows, position: u64, announced: &Announced) -> Result<(), Ca
     let (generation, newest) = (generation_of(announced.number), row.generation);
     match row.state {
         ArtifactState::ARTIFACT_DELETING => Err(CallError::Precondition(format!("artifact {id} is being deleted"))),
-        ArtifactState::ARTIFACT_BEGUN | ArtifactState::ARTIFACT_COMMITTED if generation == newest => {
-            fits(&row, announced)
-        }
-        ArtifactState::ARTIFACT_COMMITTED if generation > newest => fits_any_code(&row, announced),
-        ArtifactState::ARTIFACT_BEGUN | ArtifactState::ARTIFACT_COMMITTED => Err(CallError::Precondition(format!(
-            "artifact {id} is at generation {newest}, the fragment is of generation {generation}"
-        ))),
+        ArtifactState::ARTIFACT_BEGUN | ArtifactState::ARTIFACT_COMMITTED => match generation.cmp(&newest) {
+            Ordering::Equal => fits(&row, announced),
+            // It is being coded anew; that it is committed may not be applied here yet.
+            Ordering::Greater => fits_any_code(&row, announced),
+            Ordering::Less => Err(CallError::Precondition(format!(
+                "artifact {id} is at generation {newest}, the fragment is of generation {generation}"
+            ))),
+        },
     }
 }
 
@@ -115,7 +117,7 @@ fn fits(row: &ArtifactRow, announced: &Announced) -> Result<(), CallError> {
     Ok(())
 }
 
-/// It is being coded anew, and only the command will say how: no fragment of any code is longer than a copy, but for the zeros at its end.
+/// Only the command will say which code it is: no fragment of any code is longer than a copy, but for the zeros at its end.
 fn fits_any_code(row: &ArtifactRow, announced: &Announced) -> Result<(), CallError> {
     let most = row.total_bytes.next_multiple_of(SHARD_ALIGN_BYTES as u64);
     if announced.total_bytes > most {
