@@ -17,6 +17,7 @@ use slog::{warn, Logger};
 
 use crate::budget::{self, BlobSettings, NAMES_SINCE};
 use crate::clock::Clock;
+use crate::damaged::Damaged;
 use crate::gather::Gates;
 use crate::limits::{HEDGE_AFTER_MS, HEDGE_BYTES_PER_MS, UPLOAD_BYTES_PER_MS, UPLOAD_EXPIRES_MS};
 use crate::polls::rows_failed;
@@ -84,6 +85,8 @@ pub(crate) struct Artifacts {
     pub clock: Arc<dyn Clock>,
     /// Peers that did not answer a moment ago.
     pub silent: SilentPeers,
+    /// What was found to be damaged here.
+    pub damaged: Damaged,
     /// One decodes, the others wait for it.
     pub gates: Gates,
     /// One at a time moves or codes anew what is committed.

@@ -7,10 +7,13 @@
 
 mod acks;
 mod aggregate;
+mod arriving;
 mod artifacts;
 mod assembly;
 mod backoff;
 mod backup;
+#[cfg(test)]
+mod bed;
 mod budget;
 mod by_hand;
 mod census;
@@ -18,6 +21,7 @@ pub mod clock;
 mod cluster_time;
 mod contact;
 mod copies;
+mod damaged;
 mod evacuate;
 mod explain;
 mod first_model;
