@@ -237,3 +237,28 @@ fn a_transfer_with_a_server_that_says_nothing_ends_with_the_time_that_was_given_
     assert!(upload.is_err());
     assert!(client.get_artifact("77", &mut Vec::new(), &mut |_, _| ()).is_err());
 }
+
+/// A sum takes what it takes: an attempt that was given up would go on at the replica, beside the next one.
+#[test]
+fn a_recomputation_that_outlasts_an_attempt_is_asked_for_once() {
+    let env = raftgrid_rpc::environment("test");
+    let seen = Seen::default();
+    let asked = seen.clone();
+    let service = Handlers::new().unary(&RECOMPUTE_ROUND, move |_, request, sink| {
+        saw(&asked, 0, request.get_round().to_string());
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            let mut response = RecomputeRoundResponse::new();
+            response.set_round(request.get_round());
+            // Whoever does not wait for it has had its answer.
+            let _ = block_on(sink.success(response));
+        });
+    });
+    let (_server, port) = listen(&env, "127.0.0.1:0", vec![service.build()]).expect("a free port");
+    let mut config = ClientConfig::new(vec![format!("127.0.0.1:{port}")]);
+    config.attempt_timeout = Duration::from_millis(20);
+    config.transfer_timeout = Duration::from_secs(60);
+    let client = Client::new(config).expect("valid");
+    assert_eq!(client.recompute_round("digits", 7).expect("an answer").get_round(), 7);
+    assert_eq!(*seen.lock().expect("no panic"), [(0, "7".to_owned())]);
+}
