@@ -121,26 +121,21 @@ fn a_bucket_refuses_strangers_shows_no_half_upload_and_in_the_end_has_everything
     drop(stranger);
     assert_eq!(server.objects(), (Vec::new(), 0));
 
-    // The process ends between two parts: nothing is seen of them but the note.
+    // A leader that stands still between two parts, as one that was killed: nothing is seen of them but the note.
     std::env::set_var("AWS_SECRET_ACCESS_KEY", &server.secret);
-    let (killed, _) = started(&world, &server);
+    let (_still, of_the_old) = started(&world, &server);
     wait_for("two parts", || world.waits.load(Ordering::SeqCst).then_some(()));
     let note = format!("raft/grid/test-00ff/uploads/{large}@1");
-    assert_eq!((server.names(), server.objects().1), (vec![note.clone()], 1));
-    let ended = std::thread::spawn(move || drop(killed));
-    // It reads no further only now, when the mirror was told to end.
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    world.mood(1, Mood::BreaksAt(0));
-    ended.join().expect("it ends");
-    let (left, unended) = (server.names(), server.objects().1);
+    assert_eq!((server.names(), server.objects().1), (vec![note], 1));
 
-    world.mood(1, Mood::Good);
-    let small = hex(&world.add(2, "a/b", "file", 1_000, Mood::Good));
-    let (_mirror, registry) = started(&world, &server);
-    let done = "raftgrid_mirror_artifacts_total{outcome=\"sent\"}";
-    wait_for("both", || (value(&registry, done) == 2.0).then_some(()));
-    let cleared = value(&registry, "raftgrid_mirror_uploads_aborted_total");
-    assert_eq!((left, unended, cleared), (vec![note], 1, 1.0), "the half upload stays until the next leader clears it");
+    // The next leader clears that away and sends everything.
+    let next = World::leading();
+    assert_eq!(hex(&next.add(1, "large", "model", bytes, Mood::Good)), large);
+    let small = hex(&next.add(2, "a/b", "file", 1_000, Mood::Good));
+    let (_next, registry) = started(&next, &server);
+    let sent = "raftgrid_mirror_artifacts_total{outcome=\"sent\"}";
+    wait_for("both", || (value(&registry, sent) == 2.0).then_some(()));
+    assert_eq!(value(&registry, "raftgrid_mirror_uploads_aborted_total"), 1.0);
     let blob = |digest: &str| format!("raft/grid/test-00ff/blobs/{digest}");
     let mut names = vec![
         blob(&large),
@@ -154,9 +149,11 @@ fn a_bucket_refuses_strangers_shows_no_half_upload_and_in_the_end_has_everything
     for (name, digest) in &found {
         assert!(name.ends_with(".json") || *name == blob(digest), "{name} has other bytes");
     }
-    // A next leader finds all of it.
-    let (_next, registry) = started(&world, &server);
-    let same = "raftgrid_mirror_artifacts_total{outcome=\"found\"}";
-    wait_for("its questions", || (value(&registry, same) == 2.0).then_some(()));
-    assert_eq!(value(&registry, "raftgrid_mirror_sent_bytes_total"), 0.0);
+    // The old one goes on where it stood: its upload is gone, and it finds what the other sent.
+    world.mood(1, Mood::Good);
+    let turns =
+        |outcome: &str| value(&of_the_old, &format!("raftgrid_mirror_artifacts_total{{outcome=\"{outcome}\"}}"));
+    wait_for("its questions", || (turns("found") == 1.0).then_some(()));
+    assert_eq!((turns("failed"), turns("sent")), (1.0, 0.0));
+    assert_eq!(server.objects(), (found, 0));
 }
