@@ -223,7 +223,7 @@ fn state(cluster: &Cluster, name: &str, task: &str) -> String {
 fn a_thousand_calls_of_each_kind_by_older_attempts_are_refused_by_name_and_change_nothing() {
     let cluster = Cluster::start(3, &[]);
     let client = cluster.client();
-    let upload = Upload { name: String::new(), kind: "model".to_owned() };
+    let upload = Upload { name: String::new(), kind: "model".to_owned(), ..Upload::default() };
     let bytes = frame(&tensors(&mut Rng(77)));
     let model = client.put_artifact(&upload, &mut Cursor::new(bytes), &mut |_, _| ()).expect("stored").artifact_id;
     wait_for("machine version 6", || cluster.is_at_machine_version(6).then_some(()));

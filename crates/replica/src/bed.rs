@@ -229,6 +229,7 @@ impl Bed {
                 silent: Default::default(),
                 damaged: Default::default(),
                 gates: Default::default(),
+                settings: Default::default(),
                 settling: Mutex::default(),
                 logger: logger(),
             };
