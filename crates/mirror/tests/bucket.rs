@@ -149,7 +149,7 @@ fn a_bucket_refuses_strangers_shows_no_half_upload_and_in_the_end_has_everything
     for (name, digest) in &found {
         assert!(name.ends_with(".json") || *name == blob(digest), "{name} has other bytes");
     }
-    // The old one goes on where it stood: its upload is gone, and it finds what the other sent.
+    // The old one goes on where it stood: its upload is gone (which the server of this test says with a trace), and it finds what the other sent.
     world.mood(1, Mood::Good);
     let turns =
         |outcome: &str| value(&of_the_old, &format!("raftgrid_mirror_artifacts_total{{outcome=\"{outcome}\"}}"));
