@@ -15,4 +15,4 @@ pub mod store;
 pub mod stripes;
 
 pub use cache::Cache;
-pub use store::{file_number, generation_of, BlobError, FragmentReader, FragmentStore, FragmentWriter};
+pub use store::{file_number, fragment_of, generation_of, BlobError, FragmentReader, FragmentStore, FragmentWriter};

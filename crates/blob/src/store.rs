@@ -24,6 +24,11 @@ pub fn file_number(generation: u32, fragment: u32) -> u32 {
     generation << FRAGMENT_BITS | fragment
 }
 
+/// The fragment in a file's number.
+pub fn fragment_of(number: u32) -> u32 {
+    number & ((1 << FRAGMENT_BITS) - 1)
+}
+
 /// The generation in a file's number.
 pub fn generation_of(number: u32) -> u32 {
     number >> FRAGMENT_BITS

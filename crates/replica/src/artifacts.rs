@@ -16,6 +16,7 @@ use raftgrid_proto::v1::{
 use slog::{warn, Logger};
 
 use crate::clock::Clock;
+use crate::damaged::Damaged;
 use crate::gather::Gates;
 use crate::limits::{HEDGE_AFTER_MS, HEDGE_BYTES_PER_MS, UPLOAD_EXPIRES_MS};
 use crate::mending::Mending;
@@ -84,6 +85,8 @@ pub(crate) struct Artifacts {
     pub clock: Arc<dyn Clock>,
     /// Peers that did not answer a moment ago.
     pub silent: SilentPeers,
+    /// What was found to be damaged here.
+    pub damaged: Damaged,
     /// One decodes, the others wait for it.
     pub gates: Gates,
     /// One at a time moves or codes anew what is committed.

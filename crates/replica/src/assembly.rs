@@ -18,6 +18,7 @@ use crate::census::Census;
 use crate::clock::Clock;
 use crate::cluster_time::ClusterTime;
 use crate::contact::Contact;
+use crate::damaged::Damaged;
 use crate::evacuate::Evacuation;
 use crate::gather::Gates;
 use crate::janitor::{self, Janitor, Rounds};
@@ -164,6 +165,7 @@ pub(crate) fn assemble<D: Disk, R>(
         proposals: proposals.clone(),
         clock: clock.clone(),
         silent: SilentPeers::default(),
+        damaged: Damaged::default(),
         gates: Gates::default(),
         settling: Mutex::default(),
         logger: logger.clone(),

@@ -151,6 +151,40 @@ impl<D: Download> Download for Watched<'_, D> {
     }
 }
 
+/// A fragment on this disk as a peer reads it. That it is damaged here is noted; the peer reads another's meanwhile.
+pub(crate) struct Served {
+    reader: FragmentReader,
+    artifacts: Arc<Artifacts>,
+}
+
+impl Served {
+    /// Opens the file of this number.
+    pub(crate) fn open(artifacts: &Arc<Artifacts>, artifact_id: u64, number: u32) -> Result<Self, CallError> {
+        let opened = artifacts.files.open_fragment(artifact_id, number);
+        let reader = opened.map_err(|error| blob_failed(artifacts.damaged.heard(error)))?;
+        Ok(Self { reader, artifacts: artifacts.clone() })
+    }
+}
+
+impl Download for Served {
+    fn total_bytes(&self) -> u64 {
+        self.reader.total_bytes()
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        self.reader.digest()
+    }
+
+    fn artifact_id(&self) -> u64 {
+        self.reader.artifact_id()
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, CallError> {
+        let read = self.reader.read_at(offset, buffer);
+        read.map_err(|error| blob_failed(self.artifacts.damaged.heard(error)))
+    }
+}
+
 /// A fragment on this disk as a download.
 pub(crate) struct OnDisk(pub FragmentReader);
 

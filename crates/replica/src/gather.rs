@@ -88,6 +88,7 @@ impl Artifacts {
                             if own.is_empty() {
                                 return Err(CallError::Unavailable(format!("artifact {}: {error}", row.artifact_id)));
                             }
+                            self.damaged.note(row.artifact_id);
                             without.extend(own);
                         }
                     }
@@ -96,6 +97,8 @@ impl Artifacts {
                     let fragment = sources[source_number].0;
                     warn!(self.logger, "fragment damaged, going on without it";
                         "artifact" => row.artifact_id, "fragment" => fragment, "cause" => %cause);
+                    // Those of others are in files that were whole a moment ago.
+                    self.damaged.note(row.artifact_id);
                     without.insert(fragment);
                 }
                 Err(error) => return Err(stripes_failed(error)),
@@ -177,6 +180,7 @@ impl Artifacts {
                     return Ok(target);
                 }
                 Err(StripesError::Source { source_number, .. }) => {
+                    self.damaged.note(row.artifact_id);
                     without.insert(sources[source_number].0);
                 }
                 Err(error) => return Err(stripes_failed(error)),

@@ -7,16 +7,20 @@
 
 mod acks;
 mod aggregate;
+mod arriving;
 mod artifacts;
 mod assembly;
 mod backoff;
 mod backup;
+#[cfg(test)]
+mod bed;
 mod by_hand;
 mod census;
 pub mod clock;
 mod cluster_time;
 mod contact;
 mod copies;
+mod damaged;
 mod evacuate;
 mod explain;
 mod first_model;

@@ -95,9 +95,10 @@ impl Mender {
 
     /// One look; false: something could not be restored.
     fn look(&mut self, stopped: &Receiver<()>) -> bool {
-        let outcome =
+        let damaged = self.look_at_damaged(stopped);
+        let others =
             self.look_here(stopped).and_then(|()| self.scrub(stopped)).and_then(|()| self.look_at_group(stopped));
-        match outcome {
+        match damaged.and(others) {
             Ok(()) => {
                 self.said.clear();
                 true
@@ -132,6 +133,23 @@ impl Mender {
         .map_err(rows_failed)?;
         cursor.0 = at.filter(|_| looked == MEND_ROWS_MAX).map_or(0, |at| at + 1);
         Ok(found)
+    }
+
+    /// What somebody has read and found damaged.
+    fn look_at_damaged(&self, stopped: &Receiver<()>) -> Result<(), CallError> {
+        let mut last = Ok(());
+        for artifact_id in self.artifacts().damaged.noted() {
+            let restored = match self.artifacts().committed(artifact_id) {
+                Ok(row) if self.own(&row, true)? == Seen::Lost => self.mend(&row, stopped),
+                // Mended by its reader, or deleted.
+                _ => Ok(()),
+            };
+            if restored.is_ok() {
+                self.artifacts().damaged.forget(artifact_id);
+            }
+            last = restored.and(last);
+        }
+        last
     }
 
     /// Fragments and copies that should be here and are not.
@@ -276,3 +294,6 @@ impl Mender {
 fn rest(stopped: &Receiver<()>, bytes: u64) {
     pause(stopped, (bytes / MEND_BYTES_PER_MS).min(MEND_PAUSE_MS_MAX));
 }
+
+#[cfg(test)]
+mod tests;

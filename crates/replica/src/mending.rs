@@ -65,6 +65,7 @@ impl Download for Mending {
             Err(error @ (BlobError::Rotten { .. } | BlobError::Io { .. })) => {
                 warn!(self.artifacts.logger, "copy damaged, going on with another";
                     "artifact" => self.row.artifact_id, "offset" => offset, "cause" => %error);
+                self.artifacts.damaged.note(self.row.artifact_id);
                 self.mend(offset, buffer)
             }
             Err(error @ (BlobError::NotFound { .. } | BlobError::Refused(_))) => Err(blob_failed(error)),

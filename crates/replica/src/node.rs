@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use raftgrid_blob::medium::SystemMedium;
-use raftgrid_blob::FragmentStore;
-use raftgrid_crashpoint::{reach, Point};
 use raftgrid_driver::{RaftHandle, Runner, Transport};
 use raftgrid_manifest::watched::Watched;
 use raftgrid_manifest::{views, Table};
@@ -17,16 +15,17 @@ use raftgrid_proto::v1::{
     NextShardsResponse, Node, PollTaskRequest, PollTaskResponse,
 };
 use raftgrid_store::{Booted, Disk};
-use slog::Logger;
+use slog::{warn, Logger};
 
 use crate::aggregate::Aggregator;
-use crate::artifacts::{blob_failed, Artifacts};
+use crate::arriving::{Announced, Arriving};
+use crate::artifacts::Artifacts;
 use crate::assembly::{assemble, Assembly, Outside};
 use crate::backoff::Backoff;
 use crate::backup::OpenSnapshot;
 use crate::census::Census;
 use crate::clock::Clock;
-use crate::copies::OnDisk;
+use crate::copies::Served;
 use crate::janitor::{self, JanitorStop};
 use crate::leader::{self, LeaderInbox};
 use crate::membership::Membership;
@@ -348,34 +347,15 @@ impl Bytes for Replica {
         digest: [u8; 32],
     ) -> Result<Box<dyn FragmentSink>, CallError> {
         self.proposals.room.check()?;
-        let writer = self.artifacts.files.create().map_err(blob_failed)?;
-        let files = self.artifacts.files.clone();
-        Ok(Box::new(Sink { files, writer, artifact_id, fragment, total_bytes, digest }))
+        let announced = Announced { artifact_id, number: fragment, total_bytes, digest };
+        let arriving = Arriving::begin(&self.artifacts, announced).inspect_err(|error| {
+            warn!(self.artifacts.logger, "fragment refused";
+                "artifact" => artifact_id, "file" => fragment, "cause" => %error);
+        });
+        Ok(Box::new(arriving?))
     }
 
     fn open_fragment(&self, artifact_id: u64, fragment: u32) -> Result<Box<dyn Download>, CallError> {
-        Ok(Box::new(OnDisk(self.artifacts.files.open_fragment(artifact_id, fragment).map_err(blob_failed)?)))
-    }
-}
-
-struct Sink {
-    files: FragmentStore,
-    writer: raftgrid_blob::FragmentWriter,
-    artifact_id: u64,
-    fragment: u32,
-    total_bytes: u64,
-    digest: [u8; 32],
-}
-
-impl FragmentSink for Sink {
-    fn write(&mut self, data: &[u8]) -> Result<(), CallError> {
-        self.writer.write(data).map_err(blob_failed)
-    }
-
-    fn finish(mut self: Box<Self>) -> Result<(), CallError> {
-        self.writer.finish(Some(self.total_bytes), Some(&self.digest)).map_err(blob_failed)?;
-        self.files.keep(self.writer, self.artifact_id, self.fragment).map_err(blob_failed)?;
-        reach(Point::PeerFragmentKept);
-        Ok(())
+        Ok(Box::new(Served::open(&self.artifacts, artifact_id, fragment)?))
     }
 }

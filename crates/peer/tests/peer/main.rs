@@ -3,6 +3,7 @@
 
 mod calls;
 mod certs;
+mod forged;
 mod fragments;
 mod ground;
 mod messages;
