@@ -72,8 +72,12 @@ async fn get(
     let answer = async {
         validate::name("artifact", &artifact)?;
         if views::artifact(&*read(&core, Consistency::LOCAL).await?.rows, &artifact)?.is_none() {
-            // This replica may be behind the one that acknowledged it. Without a quorum it gives what it has.
-            let _caught_up = read(&core, Consistency::LINEARIZABLE).await;
+            // This replica may be behind the one that acknowledged it. If it cannot know, it does not say that there is no such artifact.
+            if let Err(unknown) = read(&core, Consistency::LINEARIZABLE).await {
+                if views::artifact(&*read(&core, Consistency::LOCAL).await?.rows, &artifact)?.is_none() {
+                    return Err(unknown);
+                }
+            }
         }
         let bytes = core.ports.bytes.clone();
         let open = move || Ok((0, bytes.open_artifact(&artifact)?));

@@ -132,3 +132,14 @@ fn an_artifact_goes_in_and_an_unknown_one_is_not_found() {
     let status = block_on(stream.try_collect::<Vec<ArtifactChunk>>()).map_err(status_of).expect_err("unknown");
     assert_eq!(status.code(), RpcStatusCode::NOT_FOUND);
 }
+
+#[test]
+fn a_replica_that_cannot_know_of_an_artifact_does_not_say_that_there_is_none() {
+    let node = start(1, 0);
+    let mut request = GetArtifactRequest::new();
+    request.set_artifact("77".to_owned());
+    let stream = node.client.server_streaming(&methods::GET_ARTIFACT.method, &request, option()).expect("started");
+    let status = block_on(stream.try_collect::<Vec<ArtifactChunk>>()).map_err(status_of).expect_err("unknown");
+    assert_eq!(status.code(), RpcStatusCode::UNAVAILABLE);
+    assert!(status.message().contains("no leader is known"), "{}", status.message());
+}
