@@ -3,135 +3,23 @@
 
 mod harness;
 
-use std::collections::BTreeMap;
 use std::io::Cursor;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Mutex;
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
-use futures::executor::block_on;
-use futures::SinkExt;
+use harness::gradient::{frame, send, tensors, Case, Tensor};
 use harness::numbers::Rng;
+use harness::trainer::{job, submit, train_well, Beats, Nodes, Trainer, SHARDS};
 use harness::{wait_for, Cluster};
 use raftgrid_client::{Client, Upload};
 use raftgrid_proto::v1::*;
-use raftgrid_rpc::grpcio::{CallOption, Client as Stub, Error, WriteFlags};
-use raftgrid_rpc::methods::{HEARTBEAT, NEXT_SHARDS, POLL_TASK, SEND_GRADIENTS};
-use sha2::{Digest, Sha256};
+use raftgrid_rpc::grpcio::Client as Stub;
 
 const CASES: u64 = 1_000;
 /// Senders at once.
 const SENDERS: u64 = 8;
-const CALL: Duration = Duration::from_secs(20);
-const SHARDS: u32 = 2;
 /// In every name that must not become a file.
 const MARK: &str = "rg-evil";
-
-/// A tensor of a frame.
-#[derive(Clone)]
-struct Tensor {
-    name: String,
-    dtype: &'static str,
-    shape: Vec<usize>,
-    data: Vec<u8>,
-}
-
-/// The model's layout: two of f32, one of f64.
-fn tensors(rng: &mut Rng) -> Vec<Tensor> {
-    let mut small = || (rng.next() % 2_000) as f64 / 1_000.0 - 1.0;
-    let mut f32s = |count: usize| (0..count).flat_map(|_| (small() as f32).to_le_bytes()).collect();
-    let (w, b) = (f32s(12), f32s(3));
-    let s = (0..2).flat_map(|_| small().to_le_bytes()).collect();
-    let tensor =
-        |name: &str, dtype, shape: &[usize], data| Tensor { name: name.to_owned(), dtype, shape: shape.to_vec(), data };
-    vec![tensor("b", "F32", &[3], b), tensor("s", "F64", &[2], s), tensor("w", "F32", &[4, 3], w)]
-}
-
-/// A safetensors file.
-fn frame(tensors: &[Tensor]) -> Vec<u8> {
-    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
-    // The widest elements first, as the format's own package writes them: offsets stay aligned.
-    let mut order: Vec<&Tensor> = tensors.iter().collect();
-    order.sort_by_key(|tensor| (tensor.dtype != "F64", tensor.name.clone()));
-    for tensor in order {
-        let begin = data.len();
-        data.extend_from_slice(&tensor.data);
-        let entry =
-            serde_json::json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, data.len()]});
-        header.insert(tensor.name.clone(), entry);
-    }
-    let mut text = serde_json::to_vec(&header).expect("JSON");
-    text.resize(text.len().div_ceil(8) * 8, b' ');
-    [(text.len() as u64).to_le_bytes().to_vec(), text, data].concat()
-}
-
-/// What is sent, before it is cut into chunks.
-#[derive(Clone)]
-struct Case {
-    bytes: Vec<u8>,
-    head: GradientChunk,
-    /// (offset, length) of each chunk.
-    cuts: Vec<(usize, usize)>,
-    /// The chunk whose checksum is wrong.
-    wrong_checksum: Option<usize>,
-}
-
-impl Case {
-    fn of(bytes: Vec<u8>, trainer: &Trainer, shard: u32) -> Self {
-        let mut head = GradientChunk::new();
-        head.set_job_id(trainer.job.clone());
-        head.set_worker_id(trainer.node.clone());
-        head.set_task_id(trainer.task.clone());
-        head.set_lease_epoch(trainer.epoch);
-        head.set_shard(shard);
-        head.set_weight(1.0);
-        head.set_total_bytes(bytes.len() as u64);
-        head.set_digest(Sha256::digest(&bytes).to_vec());
-        let cuts = vec![(0, bytes.len())];
-        Self { bytes, head, cuts, wrong_checksum: None }
-    }
-
-    /// Cut into three to six chunks.
-    fn in_pieces(mut self, rng: &mut Rng) -> Self {
-        let pieces = 3 + rng.index(4);
-        let at = |piece: usize| piece * self.bytes.len() / pieces;
-        self.cuts = (0..pieces).map(|piece| (at(piece), at(piece + 1) - at(piece))).collect();
-        self
-    }
-
-    fn chunks(&self) -> Vec<GradientChunk> {
-        let chunk = |(number, (offset, length)): (usize, &(usize, usize))| {
-            let mut chunk = if number == 0 { self.head.clone() } else { GradientChunk::new() };
-            let data = &self.bytes[*offset..offset + length];
-            let flip = u32::from(self.wrong_checksum == Some(number));
-            chunk.set_offset(*offset as u64);
-            chunk.set_crc32c(crc32c::crc32c(data) ^ flip);
-            chunk.set_data(data.to_vec());
-            chunk
-        };
-        self.cuts.iter().enumerate().map(chunk).collect()
-    }
-}
-
-/// What it came to: the words of the refusal, or the acknowledgement.
-fn send(stub: &Stub, chunks: Vec<GradientChunk>) -> Result<Ack, String> {
-    let option = CallOption::default().timeout(CALL);
-    let (mut sink, answer) = stub.client_streaming(&SEND_GRADIENTS.method, option).expect("a call can be made");
-    for chunk in chunks {
-        // One that was refused midway is not read to its end.
-        if block_on(sink.send((chunk, WriteFlags::default()))).is_err() {
-            break;
-        }
-    }
-    let _refused_midway = block_on(sink.close());
-    match block_on(answer) {
-        Ok(ack) if ack.success => Ok(ack),
-        Ok(ack) => Err(format!("{:?} {}", ack.outcome, ack.reason)),
-        Err(Error::RpcFailure(status)) => Err(format!("{} {}", status.code(), status.message())),
-        Err(other) => panic!("no answer: {other}"),
-    }
-}
 
 type Make = fn(&mut Rng, &Trainer) -> Case;
 
@@ -322,97 +210,6 @@ fn wrong_numbers(rng: &mut Rng, trainer: &Trainer) -> Case {
     case
 }
 
-/// A worker that this test is itself, with the trainer that it was given.
-struct Trainer {
-    job: String,
-    node: String,
-    task: String,
-    epoch: u64,
-}
-
-struct Nodes {
-    client: Client,
-    /// Node → its incarnation.
-    incarnations: BTreeMap<String, u64>,
-    /// Node → (task, epoch) of what it was given.
-    held: Mutex<BTreeMap<String, Vec<(String, u64)>>>,
-}
-
-impl Nodes {
-    fn register(client: Client, names: &[&str]) -> Self {
-        let mut nodes = Self { client, incarnations: BTreeMap::new(), held: Mutex::default() };
-        for name in names {
-            let incarnation = wait_for("a registration", || nodes.beat(name)).incarnation;
-            nodes.incarnations.insert((*name).to_owned(), incarnation);
-        }
-        nodes
-    }
-
-    fn beat(&self, node: &str) -> Option<HeartbeatResponse> {
-        let mut request = HeartbeatRequest::new();
-        request.set_node_id(node.to_owned());
-        request.set_boot_nonce(1);
-        request.set_generation(1);
-        request.set_incarnation(self.incarnations.get(node).copied().unwrap_or(0));
-        for (task, epoch) in self.held.lock().expect("no beat panics").get(node).into_iter().flatten() {
-            let mut lease = Lease::new();
-            lease.set_task_id(task.clone());
-            lease.set_epoch(*epoch);
-            request.mut_held().push(lease);
-        }
-        let mut row = Node::new();
-        row.set_node_id(node.to_owned());
-        row.mut_capacity().set_slots(2);
-        request.set_node(row);
-        self.client.call(&HEARTBEAT, &request, CALL).ok()
-    }
-
-    /// The trainer that the node is given next; it asks for shards until it has one.
-    fn trainer(&self, node: &str) -> Trainer {
-        let mut request = PollTaskRequest::new();
-        request.set_node_id(node.to_owned());
-        request.set_incarnation(self.incarnations[node]);
-        request.set_max_tasks(1);
-        request.set_wait_ms(500);
-        let task = wait_for("a trainer", || {
-            self.client.call(&POLL_TASK, &request, CALL).ok()?.take_tasks().into_iter().next()
-        });
-        let lease = (task.task_id.clone(), task.lease_epoch);
-        self.held.lock().expect("no beat panics").entry(node.to_owned()).or_default().push(lease);
-        Trainer { job: task.job_id.clone(), node: node.to_owned(), task: task.task_id.clone(), epoch: task.lease_epoch }
-    }
-
-    fn ask(&self, trainer: &Trainer) -> Vec<ShardStep> {
-        let mut request = NextShardsRequest::new();
-        request.set_job_id(trainer.job.clone());
-        request.set_task_id(trainer.task.clone());
-        request.set_lease_epoch(trainer.epoch);
-        request.set_wait_ms(200);
-        let answer = self.client.call(&NEXT_SHARDS, &request, CALL);
-        answer.map(|mut answer| answer.take_steps().into_vec()).unwrap_or_default()
-    }
-}
-
-fn submit(client: &Client, name: &str, model: &str) {
-    let mut train = TrainSpec::new();
-    train.set_shards(SHARDS);
-    train.set_workers(2);
-    train.set_rounds(1);
-    train.set_initial_model(model.to_owned());
-    train.mut_optimizer().set_algorithm("sgd".to_owned());
-    train.mut_optimizer().set_learning_rate(0.5);
-    let mut spec = JobSpec::new();
-    spec.set_name(name.to_owned());
-    spec.set_field_type("train".to_owned());
-    spec.set_train(train);
-    spec.set_task_data(br#"{"script":"none.py","args":[]}"#.to_vec());
-    client.submit_job(spec).expect("the job is accepted");
-}
-
-fn job(client: &Client, name: &str) -> Job {
-    client.get_job(name).expect("the job stands").take_job()
-}
-
 /// Runs all cases of a kind from `SENDERS` threads, each at the replicas in turn; what was not refused as it must be.
 fn run_kind(stubs: &[Stub], trainer: &Trainer, kind: usize) -> Vec<String> {
     let (name, words, make) = KINDS[kind];
@@ -451,27 +248,6 @@ fn files_with_the_mark(folder: &std::path::Path, deep: bool, found: &mut Vec<Str
     }
 }
 
-/// Uploads that were refused leave nothing behind.
-fn incoming(cluster: &Cluster) -> usize {
-    let count =
-        |at: usize| std::fs::read_dir(cluster.data_dir(at).join("blobs/incoming")).map_or(0, |files| files.count());
-    (0..cluster.replicas.len()).map(count).sum()
-}
-
-fn train_well(stubs: &[Stub], nodes: &Nodes, trainer: &Trainer, name: &str) -> Vec<u8> {
-    let mut given = std::collections::BTreeSet::new();
-    wait_for("both shards", || {
-        for step in nodes.ask(trainer) {
-            let case = Case::of(frame(&tensors(&mut Rng(u64::from(step.shard)))), trainer, step.shard);
-            given.insert(send(&stubs[0], case.chunks()).map(|_| step.shard).expect("a good gradient is taken"));
-        }
-        (given.len() == SHARDS as usize).then_some(())
-    });
-    let job =
-        wait_for("the end of the job", || Some(job(&nodes.client, name)).filter(|job| job.phase == JobPhase::JOB_DONE));
-    job.model_digest
-}
-
 #[test]
 fn a_thousand_bad_inputs_of_each_kind_are_refused_by_name_and_change_nothing() {
     let cluster = Cluster::start(3, &[]);
@@ -479,59 +255,33 @@ fn a_thousand_bad_inputs_of_each_kind_are_refused_by_name_and_change_nothing() {
     let upload = Upload { name: String::new(), kind: "model".to_owned() };
     let bytes = frame(&tensors(&mut Rng(77)));
     let model = client.put_artifact(&upload, &mut Cursor::new(bytes), &mut |_, _| ()).expect("stored").artifact_id;
-    wait_for("machine version 6", || at_machine_version_6(&cluster).then_some(()));
-    submit(&client, "attacked", &model);
-    let nodes = Nodes::register(cluster.client(), &["bad", "good"]);
-    let ended = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !ended.load(Ordering::Relaxed) {
-                ["bad", "good"].iter().for_each(|node| drop(nodes.beat(node)));
-                thread::sleep(Duration::from_millis(200));
-            }
-        });
-        let _end = End(&ended);
-        let (bad, good) = (nodes.trainer("bad"), nodes.trainer("good"));
-        wait_for("a shard for each", || {
-            // Both ask: shards are leased when all trainers that have begun are ready.
-            let steps = [nodes.ask(&bad), nodes.ask(&good)];
-            steps.iter().all(|steps| !steps.is_empty()).then_some(())
-        });
-        let env = raftgrid_rpc::environment("attacker");
-        let stubs: Vec<Stub> =
-            cluster.replicas.iter().map(|one| Stub::new(raftgrid_rpc::bulk_channel(&env, &one.client))).collect();
-        let before = job(&client, "attacked");
-        for (kind, (name, ..)) in KINDS.iter().enumerate() {
-            let wrong = run_kind(&stubs, &bad, kind);
-            assert!(wrong.is_empty(), "{} cases, first: {:#?}", wrong.len(), &wrong[..wrong.len().min(3)]);
-            let now = job(&client, "attacked");
-            assert_eq!((now.phase, now.accepted), (JobPhase::JOB_RUNNING, 0), "{name}: {}", now.reason);
-            assert_eq!((now.model_version, &now.model_digest), (0, &before.model_digest));
-        }
-        names_are_no_paths(&cluster, &client);
-        wait_for("nothing left of refused uploads", || (incoming(&cluster) == 0).then_some(()));
-
-        let model_after = train_well(&stubs, &nodes, &good, "attacked");
-        assert!(job(&client, "attacked").quarantined_nodes.is_empty(), "two shards were refused; three make a habit");
-        submit(&client, "quiet", &model);
-        let quiet = wait_for("the other job's trainer", || Some(nodes.trainer("good")).filter(|t| t.job == "quiet"));
-        assert_eq!(train_well(&stubs, &nodes, &quiet, "quiet"), model_after, "as if none of it had been");
+    wait_for("machine version 6", || cluster.is_at_machine_version(6).then_some(()));
+    submit(&client, "attacked", &model, 2);
+    let nodes = Arc::new(Nodes::register(cluster.client(), &["bad", "good"]));
+    let _beats = Beats::of(&nodes);
+    let (bad, good) = (nodes.trainer("bad"), nodes.trainer("good"));
+    wait_for("a shard for each", || {
+        // Both ask: shards are leased when all trainers that have begun are ready.
+        let steps = [nodes.ask(&bad), nodes.ask(&good)];
+        steps.iter().all(|steps| !steps.is_empty()).then_some(())
     });
-}
-
-/// Ends the beats also where an assertion fails.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+    let stubs = cluster.stubs();
+    let before = job(&client, "attacked");
+    for (kind, (name, ..)) in KINDS.iter().enumerate() {
+        let wrong = run_kind(&stubs, &bad, kind);
+        assert!(wrong.is_empty(), "{} cases, first: {:#?}", wrong.len(), &wrong[..wrong.len().min(3)]);
+        let now = job(&client, "attacked");
+        assert_eq!((now.phase, now.accepted), (JobPhase::JOB_RUNNING, 0), "{name}: {}", now.reason);
+        assert_eq!((now.model_version, &now.model_digest), (0, &before.model_digest));
     }
-}
+    names_are_no_paths(&cluster, &client);
+    wait_for("nothing left of refused uploads", || (cluster.uploads_on_disks() == 0).then_some(()));
 
-fn at_machine_version_6(cluster: &Cluster) -> bool {
-    (0..cluster.replicas.len())
-        .filter_map(|at| cluster.state(at))
-        .any(|state| state.role == "leader" && state.machine_version >= 6)
+    let model_after = train_well(&stubs, &nodes, &good, "attacked");
+    assert!(job(&client, "attacked").quarantined_nodes.is_empty(), "two shards were refused; three make a habit");
+    submit(&client, "quiet", &model, 2);
+    let quiet = wait_for("the other job's trainer", || Some(nodes.trainer("good")).filter(|t| t.job == "quiet"));
+    assert_eq!(train_well(&stubs, &nodes, &quiet, "quiet"), model_after, "as if none of it had been");
 }
 
 fn names_are_no_paths(cluster: &Cluster, client: &Client) {

@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod certs;
+pub mod gradient;
 pub mod numbers;
+pub mod trainer;
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use raftgrid_client::{Client, ClientConfig};
 use raftgrid_proto::v1::StateResponse;
+use raftgrid_rpc::grpcio::Client as Stub;
 
 /// Longest wait for something that must come. It bounds a hang; no verdict depends on how fast it came.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -229,6 +232,28 @@ impl Cluster {
     pub fn client(&self) -> Client {
         Client::new(ClientConfig { timeout: PATIENCE, stream_timeout: PATIENCE, ..ClientConfig::new(self.endpoints()) })
             .expect("endpoints are well-formed")
+    }
+
+    /// For calls of this test's own making, to this replica and no other.
+    pub fn stub(&self, at: usize) -> Stub {
+        Stub::new(raftgrid_rpc::bulk_channel(&raftgrid_rpc::environment("test"), &self.replicas[at].client))
+    }
+
+    /// The same of each replica.
+    pub fn stubs(&self) -> Vec<Stub> {
+        (0..self.replicas.len()).map(|at| self.stub(at)).collect()
+    }
+
+    /// Whether the state is at this version, or a later one.
+    pub fn is_at_machine_version(&self, version: u64) -> bool {
+        let states = (0..self.replicas.len()).filter_map(|at| self.state(at));
+        states.into_iter().any(|state| state.role == "leader" && state.machine_version >= version)
+    }
+
+    /// Files of uploads that have not ended, on all disks.
+    pub fn uploads_on_disks(&self) -> usize {
+        let folders = (0..self.replicas.len()).map(|at| self.data_dir(at).join("blobs/incoming"));
+        folders.map(|folder| std::fs::read_dir(folder).map_or(0, |files| files.count())).sum()
     }
 
     pub fn state(&self, at: usize) -> Option<StateResponse> {
