@@ -6,8 +6,13 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::PathBuf;
 
+use futures::executor::block_on;
+use futures::TryStreamExt;
 use harness::{wait_for, Cluster};
-use raftgrid_client::{Client, ClientConfig, Upload};
+use raftgrid_client::Upload;
+use raftgrid_proto::v1::GetArtifactRequest;
+use raftgrid_rpc::grpcio::{CallOption, Client as Stub, Error, RpcStatusCode};
+use raftgrid_rpc::methods::GET_ARTIFACT;
 
 const ARTIFACT_BYTES: usize = 5 * 1024 * 1024 + 333;
 
@@ -35,16 +40,35 @@ fn push(cluster: &Cluster, at: usize) -> String {
     put.expect("a majority runs").artifact_id
 }
 
-/// Reads it from one replica, and nobody else.
+/// The same, once each of so many replicas took a fragment. While one of them does not answer, copies on the others are what is right.
+fn push_coded(cluster: &Cluster, at: usize, replicas: usize) -> String {
+    let all: Vec<usize> = (0..replicas).collect();
+    wait_for("an upload in which all replicas took part", || {
+        Some(push(cluster, at)).filter(|artifact| spread_over(cluster, artifact, &all))
+    })
+}
+
+/// Reads it from one replica, and nobody else. A client would go on to the leader when this one cannot give it yet.
 fn read_from(cluster: &Cluster, at: usize, artifact: &str) {
-    let patience = harness::PATIENCE;
-    let config = ClientConfig::new([cluster.replicas[at].client.clone()]);
-    let client =
-        Client::new(ClientConfig { timeout: patience, stream_timeout: patience, ..config }).expect("well-formed");
+    let (node, stub) = (cluster.replicas[at].node, cluster.stub(at));
+    let bytes = wait_for("an answer of the replica", || match streamed(&stub, artifact) {
+        Ok(bytes) => Some(bytes),
+        Err(Error::RpcFailure(status)) if status.code() == RpcStatusCode::UNAVAILABLE => None,
+        Err(error) => panic!("replica {node} cannot give it: {error}"),
+    });
+    assert!(bytes == content(), "replica {node} gives other bytes");
+}
+
+fn streamed(stub: &Stub, artifact: &str) -> Result<Vec<u8>, Error> {
+    let mut request = GetArtifactRequest::new();
+    request.set_artifact(artifact.to_owned());
+    let option = CallOption::default().timeout(harness::PATIENCE);
+    let mut stream = stub.server_streaming(&GET_ARTIFACT.method, &request, option)?;
     let mut bytes = Vec::new();
-    let read = client.get_artifact(artifact, &mut bytes, &mut |_, _| ());
-    read.unwrap_or_else(|error| panic!("replica {} cannot give it: {error}", cluster.replicas[at].node));
-    assert!(bytes == content(), "replica {} gives other bytes", cluster.replicas[at].node);
+    while let Some(chunk) = block_on(stream.try_next())? {
+        bytes.extend_from_slice(chunk.get_data());
+    }
+    Ok(bytes)
 }
 
 fn read_from_all_that_run(cluster: &Cluster, artifact: &str) {
@@ -107,7 +131,7 @@ fn replaced(cluster: &mut Cluster, old: usize) -> usize {
 fn survives_failures_again_and_again(voters: usize, failures: usize) {
     let mut cluster = started(voters as u64);
     let leader = cluster.leader();
-    let artifact = push(&cluster, (leader + 1) % voters);
+    let artifact = push_coded(&cluster, (leader + 1) % voters, voters);
     costs(&cluster, &artifact, (voters - failures) as u64, failures as u64);
     assert!(spread_over(&cluster, &artifact, &(0..voters).collect::<Vec<_>>()));
     // The first of them took the upload, and may have all of it beside its fragment.
@@ -150,7 +174,7 @@ fn five_replicas_survive_the_loss_of_two_again_and_again_at_five_thirds_of_the_b
 fn a_fragment_that_has_changed_or_is_gone_is_not_given_out_and_comes_back() {
     let mut cluster = started(3);
     let at = (cluster.leader() + 1) % 3;
-    let artifact = push(&cluster, (at + 1) % 3);
+    let artifact = push_coded(&cluster, (at + 1) % 3, 3);
     let (_, file) = fragments(&cluster, at, &artifact).pop_first().expect("it holds one");
     let whole = std::fs::read(&file).expect("readable");
     let restored = |what: &str| wait_for(what, || (std::fs::read(&file).ok()? == whole).then_some(()));
@@ -173,7 +197,7 @@ fn a_fragment_that_has_changed_or_is_gone_is_not_given_out_and_comes_back() {
 #[test]
 fn more_voters_make_a_code_that_survives_more_and_fewer_one_that_fits_them() {
     let mut cluster = started(3);
-    let artifact = push(&cluster, 0);
+    let artifact = push_coded(&cluster, 0, 3);
     costs(&cluster, &artifact, 2, 1);
     for _ in 0..2 {
         let joiner = cluster.add_joiner();
@@ -222,7 +246,7 @@ fn what_an_older_version_stored_are_copies_and_stays_readable_after_the_upgrade(
     }
     wait_for("version 5", || cluster.state(cluster.leader()).filter(|state| state.machine_version >= 5).map(drop));
     read_from_all_that_run(&cluster, &artifact);
-    let coded = push(&cluster, 0);
+    let coded = push_coded(&cluster, 0, 3);
     costs(&cluster, &coded, 2, 1);
     read_from_all_that_run(&cluster, &coded);
 }

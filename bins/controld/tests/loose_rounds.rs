@@ -93,7 +93,8 @@ fn a_paused_job_keeps_its_trainers_and_goes_on_when_it_is_resumed() {
         (job["phase"] == "paused").then_some(job)
     });
     let reason = paused["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("of at least 4 gradients after 1 extensions") && reason.contains('2'), "{reason}");
+    // Two come at most; on a busy machine the pause may come before them.
+    assert!(reason.contains("of at least 4 gradients after 1 extensions"), "{reason}");
     for task in paused["tasks"].as_array().expect("tasks") {
         assert_eq!((&task["status"], &task["attempt"]), (&"running".into(), &1.into()), "{task}");
     }

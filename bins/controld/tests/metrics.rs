@@ -52,7 +52,9 @@ fn metrics_tell_what_a_group_of_three_does() {
     assert_eq!(seen.value("raftgrid_voters_count"), 3.0);
     for other in (0..3).filter(|at| *at != leader) {
         let node = cluster.replicas[other].node;
-        assert_eq!(seen.value(&format!("raftgrid_peer_active_state{{peer=\"{node}\"}}")), 1.0);
+        // It is reckoned anew each election timeout.
+        let active = format!("raftgrid_peer_active_state{{peer=\"{node}\"}}");
+        wait_for("word of a peer", || (cluster.metrics(leader).value(&active) == 1.0).then_some(()));
         assert!(seen.value(&format!("raftgrid_peer_messages_sent_total{{peer=\"{node}\"}}")) > 1.0);
     }
 
