@@ -12,7 +12,7 @@ use futures::executor::block_on;
 use futures::SinkExt;
 use harness::gradient::{frame, send, tensors, Case};
 use harness::numbers::Rng;
-use harness::trainer::{job, submit, train_well, Beats, Boot, Nodes, Trainer, SHARDS};
+use harness::trainer::{job, submit, train_well, Beats, Nodes, Trainer, SHARDS};
 use harness::{wait_for, Cluster};
 use raftgrid_client::Upload;
 use raftgrid_proto::v1::*;
@@ -25,12 +25,6 @@ const SENDERS: u64 = 8;
 const CALL: Duration = Duration::from_secs(20);
 /// Attempts that are over when the calls come.
 const OLDER: usize = 4;
-
-/// An attempt that was open once, and the process that had it.
-struct Older {
-    trainer: Trainer,
-    boot: Boot,
-}
 
 /// What a call came to: the answer, or the words of its refusal.
 type Outcome = Result<String, String>;
@@ -47,41 +41,43 @@ fn option() -> CallOption {
     CallOption::default().timeout(CALL)
 }
 
-type Call = fn(&mut Rng, &Stub, &Older) -> Outcome;
+type Call = fn(&mut Rng, &Stub, &Trainer) -> Outcome;
 
-/// Each kind with the word that its refusal has.
-const KINDS: [(&str, &str, Call); 8] = [
-    ("gradients", "STALE_LEASE", gradient),
-    ("gradients in other pieces and names", "STALE_LEASE", gradient_of_another),
-    ("results", "REPORT_STALE_LEASE", result),
-    ("starts", "STALE_LEASE", start),
-    ("questions for shards", "STALE_LEASE", ask),
-    ("keys", "STALE_LEASE", key),
-    ("lines of the log", "STALE_LEASE", log),
-    ("questions for tasks", "incarnation", poll),
+/// Each is refused with this word.
+const REFUSED: &str = "STALE_LEASE";
+
+/// The kinds of calls.
+const KINDS: [(&str, Call); 7] = [
+    ("gradients", gradient),
+    ("gradients in other pieces and names", gradient_of_another),
+    ("results", result),
+    ("starts", start),
+    ("questions for shards", ask),
+    ("keys", key),
+    ("lines of the log", log),
 ];
 
-fn gradient(rng: &mut Rng, stub: &Stub, older: &Older) -> Outcome {
+fn gradient(rng: &mut Rng, stub: &Stub, older: &Trainer) -> Outcome {
     let shard = rng.index(SHARDS as usize) as u32;
     // Now and then the very bytes that the newest attempt will send.
     let seed = if rng.index(4) == 0 { u64::from(shard) } else { rng.next() };
-    let case = Case::of(frame(&tensors(&mut Rng(seed))), &older.trainer, shard);
+    let case = Case::of(frame(&tensors(&mut Rng(seed))), older, shard);
     send(stub, case.chunks()).map(|ack| format!("{ack:?}"))
 }
 
-fn gradient_of_another(rng: &mut Rng, stub: &Stub, older: &Older) -> Outcome {
+fn gradient_of_another(rng: &mut Rng, stub: &Stub, older: &Trainer) -> Outcome {
     let shard = rng.index(SHARDS as usize) as u32;
-    let mut case = Case::of(frame(&tensors(rng)), &older.trainer, shard).in_pieces(rng);
+    let mut case = Case::of(frame(&tensors(rng)), older, shard).in_pieces(rng);
     case.head.set_worker_id(format!("worker-{}", rng.index(10)));
     case.head.set_weight(1.0 + rng.index(100) as f64);
     case.head.set_metrics_json(format!("{{\"loss\":{}}}", rng.index(100)).into_bytes());
     send(stub, case.chunks()).map(|ack| format!("{ack:?}"))
 }
 
-fn result(rng: &mut Rng, stub: &Stub, older: &Older) -> Outcome {
+fn result(rng: &mut Rng, stub: &Stub, older: &Trainer) -> Outcome {
     let mut request = ReportTaskResultRequest::new();
-    request.set_task_id(older.trainer.task.clone());
-    request.set_lease_epoch(older.trainer.epoch);
+    request.set_task_id(older.task.clone());
+    request.set_lease_epoch(older.epoch);
     request.set_final_status(*rng.of(&[TaskStatus::COMPLETED, TaskStatus::FAILED]));
     request.set_exit_code(rng.index(3) as i32);
     request.set_result_data(format!("result {}", rng.next()));
@@ -92,24 +88,24 @@ fn result(rng: &mut Rng, stub: &Stub, older: &Older) -> Outcome {
     }
 }
 
-fn start(_: &mut Rng, stub: &Stub, older: &Older) -> Outcome {
+fn start(_: &mut Rng, stub: &Stub, older: &Trainer) -> Outcome {
     let mut request = StartTaskRequest::new();
-    request.set_task_id(older.trainer.task.clone());
-    request.set_lease_epoch(older.trainer.epoch);
+    request.set_task_id(older.task.clone());
+    request.set_lease_epoch(older.epoch);
     told(stub.unary_call(&START_TASK.method, &request, option()))
 }
 
-fn ask(rng: &mut Rng, stub: &Stub, older: &Older) -> Outcome {
+fn ask(rng: &mut Rng, stub: &Stub, older: &Trainer) -> Outcome {
     let mut request = NextShardsRequest::new();
-    request.set_job_id(older.trainer.job.clone());
-    request.set_task_id(older.trainer.task.clone());
-    request.set_lease_epoch(older.trainer.epoch);
+    request.set_job_id(older.job.clone());
+    request.set_task_id(older.task.clone());
+    request.set_lease_epoch(older.epoch);
     request.set_wait_ms(rng.index(100) as u32);
     told(stub.unary_call(&NEXT_SHARDS.method, &request, option()))
 }
 
-fn key(rng: &mut Rng, stub: &Stub, older: &Older) -> Outcome {
-    let (task, epoch) = (older.trainer.task.clone(), older.trainer.epoch);
+fn key(rng: &mut Rng, stub: &Stub, older: &Trainer) -> Outcome {
+    let (task, epoch) = (older.task.clone(), older.epoch);
     let key = format!("older/{}", rng.index(3));
     match rng.index(3) {
         0 => {
@@ -147,28 +143,20 @@ fn append(stub: &Stub, trainer: &Trainer, offset: u64, data: Vec<u8>) -> Outcome
     told(stub.unary_call(&APPEND_LOG.method, &request, option()))
 }
 
-fn log(rng: &mut Rng, stub: &Stub, older: &Older) -> Outcome {
-    append(stub, &older.trainer, rng.below(30), b"an older attempt says".to_vec())
-}
-
-fn poll(rng: &mut Rng, stub: &Stub, older: &Older) -> Outcome {
-    let mut request = PollTaskRequest::new();
-    request.set_node_id(older.trainer.node.clone());
-    request.set_incarnation(older.boot.incarnation);
-    request.set_max_tasks(1 + rng.index(3) as u32);
-    told(stub.unary_call(&POLL_TASK.method, &request, option()))
+fn log(rng: &mut Rng, stub: &Stub, older: &Trainer) -> Outcome {
+    append(stub, older, rng.below(30), b"an older attempt says".to_vec())
 }
 
 /// Runs all cases of a kind from `SENDERS` threads, each at the replicas in turn; what was not refused as it must be.
-fn run_kind(stubs: &[Stub], older: &[Older], kind: usize) -> Vec<String> {
-    let (name, word, call) = KINDS[kind];
+fn run_kind(stubs: &[Stub], older: &[Trainer], kind: usize) -> Vec<String> {
+    let (name, call) = KINDS[kind];
     let one = move |number: u64| {
         let mut rng = Rng((kind as u64) << 32 | number);
         let older = rng.of(older);
         match call(&mut rng, &stubs[number as usize % stubs.len()], older) {
             Ok(answer) => Some(format!("{name}, case {number}: answered: {answer}")),
-            Err(why) if why.contains(word) => None,
-            Err(why) => Some(format!("{name}, case {number}: refused as \"{why}\", and not for {word}")),
+            Err(why) if why.contains(REFUSED) => None,
+            Err(why) => Some(format!("{name}, case {number}: refused as \"{why}\", and not as {REFUSED}")),
         }
     };
     let share = |sender: u64| -> Vec<String> { (0..CASES).filter(|n| n % SENDERS == sender).filter_map(one).collect() };
@@ -236,16 +224,15 @@ fn a_thousand_calls_of_each_kind_by_older_attempts_are_refused_by_name_and_chang
     let mut older = Vec::new();
     for at in 0..OLDER {
         wait_for("a shard", || nodes.ask(&newest).into_iter().next());
-        let boot = nodes.newest("trainer");
         // Its process dies and is there again, while the gradient of the dead one is on its way.
         let (outcome, next) = overtaken(&stubs[at % stubs.len()], &newest, || {
             nodes.boot("trainer");
             nodes.trainer("trainer")
         });
-        assert!(outcome.as_ref().is_err_and(|why| why.contains("STALE_LEASE")), "{outcome:?}");
+        assert!(outcome.as_ref().is_err_and(|why| why.contains(REFUSED)), "{outcome:?}");
         assert_eq!(next.task, newest.task, "the job has one trainer");
         assert!(next.epoch > newest.epoch, "{next:?} after {newest:?}");
-        older.push(Older { trainer: std::mem::replace(&mut newest, next), boot });
+        older.push(std::mem::replace(&mut newest, next));
     }
     wait_for("a shard", || nodes.ask(&newest).into_iter().next());
     client.kv_put("kept", b"as it is", "").expect("a key is set");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use protobuf::Message as _;
 use raftgrid_blob::coding::{Coding, Layout};
+use raftgrid_blob::medium::{Medium, MediumFile, SystemMedium};
 use raftgrid_blob::stripes::digests;
 use raftgrid_blob::{FragmentReader, FragmentStore};
 use raftgrid_driver::testing::MemoryDisk;
@@ -52,6 +53,55 @@ impl Rng {
     pub(crate) fn some(&mut self, list: &[u64], count: usize) -> Vec<u64> {
         let mut left = list.to_vec();
         (0..count).map(|_| left.swap_remove(self.index(left.len()))).collect()
+    }
+}
+
+/// The machine's files, never synced: no power is lost here, and thousands of cases are quick.
+#[derive(Debug)]
+pub(crate) struct Unsynced;
+
+#[derive(Debug)]
+struct UnsyncedFile(Arc<dyn MediumFile>);
+
+impl Medium for Unsynced {
+    fn create_new(&self, path: &Path) -> std::io::Result<Arc<dyn MediumFile>> {
+        Ok(Arc::new(UnsyncedFile(SystemMedium.create_new(path)?)))
+    }
+    fn open(&self, path: &Path) -> std::io::Result<Arc<dyn MediumFile>> {
+        SystemMedium.open(path)
+    }
+    fn create_dir_all(&self, path: &Path) -> std::io::Result<()> {
+        SystemMedium.create_dir_all(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        SystemMedium.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> std::io::Result<()> {
+        SystemMedium.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> std::io::Result<()> {
+        SystemMedium.remove_dir_all(path)
+    }
+    fn sync_dir(&self, _: &Path) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn list(&self, path: &Path) -> std::io::Result<Vec<String>> {
+        SystemMedium.list(path)
+    }
+}
+
+impl MediumFile for UnsyncedFile {
+    fn append(&self, data: &[u8]) -> std::io::Result<()> {
+        self.0.append(data)
+    }
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+    fn length(&self) -> std::io::Result<u64> {
+        self.0.length()
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -206,7 +256,7 @@ impl Bed {
         let (shown, hand, wire) = (Arc::<Shown>::default(), Arc::<Hand>::default(), Arc::<Wire>::default());
         let voters: Vec<u64> = (1..=count).collect();
         let node = |node: u64| {
-            let files = FragmentStore::open(&folder.path().join(node.to_string())).unwrap();
+            let files = FragmentStore::open_on(Arc::new(Unsynced), &folder.path().join(node.to_string())).unwrap();
             let handle = handle(node, &voters);
             let proposals = Proposals {
                 handle: handle.clone(),

@@ -92,7 +92,18 @@ fn own_length(rng: &mut Rng, stored: &Stored, coding: Coding, node: u64) -> Forg
 fn other_artifact(rng: &mut Rng, stored: &Stored, coding: Coding, node: u64) -> Forged {
     let number = file_of(&stored.row, node).unwrap();
     let bytes = if rng.index(2) == 0 { rng.bytes(stored.bytes.len()) } else { some_bytes(rng) };
-    Forged::of(stored, number, fragments(&bytes, coding).swap_remove(fragment_of(number) as usize))
+    let fragment = fragment_of(number) as usize;
+    let forged = fragments(&bytes, coding).swap_remove(fragment);
+    Forged::of(stored, number, unlike(&fragments(&stored.bytes, coding)[fragment], forged))
+}
+
+/// Behind the end of a small artifact every fragment is the same zeros: then it is those twice.
+fn unlike(good: &[u8], forged: Vec<u8>) -> Vec<u8> {
+    if forged == good {
+        [&forged[..], &forged].concat()
+    } else {
+        forged
+    }
 }
 
 /// Of plain copies each is the other; they get a part of the whole, or the whole twice.
@@ -104,9 +115,7 @@ fn other_index(rng: &mut Rng, stored: &Stored, coding: Coding, node: u64) -> For
     let others: Vec<usize> = (0..coding.fragments()).filter(|other| *other != fragment_of(number) as usize).collect();
     let good = &fragments(&stored.bytes, coding)[fragment_of(number) as usize];
     let other = fragments(&stored.bytes, coding).swap_remove(*rng.of(&others));
-    // Where the artifact ends early, two fragments may be the same zeros.
-    let bytes = if other == *good { [&other[..], &other].concat() } else { other };
-    Forged::of(stored, number, bytes)
+    Forged::of(stored, number, unlike(good, other))
 }
 
 fn other_code(rng: &mut Rng, stored: &Stored, coding: Coding, node: u64) -> Forged {
@@ -114,8 +123,7 @@ fn other_code(rng: &mut Rng, stored: &Stored, coding: Coding, node: u64) -> Forg
     let good = &fragments(&stored.bytes, coding)[fragment_of(number) as usize];
     let codes = [(2, 1), (3, 1), (3, 2), (4, 3), (5, 2)].map(|(k, m)| Coding::new(k, m).unwrap());
     let forged = fragments(&stored.bytes, *rng.of(&codes)).swap_remove(rng.index(3));
-    let bytes = if forged == *good { [&forged[..], &forged].concat() } else { forged };
-    Forged::of(stored, number, bytes)
+    Forged::of(stored, number, unlike(good, forged))
 }
 
 fn no_such_number(rng: &mut Rng, stored: &Stored, coding: Coding, node: u64) -> Forged {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::*;
-use crate::bed::{file_of, fragments, holders, read_by, some_bytes, some_coding, Bed, Rng, Stored};
+use crate::bed::{file_of, fragments, holders, read_by, some_bytes, some_coding, Bed, Rng, Stored, Unsynced};
 
 const CASES: u64 = 1_000;
 
@@ -102,7 +102,7 @@ fn rot_some(rng: &mut Rng, bed: &Bed, stored: &Stored, count: usize) -> Vec<(u64
 /// A whole file, of this artifact or of none, that no holder has in its place.
 fn a_forgery(rng: &mut Rng, stored: &Stored) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
-    let store = raftgrid_blob::FragmentStore::open(folder.path()).unwrap();
+    let store = raftgrid_blob::FragmentStore::open_on(Arc::new(Unsynced), folder.path()).unwrap();
     let length = stored.row.receipts[0].fragment_bytes.max(1) as usize;
     let length = if rng.index(2) == 0 { length } else { 1 + rng.index(2 * length) };
     let bytes = rng.bytes(length);
