@@ -91,8 +91,8 @@ impl Medium for Unsynced {
 }
 
 impl MediumFile for UnsyncedFile {
-    fn append(&self, data: &[u8]) -> std::io::Result<()> {
-        self.0.append(data)
+    fn write_all_at(&self, data: &[u8], offset: u64) -> std::io::Result<()> {
+        self.0.write_all_at(data, offset)
     }
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
         self.0.read_exact_at(buffer, offset)
