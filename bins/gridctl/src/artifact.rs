@@ -8,7 +8,7 @@ use raftgrid_proto::v1::{ArtifactInfo, ArtifactUsage, ListArtifactsRequest};
 use raftgrid_rpc::methods::LIST_ARTIFACTS;
 use serde_json::{json, Value};
 
-use crate::cli::Artifact;
+use crate::cli_artifact::Artifact;
 use crate::context::{connect, exit_on_interrupt, Context};
 use crate::failure::{Failure, Result};
 use crate::output::{hex, thousands, Progress};

@@ -27,6 +27,7 @@ mod bench_value;
 mod bundle;
 mod certs;
 mod cli;
+mod cli_artifact;
 mod cli_bench;
 mod cluster;
 mod context;

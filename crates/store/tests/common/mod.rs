@@ -6,6 +6,7 @@
 pub mod fault_disk;
 pub mod sim_disk;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,9 @@ impl Machine for SimMachine {
     }
 }
 
+/// Attempts at a copy of files that rest.
+const COPIES_MAX: u32 = 1_000;
+
 pub struct RocksMachine {
     disk: RocksDisk,
     root: tempfile::TempDir,
@@ -93,6 +97,23 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Every file below and its length.
+fn listing(folder: &Path) -> io::Result<BTreeMap<PathBuf, u64>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(at) = folders.pop() {
+        for entry in fs::read_dir(at)?.flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => folders.push(entry.path()),
+                Ok(meta) => drop(found.insert(entry.path(), meta.len())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(found)
+}
+
 impl Machine for RocksMachine {
     type D = RocksDisk;
 
@@ -109,9 +130,16 @@ impl Machine for RocksMachine {
     }
 
     fn stopped(&self, _how: Crash) -> Self {
-        let next = Self::new();
-        copy_tree(self.root.path(), next.root.path()).unwrap();
-        next
+        // RocksDB may flush and compact meanwhile. A kill leaves the files of one moment, and a copy is one if nothing changed while it was made.
+        for _ in 0..COPIES_MAX {
+            let next = Self::new();
+            let before = listing(self.root.path()).unwrap();
+            copy_tree(self.root.path(), next.root.path()).unwrap();
+            if listing(self.root.path()).unwrap() == before {
+                return next;
+            }
+        }
+        panic!("the files never rested");
     }
 
     fn crashes() -> Vec<Crash> {
