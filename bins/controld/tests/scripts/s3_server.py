@@ -69,9 +69,16 @@ def objects(port, key, secret, bucket, folder):
     s3 = client("s3", port, key, secret)
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for found in page.get("Contents", []):
+            try:
+                body = s3.get_object(Bucket=bucket, Key=found["Key"])["Body"].read()
+            except s3.exceptions.NoSuchKey:
+                # The note of an upload that has ended since the list was made: the one thing that is ever deleted.
+                if "/uploads/" not in found["Key"]:
+                    raise
+                continue
             path = pathlib.Path(folder) / found["Key"]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(s3.get_object(Bucket=bucket, Key=found["Key"])["Body"].read())
+            path.write_bytes(body)
     print(len(s3.list_multipart_uploads(Bucket=bucket).get("Uploads", [])))
 
 
