@@ -11,7 +11,7 @@ use std::path::Path;
 use raftgrid_driver::{mutant, ConfState, HardState, InitialState, NodeId, SnapshotMeta, SyncMark};
 
 use crate::codec::normalised;
-use crate::disk::{Disk, DiskError, DiskErrorKind};
+use crate::disk::{Disk, DiskError, DiskErrorKind, LogDb};
 use crate::error::StoreError;
 use crate::identity::{self, Identity};
 use crate::layout::{is_staging, parse_state, state_name, Layout};
@@ -192,6 +192,7 @@ impl<D: Disk> Boot<D> {
         let window = log::load(&db, base).map_err(|error| self.log_error(error))?.map_err(|cause| self.lost(cause))?;
         let tables = self.open_tables(&window, shelf.clone())?;
         self.check_mark(&window, &mark)?;
+        let mark = self.renew_mark(&db, &window, mark)?;
         self.check_tables(&window, &tables)?;
         if founding.is_some() && window.snapshot().index == 0 {
             return Err(StoreError::FoundingJoiner { dir: layout.show() });
@@ -283,6 +284,21 @@ impl<D: Disk> Boot<D> {
             return Err(self.lost(format!("it ends at {}, but {} was committed", window.last, state.commit)));
         }
         Ok(())
+    }
+
+    /// The mark is overwritten without an fsync, so a power cut may have put an older one in its place. The log, as it was found and checked,
+    /// must be there at the next boot, too.
+    fn renew_mark(&self, db: &D::Log, window: &Window, mark: SyncMark) -> Result<SyncMark, StoreError> {
+        let state = &window.hard_state;
+        let last_term = window.term(window.last).map_err(|error| self.lost(error.to_string()))?;
+        let (last_index, term, vote) = (window.last, state.term, state.vote);
+        let found = SyncMark { ready_number: mark.ready_number, last_index, last_term, term, vote };
+        if found != mark {
+            // A process that was killed may have left entries that no fsync has covered yet.
+            db.sync()?;
+            mark::renew(&self.disk, &self.layout, &found)?;
+        }
+        Ok(found)
     }
 
     /// Rule 4, and the founding rule: the tables stand in the log, and their configuration is the base's or a later

@@ -73,6 +73,12 @@ pub(crate) fn create<D: Disk>(disk: &D, layout: &Layout) -> DiskResult<()> {
     disk.sync_dir(&layout.root)
 }
 
+/// Overwrites the mark, durably.
+pub(crate) fn renew<D: Disk>(disk: &D, layout: &Layout, mark: &SyncMark) -> DiskResult<()> {
+    disk.write_at(&layout.synced(), 0, &encode(mark))?;
+    disk.sync_file(&layout.synced())
+}
+
 /// The mark of a running log.
 pub(crate) struct Mark {
     on_disk: SyncMark,

@@ -39,6 +39,25 @@ fn founding_writes_the_same_base_on_every_founder_and_opens_it_again() {
     founding_writes_the_base::<RocksMachine>();
 }
 
+/// A power cut takes the mark back to what it was when it was last fsynced; a loss after that must be noticed all the same.
+#[test]
+fn a_boot_makes_the_mark_of_the_log_that_it_found_durable() {
+    let machine = SimMachine::new();
+    let mark = |machine: &SimMachine| machine.disk().read(&machine.dir().join("synced")).unwrap().unwrap();
+    let mut booted = machine.open(found(1, &[1])).unwrap();
+    booted.log.write(append([(2, 1), (3, 1)], 1)).unwrap();
+    common::sync(&booted, 1);
+    let noted = mark(&machine);
+    let cut = machine.stopped(common::Crash::WorstPowerCut);
+    assert_ne!(mark(&cut), noted, "it was not fsynced");
+    let again = cut.open(found(1, &[1])).unwrap();
+    assert_eq!(again.log.reader().last_index(), 3);
+    let renewed = mark(&cut);
+    assert_eq!(mark(&cut.stopped(common::Crash::WorstPowerCut)), renewed, "now it is");
+    // Index and term of the last entry, the hard state's term and vote: all but the number of the Ready.
+    assert_eq!(renewed[16..48], noted[16..48]);
+}
+
 #[test]
 fn a_joiner_starts_empty_and_stays_empty() {
     let machine = RocksMachine::new();
