@@ -159,6 +159,9 @@ pub(crate) fn take<Chunk: UpChunk>(
         return Err(of_chunk(&ChunkError::Digest));
     }
     head.describe(task, total_bytes, found);
+    if let Some(point) = Chunk::RECEIVED {
+        reach(point);
+    }
     Ok(Received { head, body: Body::File(file) })
 }
 
