@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use raftgrid_driver::Role;
 use raftgrid_manifest::rows::RowsError;
-use raftgrid_manifest::{views, Rows};
+use raftgrid_manifest::views;
 use raftgrid_mirror::limits::{BYTES_PER_SECOND, BYTES_PER_SECOND_MIN};
 use raftgrid_mirror::{check_endpoint, Address, Artifact, Body, Config, Mirror, Reach, Seen, Source};
 use raftgrid_proto::v1::{ArtifactRow, ArtifactState};
@@ -15,8 +15,6 @@ use raftgrid_settings::{Settings, SettingsError};
 use raftgrid_telemetry::Registry;
 use slog::{info, Logger};
 
-/// Rounds of a job that are looked at for the one whose model an artifact is. A model is mirrored soon after its commit, or as one of the kept.
-const ROUNDS_LOOKED_AT: usize = 1_024;
 /// Variables that name the URL of a store, the one that counts first.
 const ENDPOINT_VARIABLES: &[&str] = &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
 
@@ -128,7 +126,7 @@ impl Source for Committed {
         let rows = view.rows.as_ref();
         let looked = || -> Result<Seen, RowsError> {
             let Some(row) = views::artifact_row(rows, artifact_id)? else { return Ok(Seen::Gone) };
-            Ok(seen(&row, model_version(rows, &row)?))
+            Ok(seen(&row, views::model_version_of(rows, &row)?))
         };
         looked().map_err(|error| error.to_string())
     }
@@ -155,26 +153,6 @@ fn seen(row: &ArtifactRow, model_version: Option<u64>) -> Seen {
         }),
         (ArtifactState::ARTIFACT_COMMITTED, None) | (ArtifactState::ARTIFACT_DELETING, _) => Seen::Gone,
     }
-}
-
-/// Which version of its job's model the artifact is.
-fn model_version(rows: &dyn Rows, row: &ArtifactRow) -> Result<Option<u64>, RowsError> {
-    if row.kind != "model" || row.job_id.is_empty() {
-        return Ok(None);
-    }
-    let Some(job_row) = views::job_row(rows, &row.job_id)? else { return Ok(None) };
-    let job = job_row.get_job();
-    if job.model_artifact == row.artifact_id.to_string() {
-        return Ok(Some(job.model_version));
-    }
-    for version in (0..job.model_version).rev().take(ROUNDS_LOOKED_AT) {
-        match views::round_of(rows, job_row.sequence, version)? {
-            Some(round) if round.model_artifact == row.artifact_id => return Ok(Some(version)),
-            Some(_) => {}
-            None => break,
-        }
-    }
-    Ok(None)
 }
 
 /// Bytes that the replica verified block by block, from its own disk or others'.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use raftgrid_manifest::NAMES_SINCE;
 use raftgrid_proto::v1::*;
 use raftgrid_replica::ports::{ArtifactMeta, Purpose, Uploaded};
 use raftgrid_rpc::methods;
@@ -11,9 +12,6 @@ use crate::context::{Context, Core};
 use crate::failure::{invalid, not_found, Answer, Failure};
 use crate::streams::{receive, send, Begin, Piece};
 use crate::{validate, views};
-
-/// The machine version from which on names have versions.
-const NAMES_SINCE: u64 = 6;
 
 pub(crate) fn register(surface: Surface) -> Surface {
     surface

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use raftgrid_manifest::limits::{KV_BESIDE_BYTES_MAX, KV_LOGGED_BYTES_MAX, KV_VALUE_BYTES_MAX};
-use raftgrid_manifest::views as rows;
+use raftgrid_manifest::{views as rows, BESIDE_SINCE};
 use raftgrid_proto::v1::{CommandReply, Consistency, KvRow, Outcome, Receipt};
 use raftgrid_replica::ports::{CallError, Purpose, ReadView, Uploaded};
 
@@ -14,9 +14,6 @@ use crate::calls::read;
 use crate::context::{Context, Core};
 use crate::failure::{invalid, Answer, Failure};
 use crate::{limits, validate, views};
-
-/// The machine version from which on values may stand beside the log.
-const BESIDE_SINCE: u64 = 6;
 
 /// A value on its way into a command.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protobuf::Message;
-use raftgrid_manifest::{Change, RowsError, Table};
+use raftgrid_manifest::{Change, RowsError, Table, STATES_EXPIRE_SINCE, STATE_KIND};
 use raftgrid_proto::v1::{
     ArtifactRow, ArtifactState, ContributionRow, Eligibility, JobPhase, JobRow, MetaRow, NodeRow, Phase, Queue,
     QueueRow, RoundPhase, RoundRow, ScheduleRow, TaskRow, TaskStatus,
@@ -82,10 +82,6 @@ impl JobView {
 
 /// Of artifacts that are logs of attempts.
 const LOG_KIND: &str = "log";
-/// Kind of the artifacts that carry a shard's state from step to step.
-const STATE_KIND: &str = "shard-state";
-/// The machine version from which on states that no contribution named expire.
-const STATES_EXPIRE_SINCE: u64 = 6;
 
 /// An artifact that is on its way out, or will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,7 +42,10 @@ pub mod watched;
 
 pub use apply::{apply, Applied};
 pub use coding::Code;
-pub use commands::{check_training, fields_version, minimum_version, report_digest, MACHINE_VERSION};
+pub use commands::{
+    check_training, fields_version, minimum_version, report_digest, BESIDE_SINCE, MACHINE_VERSION, NAMES_SINCE,
+    STATES_EXPIRE_SINCE, STATE_KIND,
+};
 pub use error::ApplyError;
 pub use facade::{Manifest, ManifestError};
 pub use invariants::check_invariants;

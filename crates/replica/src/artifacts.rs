@@ -9,13 +9,13 @@ use raftgrid_blob::coding::{Coding, Layout, CODE_PLAIN_COPIES};
 use raftgrid_blob::{file_number, placement, BlobError, FragmentReader, FragmentStore, FragmentWriter};
 use raftgrid_driver::RaftHandle;
 use raftgrid_manifest::limits::PLACEMENT_MAX;
-use raftgrid_manifest::{views, Code};
+use raftgrid_manifest::{views, Code, NAMES_SINCE};
 use raftgrid_proto::v1::{
     ArtifactRow, ArtifactState, BeginArtifact, Command, Command_oneof_kind, DeleteArtifact, Outcome, Receipt,
 };
 use slog::{warn, Logger};
 
-use crate::budget::{self, BlobSettings, NAMES_SINCE};
+use crate::budget::{self, BlobSettings};
 use crate::clock::Clock;
 use crate::damaged::Damaged;
 use crate::gather::Gates;

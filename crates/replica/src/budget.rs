@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use raftgrid_manifest::{views, Rows};
+use raftgrid_manifest::{views, Rows, NAMES_SINCE};
 use raftgrid_proto::v1::{Command, Command_oneof_kind, SetRoom};
 
 use crate::limits::ROOM_SAID_AGAIN_LOOKS;
@@ -12,9 +12,6 @@ use crate::polls::rows_failed;
 use crate::ports::{CallError, Commands};
 use crate::proposals::Proposals;
 use crate::views::Views;
-
-/// The machine version from which on names have versions and bytes are counted.
-pub(crate) const NAMES_SINCE: u64 = 6;
 
 /// What the settings say about artifacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +33,12 @@ impl Default for BlobSettings {
 impl BlobSettings {
     /// An error if `total_bytes` more are beyond what the principal may hold.
     pub(crate) fn check_principal(self, rows: &dyn Rows, principal: &str, total_bytes: u64) -> Result<(), CallError> {
-        let (most, used) = (self.principal_bytes_max, views::bytes_of(rows, principal).map_err(rows_failed)?);
-        if most != 0 && used.saturating_add(total_bytes) > most {
+        let most = self.principal_bytes_max;
+        if most == 0 {
+            return Ok(());
+        }
+        let used = views::bytes_of(rows, principal).map_err(rows_failed)?;
+        if used.saturating_add(total_bytes) > most {
             let why =
                 format!("your artifacts hold {used} of {most} bytes, and this one has {total_bytes}; delete some");
             return Err(CallError::Exhausted(why));

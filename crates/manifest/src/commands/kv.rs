@@ -77,7 +77,7 @@ fn release(machine: &mut Machine<'_>, old: &KvRow) -> Result<(), Fault> {
 }
 
 /// The machine version from which on values may stand beside the log.
-pub(crate) const BESIDE_SINCE: u64 = 6;
+pub const BESIDE_SINCE: u64 = 6;
 
 /// Kind of the artifacts that are values.
 const VALUE_KIND: &str = "value";

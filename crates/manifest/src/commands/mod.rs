@@ -46,6 +46,9 @@ use crate::machine::Machine;
 use crate::reply::refuse;
 
 pub use hyperparameters::check_training;
+pub use kv::BESIDE_SINCE;
+pub use names::SINCE as NAMES_SINCE;
+pub use shard_states::{EXPIRE_SINCE as STATES_EXPIRE_SINCE, STATE_KIND};
 pub use task_results::report_digest;
 
 /// The newest version of the machine that this binary knows.

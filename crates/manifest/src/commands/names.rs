@@ -22,7 +22,7 @@ use crate::text::{check_bytes, check_name};
 use crate::views;
 
 /// The machine version from which on names have versions.
-pub(crate) const SINCE: u64 = 6;
+pub const SINCE: u64 = 6;
 
 /// A name that people give: no number, since those are ids.
 pub(crate) fn check(name: &str) -> Result<(), Fault> {

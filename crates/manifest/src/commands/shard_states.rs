@@ -16,10 +16,10 @@ use crate::tables::ArtifactTable;
 pub(crate) const SINCE: u64 = 5;
 
 /// The machine version from which on one that no contribution names expires.
-const EXPIRE_SINCE: u64 = 6;
+pub const EXPIRE_SINCE: u64 = 6;
 
 /// Kind of the artifacts that carry a shard's state.
-pub(crate) const STATE_KIND: &str = "shard-state";
+pub const STATE_KIND: &str = "shard-state";
 
 /// The state that a contribution of job `job_id` names is kept, and the job's own from here on. A contribution whose state is lost could not
 /// be followed by another of its shard. Only what was kept for that may go with its round.

@@ -84,6 +84,27 @@ fn model_id(rows: &dyn Rows, job_id: &str, version: &str) -> Result<Option<u64>,
     }
 }
 
+/// Which version of its job's model the artifact is; None: it is no model, or its round is no longer in the ledger.
+pub fn model_version_of(rows: &dyn Rows, row: &ArtifactRow) -> Result<Option<u64>, RowsError> {
+    if row.kind != "model" || row.job_id.is_empty() {
+        return Ok(None);
+    }
+    let Some(job_row) = read::job_by_id(rows, &row.job_id)? else { return Ok(None) };
+    let job = job_row.get_job();
+    if job.model_artifact == row.artifact_id.to_string() {
+        return Ok(Some(job.model_version));
+    }
+    // The ledger keeps its newest rounds, without a gap.
+    for version in (0..job.model_version).rev() {
+        match read::round(rows, job_row.sequence, version)? {
+            Some(round) if round.model_artifact == row.artifact_id => return Ok(Some(version)),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    Ok(None)
+}
+
 /// An artifact as clients see it.
 pub fn artifact_info(row: &ArtifactRow) -> ArtifactInfo {
     let state = match row.state {

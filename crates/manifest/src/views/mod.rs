@@ -18,7 +18,7 @@ mod timeline;
 pub(crate) use artifacts::find_model;
 pub use artifacts::{
     artifact_info, artifact_row, artifact_rows, artifact_rows_from, artifact_usage, artifact_versions,
-    artifact_with_names, bytes_of, find_artifact, list_artifacts, room_of, ArtifactPage,
+    artifact_with_names, bytes_of, find_artifact, list_artifacts, model_version_of, room_of, ArtifactPage,
 };
 pub use audit::audit;
 pub use cluster::{digest, members, members_ever, meta, request_answer};
