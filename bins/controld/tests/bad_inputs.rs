@@ -9,7 +9,7 @@ use std::thread;
 
 use harness::gradient::{frame, send, tensors, Case, Tensor};
 use harness::numbers::Rng;
-use harness::trainer::{job, submit, train_well, Beats, Nodes, Trainer, SHARDS};
+use harness::trainer::{first_model, job, submit, train_well, Beats, Nodes, Trainer, SHARDS};
 use harness::{wait_for, Cluster};
 use raftgrid_client::{Client, Upload};
 use raftgrid_proto::v1::*;
@@ -260,9 +260,7 @@ fn files_with_the_mark(folder: &std::path::Path, deep: bool, found: &mut Vec<Str
 fn a_thousand_bad_inputs_of_each_kind_are_refused_by_name_and_change_nothing() {
     let cluster = Cluster::start(3, &[]);
     let client = cluster.client();
-    let upload = Upload { name: String::new(), kind: "model".to_owned(), ..Upload::default() };
-    let bytes = frame(&tensors(&mut Rng(77)));
-    let model = client.put_artifact(&upload, &mut Cursor::new(bytes), &mut |_, _| ()).expect("stored").artifact_id;
+    let model = first_model(&cluster);
     wait_for("machine version 6", || cluster.is_at_machine_version(6).then_some(()));
     submit(&client, "attacked", &model, 2);
     let nodes = Arc::new(Nodes::register(cluster.client(), &["bad", "good"]));

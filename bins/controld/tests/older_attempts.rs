@@ -3,7 +3,6 @@
 
 mod harness;
 
-use std::io::Cursor;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,9 +11,8 @@ use futures::executor::block_on;
 use futures::SinkExt;
 use harness::gradient::{frame, send, tensors, Case};
 use harness::numbers::Rng;
-use harness::trainer::{job, submit, train_well, Beats, Nodes, Trainer, SHARDS};
+use harness::trainer::{first_model, job, submit, train_well, Beats, Nodes, Trainer, SHARDS};
 use harness::{wait_for, Cluster};
-use raftgrid_client::Upload;
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::grpcio::{CallOption, Client as Stub, Error, WriteFlags};
 use raftgrid_rpc::methods::*;
@@ -211,9 +209,7 @@ fn state(cluster: &Cluster, name: &str, task: &str) -> String {
 fn a_thousand_calls_of_each_kind_by_older_attempts_are_refused_by_name_and_change_nothing() {
     let cluster = Cluster::start(3, &[]);
     let client = cluster.client();
-    let upload = Upload { name: String::new(), kind: "model".to_owned(), ..Upload::default() };
-    let bytes = frame(&tensors(&mut Rng(77)));
-    let model = client.put_artifact(&upload, &mut Cursor::new(bytes), &mut |_, _| ()).expect("stored").artifact_id;
+    let model = first_model(&cluster);
     wait_for("machine version 6", || cluster.is_at_machine_version(6).then_some(()));
     submit(&client, "fenced", &model, 1);
     let nodes = Arc::new(Nodes::register(cluster.client(), &["trainer"]));

@@ -1,24 +1,33 @@
 //! A worker that a test is itself: it registers, beats, and is given trainers of a job.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Cursor;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use raftgrid_client::Client;
+use raftgrid_client::{Client, Upload};
 use raftgrid_proto::v1::*;
 use raftgrid_rpc::grpcio::Client as Stub;
 use raftgrid_rpc::methods::{HEARTBEAT, NEXT_SHARDS, POLL_TASK};
 
 use super::gradient::{frame, send, tensors, Case};
 use super::numbers::Rng;
-use super::wait_for;
+use super::{wait_for, Cluster};
 
 const CALL: Duration = Duration::from_secs(20);
 /// Between two beats of a node.
 const BEAT: Duration = Duration::from_millis(200);
 /// Of each job.
 pub const SHARDS: u32 = 2;
+
+/// The artifact that jobs begin with.
+pub fn first_model(cluster: &Cluster) -> String {
+    let upload = Upload { kind: "model".to_owned(), ..Upload::default() };
+    let bytes = frame(&tensors(&mut Rng(77)));
+    let stored = cluster.client().put_artifact(&upload, &mut Cursor::new(bytes), &mut |_, _| ());
+    stored.expect("stored").artifact_id
+}
 
 /// A worker that this test is itself, with the trainer that it was given.
 #[derive(Clone, Debug)]
