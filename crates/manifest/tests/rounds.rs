@@ -55,6 +55,37 @@ fn model_0_is_made_by_the_init_task_under_its_open_lease() {
     world.must(by(&|c| (c.task_id, c.model_digest) = (t(1), sha("x"))), Outcome::MISMATCH);
 }
 
+/// Two slots, three trainers: the init task lost its lease, and the others have the slots.
+#[test]
+fn model_0_is_made_by_whoever_has_a_lease_while_the_init_task_has_none() {
+    let mut world = World::with_nodes();
+    world.ok(submit_job(train_spec(JOB)));
+    let (init, other) = (world.assign(&t(0), "node-a"), world.assign(&t(1), "node-b"));
+    let model = world.begin(JOB, "model", "m0");
+    let made_by = |i: u32, epoch: u64| {
+        let Kind::commit_model(mut commit) = model_0(JOB, epoch, model, "m0") else { unreachable!() };
+        commit.task_id = t(i);
+        Kind::commit_model(commit)
+    };
+    world.ok(expire(&t(0), init));
+    let refused = world.must(made_by(1, other), Outcome::PRECONDITION);
+    assert!(refused.message.contains(&t(0)), "machine version 1 to 6: {}", refused.message);
+    let version = raftgrid_manifest::MACHINE_VERSION;
+    world.ok(Kind::set_machine_version(SetMachineVersion { version, ..SetMachineVersion::default() }));
+
+    let init = world.assign(&t(0), "node-a");
+    world.must(made_by(1, other), Outcome::PRECONDITION);
+    world.ok(expire(&t(0), init));
+    world.must(made_by(0, init), Outcome::STALE_LEASE);
+    world.must(made_by(1, other + 1), Outcome::STALE_LEASE);
+    assert!(!world.job(JOB).has_model);
+    world.ok(made_by(1, other));
+    assert!(world.job(JOB).has_model);
+    // The init task comes back, and is like any other.
+    let init = world.assign(&t(0), "node-a");
+    world.must(made_by(0, init), Outcome::EXISTING);
+}
+
 #[test]
 fn a_gradient_is_accepted_under_every_guard_and_no_other() {
     let mut world = World::with_nodes();

@@ -1,7 +1,9 @@
-//! Model 0 from the trainers of a job: the init task's is committed, the others' are compared with it once it is there.
+//! Model 0 from the trainers of a job: the init task's is committed, the others' are compared with it once it is there. While the init task has
+//! no lease, whichever trainer's is.
 
 use raftgrid_crashpoint::{reach, Point};
-use raftgrid_manifest::{views, Rows, Table};
+use raftgrid_manifest::watched::{self, Watched};
+use raftgrid_manifest::{views, Rows};
 use raftgrid_proto::v1::{Ack, AckOutcome, Command_oneof_kind, CommitModel, JobPhase, JobRow};
 use raftgrid_train::{check_model_source, GuardLimits};
 
@@ -25,10 +27,10 @@ pub(crate) struct FirstModel {
 
 /// What the rows say of it.
 enum Look {
-    /// The job has a model, or this task is the one to make it.
+    /// The job has a model, or this task may make it.
     Now(Box<JobRow>),
-    /// Not yet; the position of the rows.
-    Later(u64),
+    /// Not yet; the position of the rows, and those whose change may alter it.
+    Later(u64, Watched),
 }
 
 impl FirstModel {
@@ -52,13 +54,13 @@ impl FirstModel {
                 let outcome = commit(&self.uploads, &self.caller, &self.meta, &job, self.body);
                 (self.done)(outcome.map(Uploaded::Ack));
             }
-            Ok(Look::Later(_)) if self.uploads.waits.now_ms() >= self.deadline_ms => {
+            Ok(Look::Later(..)) if self.uploads.waits.now_ms() >= self.deadline_ms => {
                 let why = format!("job {} has no model 0 yet", self.meta.job_id);
                 (self.done)(Err(CallError::Unavailable(why)));
             }
-            Ok(Look::Later(position)) => {
+            Ok(Look::Later(position, interest)) => {
                 let (waits, deadline_ms) = (self.uploads.waits.clone(), self.deadline_ms);
-                waits.after_change(position, vec![(Table::Job, Vec::new())], deadline_ms, move || self.end());
+                waits.after_change(position, interest, deadline_ms, move || self.end());
             }
         }
     }
@@ -68,15 +70,21 @@ impl FirstModel {
         let job = views::job_row(rows.as_ref(), &self.meta.job_id).map_err(rows_failed)?;
         let Some(row) = job else {
             if self.meta.lease_epoch > position {
-                return Ok(Look::Later(position));
+                return Ok(Look::Later(position, watched::job(&self.meta.job_id, None)));
             }
             return Err(CallError::NotFound(format!("job {} does not exist", self.meta.job_id)));
         };
-        if row.get_job().has_model || row.init_task == self.meta.task_id {
+        let rows = rows.as_ref();
+        if row.get_job().has_model || views::makes_first_model(rows, &row, &self.meta.task_id).map_err(rows_failed)? {
             return Ok(Look::Now(Box::new(row)));
         }
         match row.get_job().phase {
-            JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED => Ok(Look::Later(position)),
+            JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED => {
+                let init = views::task_row(rows, &row.init_task).map_err(rows_failed)?;
+                let mut interest = watched::job(&self.meta.job_id, Some(row.sequence));
+                interest.extend(watched::task(&row.init_task, init.map(|init| init.sequence)));
+                Ok(Look::Later(position, interest))
+            }
             _ => Err(CallError::Precondition(format!("STALE_LEASE: job {} is over", self.meta.job_id))),
         }
     }

@@ -48,7 +48,7 @@ pub const SCRUB_BYTES_PER_LOOK: u64 = 16 * 1024 * 1024;
 pub const SCRUB_AGAIN_MS: u64 = 24 * 3_600_000;
 /// Artifacts whose damage is remembered until it is mended.
 pub const DAMAGED_NOTED_MAX: usize = 4_096;
-/// How long `InitModel` of a trainer that is not the init task waits for model 0, in milliseconds.
+/// How long `InitModel` of a trainer that is not to make model 0 waits for it, in milliseconds.
 pub const MODEL_WAIT_MS: u64 = 5_000;
 /// How long an upload waits for a replica that is behind, in milliseconds.
 pub const CATCH_UP_MS: u64 = 5_000;

@@ -57,6 +57,21 @@ pub enum Request {
     Upload(Box<(Purpose, Vec<u8>)>),
 }
 
+impl Request {
+    /// For the trace.
+    pub fn code(&self) -> u64 {
+        match self {
+            Self::Command(_) => 1,
+            Self::Read(_) => 2,
+            Self::Beat(_) => 3,
+            Self::Poll(_) => 4,
+            Self::NextShards(_) => 5,
+            Self::Model(_) => 6,
+            Self::Upload(_) => 7,
+        }
+    }
+}
+
 /// Its answer.
 #[derive(Clone, Debug)]
 pub enum Response {

@@ -10,6 +10,7 @@ mod gangs;
 mod gradients;
 mod history;
 mod hyperparameters;
+pub(crate) mod init_role;
 pub(crate) mod job_end;
 mod job_spec;
 mod jobs;
@@ -61,7 +62,8 @@ pub use task_results::report_digest;
 /// | 4 | a node's row remembers its process's generation: an older process does not take its place |
 /// | 5 | coded artifacts: BeginArtifact with a code, receipts of fragments, RecodeArtifact; optimisers other than SGD, schedules of the learning rate, trimmed mean, median and clipping; encoded gradients; states of shards |
 /// | 6 | rounds that a deadline ends, and bounded and asynchronous ones; versions of a name, budgets of bytes, values beside the log |
-pub const MACHINE_VERSION: u64 = 6;
+/// | 7 | model 0 is made by whichever trainer has a lease while the init task has none |
+pub const MACHINE_VERSION: u64 = 7;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.
 pub fn minimum_version(kind: &Kind) -> u64 {

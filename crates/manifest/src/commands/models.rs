@@ -8,6 +8,7 @@ use raftgrid_proto::v1::{
 use crate::commands::artifacts;
 use crate::commands::history;
 use crate::commands::hyperparameters::{self, check_combine, check_optimizer};
+use crate::commands::init_role;
 use crate::commands::job_end::{self, phase_name};
 use crate::commands::lifecycle::require_running;
 use crate::commands::retention;
@@ -81,7 +82,8 @@ fn commit_first(machine: &mut Machine<'_>, command: &CommitModel, mut job_row: J
     if phase != JobPhase::JOB_INIT {
         return Err(precondition(format!("job {} is {}, not INIT", command.job_id, phase_name(phase))));
     }
-    if command.task_id != job_row.init_task {
+    let version = machine.meta.machine_version;
+    if !init_role::is_of(&machine.rows, version, &job_row, &command.task_id)? {
         let why = format!("model 0 is made by {}, not by {}", job_row.init_task, command.task_id);
         return Err(precondition(why));
     }
@@ -89,7 +91,6 @@ fn commit_first(machine: &mut Machine<'_>, command: &CommitModel, mut job_row: J
     if command.state_artifact != 0 {
         return Err(invalid("state_artifact", "model 0 has no optimiser state"));
     }
-    let version = machine.meta.machine_version;
     check_optimizer(version, "optimizer", command.get_optimizer())?;
     check_combine(version, "combine", command.get_combine())?;
     if version >= hyperparameters::SINCE {
@@ -99,6 +100,7 @@ fn commit_first(machine: &mut Machine<'_>, command: &CommitModel, mut job_row: J
     let model = take_artifact(machine, command, command.model_artifact, &command.model_digest, receipts)?;
     note_class(&mut job_row, &command.numeric_class, &format!("model 0 of {}", command.task_id));
     job_row.mut_job().optimizer = command.optimizer.clone();
+    job_row.init_task = command.task_id.clone();
     rounds::begin_training(machine, job_row, &model)?;
     Ok(CommandReply { id: model.artifact_id.to_string(), number: model.artifact_id, ..machine.ok() })
 }

@@ -2,7 +2,7 @@
 
 use raftgrid_proto::v1::{ContributionRow, ElementCounts, Job, JobPhase, JobRow, RoundRow, Task};
 
-use crate::commands::arrays;
+use crate::commands::{arrays, init_role};
 use crate::keys;
 use crate::ledger::{round_inputs_hash, RoundInputs};
 use crate::limits::ELEMENTS_PER_COMMAND_MAX;
@@ -33,6 +33,11 @@ pub fn job_row(rows: &dyn Rows, job_id: &str) -> Result<Option<JobRow>, RowsErro
 /// The row of the job with this sequence (as `TaskRow.job_sequence` names it).
 pub fn job_row_by_sequence(rows: &dyn Rows, job_sequence: u64) -> Result<Option<JobRow>, RowsError> {
     read::job(rows, job_sequence)
+}
+
+/// Whether model 0 of the job is `task_id`'s to make: the init task's, and of whichever trainer while that has no lease.
+pub fn makes_first_model(rows: &dyn Rows, job_row: &JobRow, task_id: &str) -> Result<bool, RowsError> {
+    init_role::is_of(rows, read::meta(rows)?.machine_version, job_row, task_id)
 }
 
 /// All rows of jobs, oldest first, as long as `visit` answers true.

@@ -27,7 +27,8 @@ pub use explain::explain_task;
 pub use history::round_history;
 pub use jobs::{
     contribution_of, contributions, element_counts, expected_inputs_hash, get_job, get_round, given_over, job_row,
-    job_row_by_sequence, job_rows, job_tasks, list_jobs, next_elements, round_of, shard_state, shown_tasks, JobPage,
+    job_row_by_sequence, job_rows, job_tasks, list_jobs, makes_first_model, next_elements, round_of, shard_state,
+    shown_tasks, JobPage,
 };
 pub use kv::{kv, kv_count, list_kv, KvPage};
 pub use never::never;

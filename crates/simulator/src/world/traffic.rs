@@ -168,7 +168,7 @@ impl World {
     }
 
     pub(super) fn deliver_call(&mut self, node: u64, caller: Caller, number: u64, request: Request) {
-        self.note("call", [node, caller.number(), number, 0]);
+        self.note("call", [node, caller.number(), number, request.code()]);
         let listening = self.nodes.get(&node).is_some_and(|machine| machine.live.is_some());
         if !listening {
             let response = refused(&request);
