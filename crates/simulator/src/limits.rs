@@ -4,6 +4,8 @@
 pub const FAULTS_MS: (u64, u64) = (15_000, 60_000);
 /// Virtual time within which a healed world must have converged, in milliseconds.
 pub const HEAL_MS: u64 = 120_000;
+/// Time that a healed world has on top, again and again as long as tasks ended within it, in milliseconds.
+pub const HEAL_MORE_MS: u64 = 10_000;
 /// Lines of the trace that a failure keeps.
 pub const TRACE_TAIL_LINES: usize = 40;
 /// Events of one run; more means that something turns in circles.

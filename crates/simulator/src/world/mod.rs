@@ -109,6 +109,10 @@ pub struct World {
     healing: bool,
     /// When the last fault was mended.
     healed_us: u64,
+    /// When everything must have converged, unless tasks still end.
+    converged_until_us: u64,
+    /// Tasks that had ended when that time was last over.
+    ended_late: u64,
     over: bool,
     counts: BTreeMap<&'static str, u64>,
     logger: Logger,
@@ -177,6 +181,8 @@ impl World {
             changes: Changes::default(),
             healing: false,
             healed_us: 0,
+            converged_until_us: 0,
+            ended_late: 0,
             over: false,
             counts: BTreeMap::new(),
             logger: Logger::root(slog::Discard, slog::o!()),
