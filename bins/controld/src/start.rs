@@ -14,7 +14,7 @@ use raftgrid_peer::{
     PeerTransport, RaftSeat, ShelfSnapshots, TransportConfig,
 };
 use raftgrid_replica::clock::SystemClock;
-use raftgrid_replica::{Replica, ReplicaCluster, ReplicaConfig, RoomGauge};
+use raftgrid_replica::{Replica, ReplicaCluster, ReplicaConfig, RoomGauge, SpareLimits};
 use raftgrid_rpc::grpcio::{Environment, Server};
 use raftgrid_rpc::serve::{listen_mutual, listen_with, STREAMS_PER_CONNECTION_MAX};
 use raftgrid_rpc::tls::Tls;
@@ -224,6 +224,7 @@ fn run(
         driver: plan.driver.clone(),
         control: plan.control.clone(),
         blob_dir: plan.data_dir.join("blobs"),
+        spare: SpareLimits::default(),
         members: plan.members.clone(),
         client_address: plan.advertised_client.clone(),
         room: gauge(plan)?,

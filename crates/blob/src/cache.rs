@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::CACHE_BYTES_MAX;
 use crate::medium::Medium;
+use crate::spare::Spares;
 use crate::store::{clear, io, open_file, BlobError, FragmentReader, FragmentWriter};
 
 /// The decoded artifacts of one replica. Clones share it.
@@ -18,6 +19,7 @@ pub struct Cache {
     folder: PathBuf,
     kept: Arc<Mutex<Kept>>,
     bytes_max: u64,
+    spares: Spares,
 }
 
 #[derive(Debug, Default)]
@@ -39,17 +41,17 @@ impl Kept {
 
 impl Cache {
     /// Empties the folder, makes it if it is missing.
-    pub(crate) fn open(medium: Arc<dyn Medium>, folder: &Path) -> Result<Self, BlobError> {
+    pub(crate) fn open(medium: Arc<dyn Medium>, folder: &Path, spares: Spares) -> Result<Self, BlobError> {
         clear(medium.as_ref(), folder)?;
         medium.create_dir_all(folder).map_err(io("create", folder))?;
-        Ok(Self { medium, folder: folder.to_owned(), kept: Arc::default(), bytes_max: CACHE_BYTES_MAX })
+        Ok(Self { medium, folder: folder.to_owned(), kept: Arc::default(), bytes_max: CACHE_BYTES_MAX, spares })
     }
 
     /// The decoded artifact, if it is here; its footer is verified now, each block when it is read.
     pub fn get(&self, artifact_id: u64) -> Option<FragmentReader> {
         self.lock().ask(artifact_id)?;
         // Without the lock: one that is let go meanwhile is not here.
-        open_file(self.medium.as_ref(), self.path(artifact_id), artifact_id, 0).ok()
+        open_file(self.medium.as_ref(), &self.spares, self.path(artifact_id), artifact_id, 0).ok()
     }
 
     /// Keeps a finished file for a while, and lets others go for it.
@@ -69,11 +71,12 @@ impl Cache {
         self.drop_file(&mut self.lock(), artifact_id);
     }
 
-    /// Lets all go: the disk is almost full.
+    /// Lets all go, and what is only kept to be written over: the disk is almost full.
     pub fn clear(&self) {
         let mut kept = self.lock();
         let all: Vec<u64> = kept.files.keys().copied().collect();
         all.into_iter().for_each(|artifact_id| self.drop_file(&mut kept, artifact_id));
+        self.spares.clear();
     }
 
     /// Bytes that are here.
@@ -91,8 +94,8 @@ impl Cache {
 
     fn drop_file(&self, kept: &mut Kept, artifact_id: u64) {
         if kept.files.remove(&artifact_id).is_some() {
-            // What stays is cleared at the next start.
-            let _ = self.medium.remove_file(&self.path(artifact_id));
+            // What stays is cleared at the next start, and so it need not be synced.
+            self.spares.offer(self.spares.set_aside(&self.path(artifact_id)).ok().flatten());
         }
     }
 

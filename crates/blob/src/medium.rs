@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub trait Medium: Debug + Send + Sync {
     /// A new, empty file. Errors: there is one of that name.
     fn create_new(&self, path: &Path) -> Result<Arc<dyn MediumFile>>;
+    /// Opens a file for reading and writing; what it holds stays until it is written over.
+    fn reopen(&self, path: &Path) -> Result<Arc<dyn MediumFile>>;
     /// Opens a file for reading.
     fn open(&self, path: &Path) -> Result<Arc<dyn MediumFile>>;
     /// Makes a directory and those above it.
@@ -48,6 +50,10 @@ pub struct SystemMedium;
 impl Medium for SystemMedium {
     fn create_new(&self, path: &Path) -> Result<Arc<dyn MediumFile>> {
         Ok(Arc::new(OpenOptions::new().create_new(true).read(true).write(true).open(path)?))
+    }
+
+    fn reopen(&self, path: &Path) -> Result<Arc<dyn MediumFile>> {
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
     fn open(&self, path: &Path) -> Result<Arc<dyn MediumFile>> {

@@ -1,4 +1,5 @@
-//! The files: `<root>/<artifact id>/<fragment number>`, `<root>/incoming/` for what has no id yet, and `<root>/cache/` (see `cache`).
+//! The files: `<root>/<artifact id>/<fragment number>`, `<root>/incoming/` for what has no id yet, `<root>/cache/` and `<root>/spare/` (see `cache`
+//! and `spare`).
 //!
 //! Invariant: a file under an artifact's folder is whole, fsynced, and its folder entries are fsynced.
 
@@ -14,6 +15,7 @@ use crate::footer::{footer_bytes, Footer, FIXED_BYTES};
 use crate::limits::{BLOCK_BYTES, CATCH_UP_BYTES, FRAGMENT_BYTES_MAX};
 use crate::medium::{Medium, MediumFile, SystemMedium};
 use crate::mutant;
+use crate::spare::{Open, SpareLimits, Spares};
 
 /// Bits of a file's number that are the fragment's; those above are the generation.
 const FRAGMENT_BITS: u32 = 8;
@@ -91,22 +93,24 @@ pub struct FragmentStore {
     incoming: PathBuf,
     next_incoming: Arc<AtomicU64>,
     cache: Cache,
+    spares: Spares,
 }
 
 impl FragmentStore {
     /// Opens the folder, makes it if it is missing, and deletes uploads that a crash cut off.
     pub fn open(root: &Path) -> Result<Self, BlobError> {
-        Self::open_on(Arc::new(SystemMedium), root)
+        Self::open_on(Arc::new(SystemMedium), root, SpareLimits::default())
     }
 
     /// The same on a medium of the caller's.
-    pub fn open_on(medium: Arc<dyn Medium>, root: &Path) -> Result<Self, BlobError> {
+    pub fn open_on(medium: Arc<dyn Medium>, root: &Path, spare: SpareLimits) -> Result<Self, BlobError> {
         let incoming = root.join("incoming");
         clear(medium.as_ref(), &incoming)?;
         medium.create_dir_all(&incoming).map_err(io("create", &incoming))?;
-        let cache = Cache::open(medium.clone(), &root.join("cache"))?;
+        let spares = Spares::open(medium.clone(), &root.join("spare"), spare)?;
+        let cache = Cache::open(medium.clone(), &root.join("cache"), spares.clone())?;
         let next_incoming = Arc::new(AtomicU64::new(0));
-        let store = Self { medium, root: root.to_owned(), incoming, next_incoming, cache };
+        let store = Self { medium, root: root.to_owned(), incoming, next_incoming, cache, spares };
         store.sync_directory(root)?;
         if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             store.sync_directory(parent)?;
@@ -120,12 +124,32 @@ impl FragmentStore {
 
     /// A fragment to be written; it has no name until `FragmentWriter::finish` and `FragmentStore::keep`.
     pub fn create(&self) -> Result<FragmentWriter, BlobError> {
-        let path = self.incoming.join(self.next_incoming.fetch_add(1, Ordering::Relaxed).to_string());
+        let path = self.next_path();
         let file = self.medium.create_new(&path).map_err(io("create", &path))?;
-        Ok(FragmentWriter {
+        Ok(self.writer(path, file, 0))
+    }
+
+    /// The same for so many bytes of data: a file that is not needed any more is written over, if there is one.
+    pub fn create_for(&self, total_bytes: u64) -> Result<FragmentWriter, BlobError> {
+        let path = self.next_path();
+        let length = total_bytes.saturating_add(footer_bytes(total_bytes));
+        let Some(recycled_bytes) = self.spares.take(length, &path) else { return self.create() };
+        let file = self.medium.reopen(&path).map_err(io("open", &path))?;
+        Ok(self.writer(path, file, recycled_bytes))
+    }
+
+    fn next_path(&self) -> PathBuf {
+        self.incoming.join(self.next_incoming.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    fn writer(&self, path: PathBuf, file: Arc<dyn MediumFile>, recycled_bytes: u64) -> FragmentWriter {
+        FragmentWriter {
             medium: self.medium.clone(),
+            spares: self.spares.clone(),
+            open: Open::default(),
             path,
             file,
+            recycled_bytes,
             hash: Sha256::new(),
             total_bytes: 0,
             ahead_bytes: 0,
@@ -135,7 +159,7 @@ impl FragmentStore {
             block_bytes: 0,
             footer: None,
             kept: false,
-        })
+        }
     }
 
     /// Gives a finished fragment its place; durable when it returns. Storing the same fragment again replaces it.
@@ -152,6 +176,7 @@ impl FragmentStore {
         // Always: a folder that is there may be another thread's, or a killed process's, that was not synced yet.
         self.sync_directory(&self.root)?;
         let path = folder.join(fragment.to_string());
+        self.spares.naming(&path, &written.open);
         self.medium.rename(&written.path, &path).map_err(io("rename to", &path))?;
         written.kept = true;
         if mutant::on("bytes_folder_not_synced") {
@@ -164,7 +189,8 @@ impl FragmentStore {
 
     /// Opens a fragment; its footer is verified now, each block when it is read.
     pub fn open_fragment(&self, artifact_id: u64, fragment: u32) -> Result<FragmentReader, BlobError> {
-        open_file(self.medium.as_ref(), self.folder(artifact_id).join(fragment.to_string()), artifact_id, fragment)
+        let path = self.folder(artifact_id).join(fragment.to_string());
+        open_file(self.medium.as_ref(), &self.spares, path, artifact_id, fragment)
     }
 
     /// Whether the fragment is here, whole by its footer.
@@ -176,8 +202,17 @@ impl FragmentStore {
     pub fn remove(&self, artifact_id: u64) -> Result<(), BlobError> {
         self.cache.forget(artifact_id);
         let folder = self.folder(artifact_id);
+        let mut aside = Vec::new();
+        for fragment in self.fragments(artifact_id)? {
+            let path = folder.join(fragment.to_string());
+            aside.extend(self.spares.set_aside(&path).map_err(io("remove", &path))?);
+        }
         match self.medium.remove_dir_all(&folder) {
-            Ok(()) => self.sync_directory(&self.root),
+            Ok(()) => {
+                self.sync_directory(&self.root)?;
+                self.spares.offer(aside);
+                Ok(())
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(io("remove", &folder)(error)),
         }
@@ -228,10 +263,12 @@ impl FragmentStore {
 /// Opens a file as a fragment; see `FragmentStore::open_fragment`.
 pub(crate) fn open_file(
     medium: &dyn Medium,
+    spares: &Spares,
     path: PathBuf,
     artifact_id: u64,
     fragment: u32,
 ) -> Result<FragmentReader, BlobError> {
+    let open = spares.opening(&path);
     let file = match medium.open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -254,15 +291,19 @@ pub(crate) fn open_file(
     let mut footer = vec![0; footer_length];
     file.read_exact_at(&mut footer, total_bytes).map_err(io("read", &path))?;
     let footer = Footer::decode(&footer).map_err(|_| rotten())?;
-    Ok(FragmentReader { path, file, artifact_id, fragment, footer })
+    Ok(FragmentReader { path, file, artifact_id, fragment, footer, _open: open })
 }
 
 /// A fragment on its way in. Dropped before `keep`, its file is deleted.
 #[derive(Debug)]
 pub struct FragmentWriter {
     medium: Arc<dyn Medium>,
+    spares: Spares,
+    open: Open,
     path: PathBuf,
     file: Arc<dyn MediumFile>,
+    /// What the file holds of before.
+    recycled_bytes: u64,
     hash: Sha256,
     /// Bytes from the beginning that are written and hashed.
     total_bytes: u64,
@@ -354,6 +395,9 @@ impl FragmentWriter {
         if self.block_bytes > 0 {
             self.end_block();
         }
+        if self.recycled_bytes > self.total_bytes + footer_bytes(self.total_bytes) {
+            return Err(BlobError::Refused(format!("{} bytes, fewer than it was made for", self.total_bytes)));
+        }
         let footer = Footer { total_bytes: self.total_bytes, digest: found, blocks: std::mem::take(&mut self.blocks) };
         self.file.write_all_at(&footer.encode(), self.total_bytes).map_err(io("write", &self.path))?;
         self.footer = Some(footer);
@@ -364,11 +408,13 @@ impl FragmentWriter {
     pub fn reader(&self) -> Result<FragmentReader, BlobError> {
         let footer = self.footer.clone();
         let footer = footer.ok_or_else(|| BlobError::Refused("it is not finished".to_owned()))?;
-        Ok(FragmentReader { path: self.path.clone(), file: self.file.clone(), artifact_id: 0, fragment: 0, footer })
+        let (path, file, open) = (self.path.clone(), self.file.clone(), self.open.clone());
+        Ok(FragmentReader { path, file, artifact_id: 0, fragment: 0, footer, _open: open })
     }
 
     /// Moves the file to a place of its own, where it stays.
     pub(crate) fn move_to(mut self, path: &Path) -> Result<(), BlobError> {
+        self.spares.naming(path, &self.open);
         self.medium.rename(&self.path, path).map_err(io("rename to", path))?;
         self.kept = true;
         Ok(())
@@ -384,8 +430,8 @@ impl FragmentWriter {
 impl Drop for FragmentWriter {
     fn drop(&mut self) {
         if !self.kept {
-            // Best effort: what stays is cleared at the next start.
-            let _ = self.medium.remove_file(&self.path);
+            // Best effort: what stays is cleared at the next start, and so it need not be synced.
+            self.spares.offer(self.spares.set_own_aside(&self.path, &self.open).ok().flatten());
         }
     }
 }
@@ -398,6 +444,8 @@ pub struct FragmentReader {
     artifact_id: u64,
     fragment: u32,
     footer: Footer,
+    /// As long as it is here, nobody writes over the file.
+    _open: Open,
 }
 
 impl FragmentReader {

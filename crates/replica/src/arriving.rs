@@ -45,7 +45,7 @@ impl Arriving {
     pub(crate) fn begin(artifacts: &Artifacts, announced: Announced) -> Result<Self, CallError> {
         let (rows, position) = artifacts.views.view();
         check(rows.as_ref(), position, &announced)?;
-        let writer = artifacts.files.create().map_err(blob_failed)?;
+        let writer = artifacts.files.create_for(announced.total_bytes).map_err(blob_failed)?;
         Ok(Self { files: artifacts.files.clone(), views: artifacts.views.clone(), writer, announced })
     }
 }

@@ -109,7 +109,7 @@ pub(crate) fn assemble<D: Disk, R>(
     let Outside { peers, clock, medium, logger } = outside;
     let node = config.driver.node;
     let (outside_peers, outside_clock) = (peers.clone(), clock.clone());
-    let files = FragmentStore::open_on(medium, &config.blob_dir)?;
+    let files = FragmentStore::open_on(medium, &config.blob_dir, config.spare)?;
     let timer = Timer::new(clock.clone());
     let open_snapshot = backup::opener(booted.snapshots);
     let tables = booted.tables;

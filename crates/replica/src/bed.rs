@@ -10,7 +10,7 @@ use protobuf::Message as _;
 use raftgrid_blob::coding::{Coding, Layout};
 use raftgrid_blob::medium::{Medium, MediumFile, SystemMedium};
 use raftgrid_blob::stripes::digests;
-use raftgrid_blob::{FragmentReader, FragmentStore};
+use raftgrid_blob::{FragmentReader, FragmentStore, SpareLimits};
 use raftgrid_driver::testing::MemoryDisk;
 use raftgrid_driver::{Config, ManualRunner, Message, Observer, RaftHandle, Status, Transport};
 use raftgrid_manifest::{keys, Change, MemRows, Rows, Table};
@@ -56,6 +56,9 @@ impl Rng {
     }
 }
 
+/// Also the smallest file is written over again.
+pub(crate) const SPARE_ALL: SpareLimits = SpareLimits { file_bytes_min: 1, bytes_max: 1 << 20 };
+
 /// The machine's files, never synced: no power is lost here, and thousands of cases are quick.
 #[derive(Debug)]
 pub(crate) struct Unsynced;
@@ -66,6 +69,9 @@ struct UnsyncedFile(Arc<dyn MediumFile>);
 impl Medium for Unsynced {
     fn create_new(&self, path: &Path) -> std::io::Result<Arc<dyn MediumFile>> {
         Ok(Arc::new(UnsyncedFile(SystemMedium.create_new(path)?)))
+    }
+    fn reopen(&self, path: &Path) -> std::io::Result<Arc<dyn MediumFile>> {
+        Ok(Arc::new(UnsyncedFile(SystemMedium.reopen(path)?)))
     }
     fn open(&self, path: &Path) -> std::io::Result<Arc<dyn MediumFile>> {
         SystemMedium.open(path)
@@ -256,7 +262,8 @@ impl Bed {
         let (shown, hand, wire) = (Arc::<Shown>::default(), Arc::<Hand>::default(), Arc::<Wire>::default());
         let voters: Vec<u64> = (1..=count).collect();
         let node = |node: u64| {
-            let files = FragmentStore::open_on(Arc::new(Unsynced), &folder.path().join(node.to_string())).unwrap();
+            let files =
+                FragmentStore::open_on(Arc::new(Unsynced), &folder.path().join(node.to_string()), SPARE_ALL).unwrap();
             let handle = handle(node, &voters);
             let proposals = Proposals {
                 handle: handle.clone(),

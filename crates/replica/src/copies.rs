@@ -104,7 +104,7 @@ impl Artifacts {
         let (files, peers) = (self.files.clone(), self.peers.clone());
         let (artifact_id, number) = (from.artifact_id, from.number(COPY));
         Arc::new(move |holder, steps| {
-            let mut writer = files.create().map_err(blob_failed)?;
+            let mut writer = files.create_for(total_bytes).map_err(blob_failed)?;
             peers.get_fragment(holder, artifact_id, number, &mut |data| {
                 steps.step()?;
                 writer.write(data).map_err(blob_failed)

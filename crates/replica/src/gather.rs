@@ -75,7 +75,7 @@ impl Artifacts {
         let mut without: BTreeSet<usize> = BTreeSet::new();
         let (written, used) = loop {
             let sources = self.gather(row, layout, &without)?;
-            let mut target = self.files.create().map_err(blob_failed)?;
+            let mut target = self.files.create_for(row.total_bytes).map_err(blob_failed)?;
             match decode(layout, &sources, &mut target) {
                 Ok(()) => {
                     let used: Vec<usize> = sources.iter().map(|(number, _)| *number).collect();
@@ -149,7 +149,7 @@ impl Artifacts {
     ) -> Result<FragmentWriter, CallError> {
         let digest = fragment_digest(row, fragment)?;
         let mut source = FragmentOf::new(whole.clone(), layout, fragment as usize);
-        let mut writer = self.files.create().map_err(blob_failed)?;
+        let mut writer = self.files.create_for(source.total_bytes()).map_err(blob_failed)?;
         let (mut at, mut piece) = (0, vec![0; DECODE_PIECE_BYTES]);
         while at < source.total_bytes() {
             let got = source.read_at(at, &mut piece).map_err(stripes_failed)?;
@@ -173,7 +173,7 @@ impl Artifacts {
         let mut without = BTreeSet::from([fragment as usize]);
         loop {
             let sources = self.gather(row, layout, &without)?;
-            let mut target = self.files.create().map_err(blob_failed)?;
+            let mut target = self.files.create_for(layout.fragment_bytes()).map_err(blob_failed)?;
             match rebuild(layout, &sources, fragment as usize, &mut target) {
                 Ok(()) => {
                     target.finish(Some(layout.fragment_bytes()), Some(&digest)).map_err(blob_failed)?;
@@ -253,7 +253,7 @@ impl Artifacts {
         let attempt: Attempt = Arc::new(move |node, steps| {
             let fragment = asked[&node];
             let digest = digests.get(&fragment).ok_or_else(|| unknown_digest(from.artifact_id, fragment))?;
-            let mut writer = files.create().map_err(blob_failed)?;
+            let mut writer = files.create_for(bytes).map_err(blob_failed)?;
             peers.get_fragment(node, from.artifact_id, from.number(fragment), &mut |data| {
                 steps.step()?;
                 writer.write(data).map_err(blob_failed)

@@ -70,6 +70,7 @@ pub use group::ReplicaCluster;
 pub use node::{Replica, ReplicaConfig, StartError};
 pub use pool::PoolJob;
 pub use proposals::{Proposals, PROPOSE_PATH};
+pub use raftgrid_blob::SpareLimits;
 pub use reads::READ_INDEX_PATH;
 pub use room::RoomGauge;
 pub use versions::{Heard, Versions};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use raftgrid_blob::medium::SystemMedium;
+use raftgrid_blob::SpareLimits;
 use raftgrid_driver::{RaftHandle, Runner, Transport};
 use raftgrid_manifest::watched::Watched;
 use raftgrid_manifest::{views, Table};
@@ -62,6 +63,8 @@ pub struct ReplicaConfig {
     pub control: raftgrid_control::Config,
     /// Folder of the fragments.
     pub blob_dir: PathBuf,
+    /// What is kept there to be written over.
+    pub spare: SpareLimits,
     /// Addresses of the founders, this one among them.
     pub members: Vec<MemberRow>,
     /// host:port of this replica's client API, as others reach it.

@@ -114,8 +114,10 @@ impl RoomWatch {
     fn told(&mut self, free_bytes: u64, low: bool) {
         self.room.free_bytes.store(free_bytes, Ordering::Relaxed);
         let before = self.room.low.swap(low, Ordering::Relaxed);
-        if low && !before {
+        if low {
             self.cache.clear();
+        }
+        if low && !before {
             error!(self.logger, "disk almost full, nothing new is taken"; "free_bytes" => free_bytes);
         } else if before && !low {
             info!(self.logger, "disk has room again"; "free_bytes" => free_bytes);

@@ -68,7 +68,7 @@ impl Artifacts {
         let (chosen, spare) = nodes.split_at(fragments.min(nodes.len()));
         let mine = chosen.iter().position(|node| *node == self.node);
         let mut own = match mine {
-            Some(fragment) => Some((fragment, self.files.create().map_err(blob_failed)?)),
+            Some(fragment) => Some((fragment, self.files.create_for(layout.fragment_bytes()).map_err(blob_failed)?)),
             None => None,
         };
         let kept = own.as_mut().map(|(fragment, writer)| (*fragment, writer));

@@ -59,7 +59,9 @@ impl Uploads {
             let (rows, _) = self.artifacts.views.view();
             self.artifacts.settings.check_principal(rows.as_ref(), &caller.principal, total_bytes.unwrap_or(0))?;
         }
-        let writer = self.artifacts.files.create().map_err(blob_failed)?;
+        let files = &self.artifacts.files;
+        let writer =
+            total_bytes.map_or_else(|| files.create(), |total| files.create_for(total)).map_err(blob_failed)?;
         Ok(Box::new(Incoming { uploads: self.clone(), caller: caller.clone(), purpose, total_bytes, digest, writer }))
     }
 

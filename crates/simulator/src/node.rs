@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use raftgrid_driver::{LogStore, Message};
 use raftgrid_replica::ports::{CallError, Callback};
-use raftgrid_replica::{ReplicaByHand, ReplicaConfig};
+use raftgrid_replica::{ReplicaByHand, ReplicaConfig, SpareLimits};
 use raftgrid_store::{BootMode, LogReaderImpl, PeerStores, SnapshotShelf, Store};
 use slog::Logger;
 
@@ -231,6 +231,8 @@ impl SimNode {
             driver,
             control,
             blob_dir: PathBuf::from(BLOBS),
+            // Everything here is small.
+            spare: SpareLimits { file_bytes_min: 1, bytes_max: 1 << 16 },
             members: Vec::new(),
             client_address: format!("node-{}", self.id),
             room: Box::new(move || {

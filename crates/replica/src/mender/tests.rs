@@ -102,7 +102,8 @@ fn rot_some(rng: &mut Rng, bed: &Bed, stored: &Stored, count: usize) -> Vec<(u64
 /// A whole file, of this artifact or of none, that no holder has in its place.
 fn a_forgery(rng: &mut Rng, stored: &Stored) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
-    let store = raftgrid_blob::FragmentStore::open_on(Arc::new(Unsynced), folder.path()).unwrap();
+    let store =
+        raftgrid_blob::FragmentStore::open_on(Arc::new(Unsynced), folder.path(), crate::bed::SPARE_ALL).unwrap();
     let length = stored.row.receipts[0].fragment_bytes.max(1) as usize;
     let length = if rng.index(2) == 0 { length } else { 1 + rng.index(2 * length) };
     let bytes = rng.bytes(length);

@@ -50,6 +50,10 @@ impl Medium for SimDisk {
         Ok(self.opened(ino, path))
     }
 
+    fn reopen(&self, path: &Path) -> Result<Arc<dyn MediumFile>> {
+        self.open(path)
+    }
+
     fn open(&self, path: &Path) -> Result<Arc<dyn MediumFile>> {
         let medium = self.live("open", path).map_err(io)?;
         let ino = medium.find(path).ok_or(ErrorKind::NotFound)?;

@@ -1,0 +1,161 @@
+//! Files that nobody needs any more and that are written over instead of new ones: `<root>/spare/`.
+//!
+//! A round of training deletes as many bytes as it makes. A new file costs the file system its blocks and their journal, and the kernel its pages,
+//! which a virtual machine may first have to get back from its host: up to ten times what copying the bytes costs (docs/benchmarks.md). A file
+//! that is written over has both.
+//!
+//! Invariant: a file comes here only when nobody has it open and the loss of its old name is durable, so no reader and no crash can find another's
+//! bytes under a name. What is here is nobody's; it is deleted when the store is opened.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::limits::{SPARE_BYTES_MAX, SPARE_FILE_BYTES_MIN};
+use crate::medium::Medium;
+use crate::store::{clear, io, BlobError};
+
+/// Dead names that are kept at least before they are cleaned up.
+const NAMES_MIN: usize = 1_024;
+
+/// How much is kept to be written over.
+#[derive(Clone, Copy, Debug)]
+pub struct SpareLimits {
+    /// Files below this many bytes are deleted.
+    pub file_bytes_min: u64,
+    /// Bytes of all together.
+    pub bytes_max: u64,
+}
+
+impl Default for SpareLimits {
+    fn default() -> Self {
+        Self { file_bytes_min: SPARE_FILE_BYTES_MIN, bytes_max: SPARE_BYTES_MAX }
+    }
+}
+
+/// Who has a file open: as many as there are clones.
+pub(crate) type Open = Arc<()>;
+
+/// A file that has lost its name, but not durably yet.
+#[derive(Debug)]
+pub(crate) struct SetAside {
+    path: PathBuf,
+    bytes: u64,
+}
+
+/// The spare files of one store, and which of its files are open. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Spares {
+    medium: Arc<dyn Medium>,
+    folder: PathBuf,
+    limits: SpareLimits,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Name of the file → its bytes; the newest has the highest.
+    kept: BTreeMap<u64, u64>,
+    next: u64,
+    /// Files with a name that are, or were, open.
+    open: BTreeMap<PathBuf, Weak<()>>,
+    clean_at: usize,
+}
+
+impl Spares {
+    /// Empties the folder, makes it if it is missing.
+    pub(crate) fn open(medium: Arc<dyn Medium>, folder: &Path, limits: SpareLimits) -> Result<Self, BlobError> {
+        clear(medium.as_ref(), folder)?;
+        medium.create_dir_all(folder).map_err(io("create", folder))?;
+        Ok(Self { medium, folder: folder.to_owned(), limits, state: Arc::default() })
+    }
+
+    /// To be called before the file of this name is opened, and held as long as it is.
+    pub(crate) fn opening(&self, path: &Path) -> Open {
+        let mut state = self.lock();
+        if let Some(open) = state.open.get(path).and_then(Weak::upgrade) {
+            return open;
+        }
+        if state.open.len() >= state.clean_at.max(NAMES_MIN) {
+            state.open.retain(|_, open| open.strong_count() > 0);
+            state.clean_at = state.open.len() * 2;
+        }
+        let open = Open::default();
+        state.open.insert(path.to_owned(), Arc::downgrade(&open));
+        open
+    }
+
+    /// To be called before an open file is given this name.
+    pub(crate) fn naming(&self, path: &Path, open: &Open) {
+        self.lock().open.insert(path.to_owned(), Arc::downgrade(open));
+    }
+
+    /// Takes the file's name away; what comes back may be given to `take` once that is durable. Errors: the disk's; none if there is no file.
+    pub(crate) fn set_aside(&self, path: &Path) -> std::io::Result<Option<SetAside>> {
+        let mut state = self.lock();
+        let is_open = state.open.remove(path).is_some_and(|open| open.strong_count() > 0);
+        self.leave(&mut state, path, is_open)
+    }
+
+    /// The same of a file that has had no name by which others open it; `open`: that of the caller.
+    pub(crate) fn set_own_aside(&self, path: &Path, open: &Open) -> std::io::Result<Option<SetAside>> {
+        self.leave(&mut self.lock(), path, Arc::strong_count(open) > 1)
+    }
+
+    fn leave(&self, state: &mut State, path: &Path, is_open: bool) -> std::io::Result<Option<SetAside>> {
+        let bytes = match self.medium.open(path).and_then(|file| file.length()) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if is_open || bytes < self.limits.file_bytes_min || bytes > self.limits.bytes_max {
+            self.medium.remove_file(path)?;
+            return Ok(None);
+        }
+        state.next += 1;
+        let spare = self.folder.join(state.next.to_string());
+        self.medium.rename(path, &spare)?;
+        Ok(Some(SetAside { path: spare, bytes }))
+    }
+
+    /// The loss of their names is durable, or does not matter after a crash.
+    pub(crate) fn offer(&self, files: impl IntoIterator<Item = SetAside>) {
+        let mut state = self.lock();
+        for SetAside { path, bytes } in files {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            state.kept.insert(name, bytes);
+        }
+        while state.kept.values().sum::<u64>() > self.limits.bytes_max {
+            let Some((oldest, _)) = state.kept.pop_first() else { break };
+            self.delete(oldest);
+        }
+    }
+
+    /// A file that has at most `bytes`, and not much less: under `path`, to be written over.
+    pub(crate) fn take(&self, bytes: u64, path: &Path) -> Option<u64> {
+        let mut state = self.lock();
+        let fits = |kept: &u64| *kept <= bytes && *kept >= bytes / 2;
+        let best = state.kept.iter().filter(|(_, kept)| fits(kept)).max_by_key(|(_, kept)| **kept);
+        let (name, kept) = best.map(|(name, kept)| (*name, *kept))?;
+        state.kept.remove(&name);
+        self.medium.rename(&self.folder.join(name.to_string()), path).ok()?;
+        Some(kept)
+    }
+
+    /// Deletes all: the disk is almost full.
+    pub(crate) fn clear(&self) {
+        let mut state = self.lock();
+        std::mem::take(&mut state.kept).into_keys().for_each(|name| self.delete(name));
+    }
+
+    fn delete(&self, name: u64) {
+        // What stays is cleared at the next start.
+        let _ = self.medium.remove_file(&self.folder.join(name.to_string()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
