@@ -77,7 +77,8 @@ fn task(context: &Context, args: &BenchTask) -> Result<()> {
 /// Where both sides keep their data until the end: below --dir, else where temporary files go.
 pub(crate) fn folder(context: &Context) -> Result<tempfile::TempDir> {
     let parent = context.global.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let folder = tempfile::Builder::new().prefix("raftgrid-bench-").tempdir_in(&parent);
+    let made = std::fs::create_dir_all(&parent);
+    let folder = made.and_then(|()| tempfile::Builder::new().prefix("raftgrid-bench-").tempdir_in(&parent));
     folder.map_err(|error| Failure::new(format!("{}: {error}", parent.display()), "--dir DIR"))
 }
 

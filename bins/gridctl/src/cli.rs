@@ -484,7 +484,7 @@ pub(crate) enum Kv {
     Put {
         /// Name of the key
         key: String,
-        /// Its value; @FILE reads it from a file
+        /// Its value; @FILE reads it from a file, @- from standard input
         value: String,
         /// Delete it when this job is over
         #[structopt(long, value_name = "NAME")]
@@ -506,7 +506,7 @@ pub(crate) enum Kv {
         key: String,
         /// Revision that it must have, as get and put print it; 0: it must not exist
         expected: u64,
-        /// Its value; @FILE reads it from a file
+        /// Its value; @FILE reads it from a file, @- from standard input
         value: String,
     },
     /// The value of a key, and again after each change

@@ -1,5 +1,7 @@
 //! `gridctl kv`: replicated keys.
 
+use std::io::Read;
+
 use raftgrid_proto::v1::KeyValue;
 use serde_json::{json, Value};
 
@@ -68,10 +70,16 @@ fn absent(key: &str) -> Failure {
     Failure::new(format!("key {key} does not exist"), "gridctl kv ls")
 }
 
-/// A value of the command line, or the file that it names.
+/// A value of the command line, the file that it names, or standard input.
 fn given(value: &str) -> Result<Vec<u8>> {
     match value.strip_prefix('@') {
         None => Ok(value.as_bytes().to_vec()),
+        Some("-") => {
+            let mut bytes = Vec::new();
+            let read = std::io::stdin().lock().read_to_end(&mut bytes);
+            read.map_err(|error| Failure::usage(format!("failed to read standard input: {error}"), "@FILE"))?;
+            Ok(bytes)
+        }
         Some(path) => std::fs::read(path)
             .map_err(|error| Failure::usage(format!("failed to read {path}: {error}"), "a file that can be read")),
     }

@@ -140,10 +140,15 @@ impl Mender {
         let mut last = Ok(());
         for artifact_id in self.artifacts().damaged.noted() {
             let restored = match self.artifacts().committed(artifact_id) {
-                Ok(row) if self.own(&row, true)? == Seen::Lost => self.mend(&row, stopped),
-                // Mended by its reader, or deleted.
-                _ => Ok(()),
+                Ok(row) => self.own(&row, true).and_then(|seen| match seen {
+                    Seen::Lost => self.mend(&row, stopped),
+                    Seen::Whole => Ok(()),
+                }),
+                // Deleted.
+                Err(CallError::NotFound(_)) => Ok(()),
+                Err(error) => Err(error),
             };
+            // What failed is looked at again, and does not keep the others waiting.
             if restored.is_ok() {
                 self.artifacts().damaged.forget(artifact_id);
             }
