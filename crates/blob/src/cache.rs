@@ -15,7 +15,6 @@ use crate::store::{clear, io, open_file, BlobError, FragmentReader, FragmentWrit
 /// The decoded artifacts of one replica. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    medium: Arc<dyn Medium>,
     folder: PathBuf,
     kept: Arc<Mutex<Kept>>,
     bytes_max: u64,
@@ -41,17 +40,17 @@ impl Kept {
 
 impl Cache {
     /// Empties the folder, makes it if it is missing.
-    pub(crate) fn open(medium: Arc<dyn Medium>, folder: &Path, spares: Spares) -> Result<Self, BlobError> {
-        clear(medium.as_ref(), folder)?;
+    pub(crate) fn open(medium: &dyn Medium, folder: &Path, spares: Spares) -> Result<Self, BlobError> {
+        clear(medium, folder)?;
         medium.create_dir_all(folder).map_err(io("create", folder))?;
-        Ok(Self { medium, folder: folder.to_owned(), kept: Arc::default(), bytes_max: CACHE_BYTES_MAX, spares })
+        Ok(Self { folder: folder.to_owned(), kept: Arc::default(), bytes_max: CACHE_BYTES_MAX, spares })
     }
 
     /// The decoded artifact, if it is here; its footer is verified now, each block when it is read.
     pub fn get(&self, artifact_id: u64) -> Option<FragmentReader> {
         self.lock().ask(artifact_id)?;
         // Without the lock: one that is let go meanwhile is not here.
-        open_file(self.medium.as_ref(), &self.spares, self.path(artifact_id), artifact_id, 0).ok()
+        open_file(&self.spares, self.path(artifact_id), artifact_id, 0).ok()
     }
 
     /// Keeps a finished file for a while, and lets others go for it.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::limits::{SPARE_BYTES_MAX, SPARE_FILE_BYTES_MIN};
-use crate::medium::Medium;
+use crate::medium::{Medium, MediumFile};
 use crate::store::{clear, io, BlobError};
 
 /// Dead names that are kept at least before they are cleaned up.
@@ -36,11 +36,23 @@ impl Default for SpareLimits {
 /// Who has a file open: as many as there are clones.
 pub(crate) type Open = Arc<()>;
 
-/// A file that has lost its name, but not durably yet.
+/// A file that has lost its name, but not durably yet. It is deleted if it is not offered.
 #[derive(Debug)]
 pub(crate) struct SetAside {
+    medium: Arc<dyn Medium>,
     path: PathBuf,
+    name: u64,
     bytes: u64,
+    offered: bool,
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        if !self.offered {
+            // What stays is cleared at the next start.
+            let _ = self.medium.remove_file(&self.path);
+        }
+    }
 }
 
 /// The spare files of one store, and which of its files are open. Clones share it.
@@ -70,11 +82,13 @@ impl Spares {
         Ok(Self { medium, folder: folder.to_owned(), limits, state: Arc::default() })
     }
 
-    /// To be called before the file of this name is opened, and held as long as it is.
-    pub(crate) fn opening(&self, path: &Path) -> Open {
+    /// Opens the file of this name for reading.
+    pub(crate) fn open_file(&self, path: &Path) -> std::io::Result<(Arc<dyn MediumFile>, Open)> {
+        // Under the lock: the file that is opened is the one whose token it is.
         let mut state = self.lock();
+        let file = self.medium.open(path)?;
         if let Some(open) = state.open.get(path).and_then(Weak::upgrade) {
-            return open;
+            return Ok((file, open));
         }
         if state.open.len() >= state.clean_at.max(NAMES_MIN) {
             state.open.retain(|_, open| open.strong_count() > 0);
@@ -82,77 +96,91 @@ impl Spares {
         }
         let open = Open::default();
         state.open.insert(path.to_owned(), Arc::downgrade(&open));
-        open
+        Ok((file, open))
     }
 
-    /// To be called before an open file is given this name.
-    pub(crate) fn naming(&self, path: &Path, open: &Open) {
-        self.lock().open.insert(path.to_owned(), Arc::downgrade(open));
+    /// Gives an open file a name, in place of the file that may have it.
+    pub(crate) fn rename(&self, from: &Path, to: &Path, open: &Open) -> std::io::Result<()> {
+        let mut state = self.lock();
+        self.medium.rename(from, to)?;
+        state.open.insert(to.to_owned(), Arc::downgrade(open));
+        Ok(())
     }
 
-    /// Takes the file's name away; what comes back may be given to `take` once that is durable. Errors: the disk's; none if there is no file.
+    /// Takes the file's name away; what comes back may be offered once that is durable. Errors: the disk's; none if there is no file.
     pub(crate) fn set_aside(&self, path: &Path) -> std::io::Result<Option<SetAside>> {
         let mut state = self.lock();
         let is_open = state.open.remove(path).is_some_and(|open| open.strong_count() > 0);
-        self.leave(&mut state, path, is_open)
+        self.leave(state, path, is_open)
     }
 
     /// The same of a file that has had no name by which others open it; `open`: that of the caller.
     pub(crate) fn set_own_aside(&self, path: &Path, open: &Open) -> std::io::Result<Option<SetAside>> {
-        self.leave(&mut self.lock(), path, Arc::strong_count(open) > 1)
+        self.leave(self.lock(), path, Arc::strong_count(open) > 1)
     }
 
-    fn leave(&self, state: &mut State, path: &Path, is_open: bool) -> std::io::Result<Option<SetAside>> {
+    fn leave(&self, mut state: MutexGuard<'_, State>, path: &Path, is_open: bool) -> std::io::Result<Option<SetAside>> {
         let bytes = match self.medium.open(path).and_then(|file| file.length()) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         if is_open || bytes < self.limits.file_bytes_min || bytes > self.limits.bytes_max {
+            // A large file takes its time: whoever opens others does not wait for it.
+            drop(state);
             self.medium.remove_file(path)?;
             return Ok(None);
         }
         state.next += 1;
-        let spare = self.folder.join(state.next.to_string());
+        let (name, medium) = (state.next, self.medium.clone());
+        let spare = self.path(name);
         self.medium.rename(path, &spare)?;
-        Ok(Some(SetAside { path: spare, bytes }))
+        Ok(Some(SetAside { medium, path: spare, name, bytes, offered: false }))
     }
 
     /// The loss of their names is durable, or does not matter after a crash.
     pub(crate) fn offer(&self, files: impl IntoIterator<Item = SetAside>) {
-        let mut state = self.lock();
-        for SetAside { path, bytes } in files {
-            let Some(name) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            state.kept.insert(name, bytes);
+        let mut too_many = Vec::new();
+        {
+            let mut state = self.lock();
+            for mut file in files {
+                file.offered = true;
+                state.kept.insert(file.name, file.bytes);
+            }
+            while state.kept.values().sum::<u64>() > self.limits.bytes_max {
+                let Some((oldest, _)) = state.kept.pop_first() else { break };
+                too_many.push(oldest);
+            }
         }
-        while state.kept.values().sum::<u64>() > self.limits.bytes_max {
-            let Some((oldest, _)) = state.kept.pop_first() else { break };
-            self.delete(oldest);
-        }
+        self.delete(too_many);
     }
 
-    /// A file that has at most `bytes`, and not much less: under `path`, to be written over.
+    /// A file that has at most `bytes`, and not much less: under `path`, to be written over. Its length.
     pub(crate) fn take(&self, bytes: u64, path: &Path) -> Option<u64> {
         let mut state = self.lock();
         let fits = |kept: &u64| *kept <= bytes && *kept >= bytes / 2;
         let best = state.kept.iter().filter(|(_, kept)| fits(kept)).max_by_key(|(_, kept)| **kept);
         let (name, kept) = best.map(|(name, kept)| (*name, *kept))?;
+        self.medium.rename(&self.path(name), path).ok()?;
         state.kept.remove(&name);
-        self.medium.rename(&self.folder.join(name.to_string()), path).ok()?;
         Some(kept)
     }
 
     /// Deletes all: the disk is almost full.
     pub(crate) fn clear(&self) {
-        let mut state = self.lock();
-        std::mem::take(&mut state.kept).into_keys().for_each(|name| self.delete(name));
+        let all = std::mem::take(&mut self.lock().kept);
+        self.delete(all.into_keys());
     }
 
-    fn delete(&self, name: u64) {
-        // What stays is cleared at the next start.
-        let _ = self.medium.remove_file(&self.folder.join(name.to_string()));
+    fn delete(&self, names: impl IntoIterator<Item = u64>) {
+        for name in names {
+            // What stays is cleared at the next start.
+            let _ = self.medium.remove_file(&self.path(name));
+        }
+    }
+
+    fn path(&self, name: u64) -> PathBuf {
+        self.folder.join(name.to_string())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -108,7 +108,7 @@ impl FragmentStore {
         clear(medium.as_ref(), &incoming)?;
         medium.create_dir_all(&incoming).map_err(io("create", &incoming))?;
         let spares = Spares::open(medium.clone(), &root.join("spare"), spare)?;
-        let cache = Cache::open(medium.clone(), &root.join("cache"), spares.clone())?;
+        let cache = Cache::open(medium.as_ref(), &root.join("cache"), spares.clone())?;
         let next_incoming = Arc::new(AtomicU64::new(0));
         let store = Self { medium, root: root.to_owned(), incoming, next_incoming, cache, spares };
         store.sync_directory(root)?;
@@ -134,8 +134,14 @@ impl FragmentStore {
         let path = self.next_path();
         let length = total_bytes.saturating_add(footer_bytes(total_bytes));
         let Some(recycled_bytes) = self.spares.take(length, &path) else { return self.create() };
-        let file = self.medium.reopen(&path).map_err(io("open", &path))?;
-        Ok(self.writer(path, file, recycled_bytes))
+        match self.medium.reopen(&path) {
+            Ok(file) => Ok(self.writer(path, file, recycled_bytes)),
+            Err(error) => {
+                // What stays is cleared at the next start.
+                let _ = self.medium.remove_file(&path);
+                Err(io("open", &path)(error))
+            }
+        }
     }
 
     fn next_path(&self) -> PathBuf {
@@ -144,7 +150,6 @@ impl FragmentStore {
 
     fn writer(&self, path: PathBuf, file: Arc<dyn MediumFile>, recycled_bytes: u64) -> FragmentWriter {
         FragmentWriter {
-            medium: self.medium.clone(),
             spares: self.spares.clone(),
             open: Open::default(),
             path,
@@ -176,8 +181,7 @@ impl FragmentStore {
         // Always: a folder that is there may be another thread's, or a killed process's, that was not synced yet.
         self.sync_directory(&self.root)?;
         let path = folder.join(fragment.to_string());
-        self.spares.naming(&path, &written.open);
-        self.medium.rename(&written.path, &path).map_err(io("rename to", &path))?;
+        self.spares.rename(&written.path, &path, &written.open).map_err(io("rename to", &path))?;
         written.kept = true;
         if mutant::on("bytes_folder_not_synced") {
             return Ok(());
@@ -190,7 +194,7 @@ impl FragmentStore {
     /// Opens a fragment; its footer is verified now, each block when it is read.
     pub fn open_fragment(&self, artifact_id: u64, fragment: u32) -> Result<FragmentReader, BlobError> {
         let path = self.folder(artifact_id).join(fragment.to_string());
-        open_file(self.medium.as_ref(), &self.spares, path, artifact_id, fragment)
+        open_file(&self.spares, path, artifact_id, fragment)
     }
 
     /// Whether the fragment is here, whole by its footer.
@@ -262,15 +266,13 @@ impl FragmentStore {
 
 /// Opens a file as a fragment; see `FragmentStore::open_fragment`.
 pub(crate) fn open_file(
-    medium: &dyn Medium,
     spares: &Spares,
     path: PathBuf,
     artifact_id: u64,
     fragment: u32,
 ) -> Result<FragmentReader, BlobError> {
-    let open = spares.opening(&path);
-    let file = match medium.open(&path) {
-        Ok(file) => file,
+    let (file, open) = match spares.open_file(&path) {
+        Ok(opened) => opened,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(BlobError::NotFound { artifact_id, fragment });
         }
@@ -297,7 +299,6 @@ pub(crate) fn open_file(
 /// A fragment on its way in. Dropped before `keep`, its file is deleted.
 #[derive(Debug)]
 pub struct FragmentWriter {
-    medium: Arc<dyn Medium>,
     spares: Spares,
     open: Open,
     path: PathBuf,
@@ -414,8 +415,7 @@ impl FragmentWriter {
 
     /// Moves the file to a place of its own, where it stays.
     pub(crate) fn move_to(mut self, path: &Path) -> Result<(), BlobError> {
-        self.spares.naming(path, &self.open);
-        self.medium.rename(&self.path, path).map_err(io("rename to", path))?;
+        self.spares.rename(&self.path, path, &self.open).map_err(io("rename to", path))?;
         self.kept = true;
         Ok(())
     }

@@ -197,3 +197,40 @@ fn nobody_ever_reads_bytes_of_another() {
     }
     assert!(written_over > 200, "only {written_over} files were written over");
 }
+
+/// Threads that keep, remove and read one fragment: what is read is what somebody kept, whole.
+#[test]
+fn who_reads_while_others_replace_and_remove_reads_one_of_them() {
+    const ROUNDS: u8 = 200;
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path(), SpareLimits { file_bytes_min: 1, bytes_max: 50_000 });
+    let write = |first: u8| {
+        for round in 0..ROUNDS {
+            let mut writer = store.create_for(2_000).unwrap();
+            writer.write(&[first.wrapping_add(round); 2_000]).unwrap();
+            writer.finish(Some(2_000), None).unwrap();
+            // The folder may be removed in between: then it is not kept, as when the disk fails.
+            let _ = store.keep(writer, 1, 0);
+            if round % 3 == 0 {
+                let _ = store.remove(1);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let writers = [scope.spawn(|| write(0)), scope.spawn(|| write(100)), scope.spawn(|| write(200))];
+        let mut found = 0;
+        loop {
+            let over = writers.iter().all(|writer| writer.is_finished());
+            if let Ok(reader) = store.open_fragment(1, 0) {
+                std::thread::yield_now();
+                let bytes = reader.read_all().unwrap();
+                assert!(bytes.len() == 2_000 && bytes.iter().all(|byte| *byte == bytes[0]), "{bytes:?}");
+                found += 1;
+            }
+            if over {
+                break;
+            }
+        }
+        assert!(found > 0, "nothing was read");
+    });
+}

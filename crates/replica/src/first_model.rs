@@ -1,10 +1,10 @@
 //! Model 0 from the trainers of a job: the init task's is committed, the others' are compared with it once it is there. While the init task has
-//! no lease, whichever trainer's is.
+//! no lease, another trainer's is.
 
 use raftgrid_crashpoint::{reach, Point};
 use raftgrid_manifest::watched::{self, Watched};
 use raftgrid_manifest::{views, Rows};
-use raftgrid_proto::v1::{Ack, AckOutcome, Command_oneof_kind, CommitModel, JobPhase, JobRow};
+use raftgrid_proto::v1::{Ack, AckOutcome, Command_oneof_kind, CommitModel, JobPhase, JobRow, Outcome};
 use raftgrid_train::{check_model_source, GuardLimits};
 
 use crate::acks::{ack_of, refusal};
@@ -27,7 +27,7 @@ pub(crate) struct FirstModel {
 
 /// What the rows say of it.
 enum Look {
-    /// The job has a model, or this task may make it.
+    /// The job has a model, or this task is the one to send it.
     Now(Box<JobRow>),
     /// Not yet; the position of the rows, and those whose change may alter it.
     Later(u64, Watched),
@@ -67,26 +67,29 @@ impl FirstModel {
 
     fn look(&self) -> Result<Look, CallError> {
         let (rows, position) = self.uploads.artifacts.views.view();
-        let job = views::job_row(rows.as_ref(), &self.meta.job_id).map_err(rows_failed)?;
-        let Some(row) = job else {
-            if self.meta.lease_epoch > position {
-                return Ok(Look::Later(position, watched::job(&self.meta.job_id, None)));
+        let (rows, meta) = (rows.as_ref(), &self.meta);
+        let Some(row) = views::job_row(rows, &meta.job_id).map_err(rows_failed)? else {
+            if meta.lease_epoch > position {
+                return Ok(Look::Later(position, watched::job(&meta.job_id, None)));
             }
-            return Err(CallError::NotFound(format!("job {} does not exist", self.meta.job_id)));
+            return Err(CallError::NotFound(format!("job {} does not exist", meta.job_id)));
         };
-        let rows = rows.as_ref();
-        if row.get_job().has_model || views::makes_first_model(rows, &row, &self.meta.task_id).map_err(rows_failed)? {
+        if row.get_job().has_model {
             return Ok(Look::Now(Box::new(row)));
         }
+        let mut interest = watched::job(&meta.job_id, Some(row.sequence));
         match row.get_job().phase {
-            JobPhase::JOB_INIT | JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED => {
-                let init = views::task_row(rows, &row.init_task).map_err(rows_failed)?;
-                let mut interest = watched::job(&self.meta.job_id, Some(row.sequence));
-                interest.extend(watched::task(&row.init_task, init.map(|init| init.sequence)));
-                Ok(Look::Later(position, interest))
-            }
-            _ => Err(CallError::Precondition(format!("STALE_LEASE: job {} is over", self.meta.job_id))),
+            JobPhase::JOB_INIT => {}
+            JobPhase::JOB_RUNNING | JobPhase::JOB_PAUSED => return Ok(Look::Later(position, interest)),
+            _ => return Err(CallError::Precondition(format!("STALE_LEASE: job {} is over", meta.job_id))),
         }
+        if views::first_model_maker(rows, &row).map_err(rows_failed)?.as_ref() == Some(&meta.task_id) {
+            return Ok(Look::Now(Box::new(row)));
+        }
+        for trainer in views::tasks_of_job(rows, row.sequence).map_err(rows_failed)? {
+            interest.extend(watched::task(&trainer.get_task().task_id, Some(trainer.sequence)));
+        }
+        Ok(Look::Later(position, interest))
     }
 }
 
@@ -127,7 +130,11 @@ fn commit(
     reach(Point::FirstModelPlaced);
     let reply = uploads.propose(&caller.principal, Command_oneof_kind::commit_model(commit))?;
     reach(Point::FirstModelCommitted);
-    Ok(ack_of(reply))
+    match reply.outcome {
+        // It was this trainer's to send when it began: whether it still is, the next try finds out.
+        Outcome::PRECONDITION => Err(CallError::Unavailable(reply.message)),
+        _ => Ok(ack_of(reply)),
+    }
 }
 
 fn first_model_compared(rows: &dyn Rows, job: &JobRow, digest: [u8; 32]) -> Result<Ack, CallError> {

@@ -242,7 +242,11 @@ impl Mender {
     fn mend(&self, row: &ArtifactRow, stopped: &Receiver<()>) -> Result<(), CallError> {
         self.artifacts().proposals.room.check()?;
         // The row may have changed while others were mended.
-        let Ok(row) = self.artifacts().committed(row.artifact_id) else { return Ok(()) };
+        let row = match self.artifacts().committed(row.artifact_id) {
+            Ok(row) => row,
+            Err(CallError::NotFound(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let node = self.artifacts().node;
         let mine = row.receipts.iter().find(|receipt| receipt.node_id == node).map(|receipt| receipt.fragment);
         let Some(fragment) = mine else { return Ok(()) };

@@ -104,7 +104,13 @@ pub(crate) fn start(mut watch: RoomWatch) -> (Sender<()>, JoinHandle<()>) {
 impl RoomWatch {
     /// One look.
     pub(crate) fn look(&mut self) {
-        match (self.gauge)() {
+        let mut seen = (self.gauge)();
+        if matches!(seen, Ok((_, true))) {
+            // What is kept only to be quicker goes first: without it there may be room.
+            self.cache.clear();
+            seen = (self.gauge)();
+        }
+        match seen {
             Ok((free_bytes, low)) => self.told(free_bytes, low),
             Err(cause) => warn!(self.logger, "free space not known"; "cause" => cause),
         }
@@ -114,9 +120,6 @@ impl RoomWatch {
     fn told(&mut self, free_bytes: u64, low: bool) {
         self.room.free_bytes.store(free_bytes, Ordering::Relaxed);
         let before = self.room.low.swap(low, Ordering::Relaxed);
-        if low {
-            self.cache.clear();
-        }
         if low && !before {
             error!(self.logger, "disk almost full, nothing new is taken"; "free_bytes" => free_bytes);
         } else if before && !low {

@@ -239,18 +239,15 @@ impl Trainer {
         }
         match std::mem::replace(&mut self.stage, Stage::Ask) {
             Stage::Ask => {}
-            Stage::Init => self.model_acked(now_ms, ack, checks),
+            Stage::Init => self.model_acked(ack, checks),
             Stage::Push(push) => self.push_acked(now_ms, &push, ack, checks),
         }
     }
 
-    fn model_acked(&mut self, now_ms: u64, ack: &Ack, checks: &mut Checks) {
+    fn model_acked(&mut self, ack: &Ack, checks: &mut Checks) {
         match ack.outcome {
             AckOutcome::ACK_ACCEPTED | AckOutcome::ACK_DUPLICATE if ack.success => {}
-            AckOutcome::ACK_STALE => {
-                self.stage = Stage::Init;
-                self.due_ms = now_ms + AGAIN_MS;
-            }
+            // As the SDK, it does not send it a second time, whatever it is told.
             outcome => checks.violated(format!("model 0 of {} was answered {outcome:?}", self.course.name)),
         }
     }

@@ -62,7 +62,7 @@ pub use task_results::report_digest;
 /// | 4 | a node's row remembers its process's generation: an older process does not take its place |
 /// | 5 | coded artifacts: BeginArtifact with a code, receipts of fragments, RecodeArtifact; optimisers other than SGD, schedules of the learning rate, trimmed mean, median and clipping; encoded gradients; states of shards |
 /// | 6 | rounds that a deadline ends, and bounded and asynchronous ones; versions of a name, budgets of bytes, values beside the log |
-/// | 7 | model 0 is made by whichever trainer has a lease while the init task has none |
+/// | 7 | model 0 may come from any trainer that has a lease |
 pub const MACHINE_VERSION: u64 = 7;
 
 /// The machine version from which on a command may be proposed: a replica that does not know a command would have to stop.

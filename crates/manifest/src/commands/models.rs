@@ -83,7 +83,7 @@ fn commit_first(machine: &mut Machine<'_>, command: &CommitModel, mut job_row: J
         return Err(precondition(format!("job {} is {}, not INIT", command.job_id, phase_name(phase))));
     }
     let version = machine.meta.machine_version;
-    if !init_role::is_of(&machine.rows, version, &job_row, &command.task_id)? {
+    if !init_role::may_make(version, &job_row, &command.task_id) {
         let why = format!("model 0 is made by {}, not by {}", job_row.init_task, command.task_id);
         return Err(precondition(why));
     }

@@ -35,9 +35,9 @@ pub fn job_row_by_sequence(rows: &dyn Rows, job_sequence: u64) -> Result<Option<
     read::job(rows, job_sequence)
 }
 
-/// Whether model 0 of the job is `task_id`'s to make: the init task's, and of whichever trainer while that has no lease.
-pub fn makes_first_model(rows: &dyn Rows, job_row: &JobRow, task_id: &str) -> Result<bool, RowsError> {
-    init_role::is_of(rows, read::meta(rows)?.machine_version, job_row, task_id)
+/// Which trainer is to send model 0 now: the init task if it has a lease, else the first that has one; None: none has. It is taken from any.
+pub fn first_model_maker(rows: &dyn Rows, job_row: &JobRow) -> Result<Option<String>, RowsError> {
+    init_role::maker(rows, job_row)
 }
 
 /// All rows of jobs, oldest first, as long as `visit` answers true.

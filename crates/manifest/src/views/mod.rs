@@ -26,8 +26,8 @@ pub use encoded::EncodedTask;
 pub use explain::explain_task;
 pub use history::round_history;
 pub use jobs::{
-    contribution_of, contributions, element_counts, expected_inputs_hash, get_job, get_round, given_over, job_row,
-    job_row_by_sequence, job_rows, job_tasks, list_jobs, makes_first_model, next_elements, round_of, shard_state,
+    contribution_of, contributions, element_counts, expected_inputs_hash, first_model_maker, get_job, get_round,
+    given_over, job_row, job_row_by_sequence, job_rows, job_tasks, list_jobs, next_elements, round_of, shard_state,
     shown_tasks, JobPage,
 };
 pub use kv::{kv, kv_count, list_kv, KvPage};
