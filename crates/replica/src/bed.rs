@@ -348,7 +348,7 @@ impl Bed {
         self.folder.path().join(node.to_string()).join(row.artifact_id.to_string()).join(number)
     }
 
-    /// All files of all nodes, but for what is only cached.
+    /// All files of all nodes, but for what is only cached or kept to be written over.
     pub(crate) fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut found = BTreeMap::new();
         files_below(self.folder.path(), &mut found);
@@ -367,7 +367,7 @@ fn files_below(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
         let path = entry.path();
         if entry.file_type().unwrap().is_file() {
             found.insert(path.clone(), std::fs::read(path).unwrap());
-        } else if entry.file_name() != "cache" {
+        } else if entry.file_name() != "cache" && entry.file_name() != "spare" {
             files_below(&path, found);
         }
     }
