@@ -10,7 +10,7 @@ use raftgrid_rpc::methods;
 use crate::calls::{propose, read, Incoming, Outgoing, Surface};
 use crate::context::{Context, Core};
 use crate::failure::{invalid, not_found, Answer, Failure};
-use crate::streams::{receive, send, Begin, Piece};
+use crate::streams::{receive, send, Begin, Piece, Taken};
 use crate::{validate, views};
 
 pub(crate) fn register(surface: Surface) -> Surface {
@@ -44,6 +44,9 @@ impl Piece for PutArtifactChunk {
             checked: true,
         })
     }
+    fn whole(&self) -> Option<Vec<u8>> {
+        None
+    }
     fn offset(&self) -> u64 {
         self.get_offset()
     }
@@ -60,8 +63,8 @@ async fn put(
     context: Context,
     mut stream: Incoming<PutArtifactChunk>,
 ) -> (Incoming<PutArtifactChunk>, Answer<PutArtifactResponse>) {
-    let answer = receive(&core, &context, &mut stream).await.and_then(|uploaded| match uploaded {
-        Uploaded::Artifact { artifact_id, digest, version, existing } => {
+    let answer = receive(&core, &context, &mut stream).await.and_then(|taken| match taken {
+        Taken::Whole(Uploaded::Artifact { artifact_id, digest, version, existing }) => {
             let mut response = PutArtifactResponse::new();
             response.set_artifact_id(artifact_id.to_string());
             response.set_digest(digest.to_vec());
@@ -69,9 +72,9 @@ async fn put(
             response.set_existing(existing);
             Ok(response)
         }
-        Uploaded::Ack(_) | Uploaded::Value { .. } => Err(Failure::from(raftgrid_replica::ports::CallError::Internal(
-            "the replica took an artifact for something else".to_owned(),
-        ))),
+        Taken::Whole(Uploaded::Ack(_) | Uploaded::Value { .. }) | Taken::Asked(_) => Err(Failure::from(
+            raftgrid_replica::ports::CallError::Internal("the replica took an artifact for something else".to_owned()),
+        )),
     });
     (stream, answer)
 }

@@ -11,6 +11,7 @@ use crate::callers::Callers;
 use crate::limits;
 use crate::log_book::LogBook;
 use crate::metrics::Metrics;
+use crate::parked::Parked;
 use crate::pool::{Gate, Pool};
 use crate::ports::Ports;
 
@@ -64,6 +65,7 @@ pub(crate) struct Core {
     pub(crate) data: Pool,
     pub(crate) forwards: Pool,
     pub(crate) uploads: Gate,
+    pub(crate) parked: Arc<Parked>,
     pub(crate) downloads: Gate,
     pub(crate) log_calls: Gate,
     pub(crate) forwarding: Gate,
@@ -83,6 +85,7 @@ impl Core {
             data: Pool::new("api-data", limits::DATA_THREADS, limits::DATA_QUEUE_MAX),
             forwards: Pool::new("api-forward", limits::FORWARD_THREADS, limits::FORWARDS_MAX),
             uploads: Gate::new("uploads", limits::UPLOADS_MAX),
+            parked: Arc::default(),
             downloads: Gate::new("downloads", limits::DOWNLOADS_MAX),
             log_calls: Gate::new("log calls", limits::LOG_CALLS_MAX),
             forwarding: Gate::new("forwarded calls", limits::FORWARDS_MAX),

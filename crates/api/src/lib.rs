@@ -23,6 +23,7 @@ mod logs;
 mod metrics;
 mod ml;
 mod node;
+mod parked;
 mod pool;
 mod ports;
 mod queue;

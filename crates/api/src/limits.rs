@@ -36,6 +36,10 @@ pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const DATA_THREADS: usize = 8;
 /// Uploads at once.
 pub const UPLOADS_MAX: usize = 64;
+/// Uploads that wait for their rest.
+pub const PARKED_MAX: usize = 16;
+/// So long an upload waits for its rest.
+pub const PARKED_FOR: Duration = Duration::from_secs(60);
 /// Downloads at once.
 pub const DOWNLOADS_MAX: usize = 256;
 /// Log appends and log reads at once.

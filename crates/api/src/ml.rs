@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use protobuf::Message;
 use raftgrid_proto::v1::*;
 use raftgrid_replica::ports::{CallError, GradientMeta, InitModelMeta, ModelQuery, Purpose, Uploaded};
+use raftgrid_rpc::chunk::NOT_ENDED;
 use raftgrid_rpc::methods;
 
 use crate::calls::{ask, Incoming, Outgoing, Surface};
 use crate::context::{Context, Core};
 use crate::failure::{invalid, Answer, Failure};
-use crate::streams::{receive, send, Begin, Piece};
+use crate::parked::Place;
+use crate::streams::{receive, send, Begin, Piece, Taken};
 use crate::{limits, validate};
 
 pub(crate) fn register(surface: Surface) -> Surface {
@@ -106,6 +109,13 @@ impl Piece for GradientChunk {
             checked,
         })
     }
+    fn whole(&self) -> Option<Vec<u8>> {
+        let mut whole = self.clone();
+        whole.clear_data();
+        whole.set_offset(0);
+        whole.set_crc32c(0);
+        whole.write_to_bytes().ok()
+    }
     fn offset(&self) -> u64 {
         self.get_offset()
     }
@@ -137,6 +147,13 @@ impl Piece for InitModelChunk {
             checked: true,
         })
     }
+    fn whole(&self) -> Option<Vec<u8>> {
+        let mut whole = self.clone();
+        whole.clear_data();
+        whole.set_offset(0);
+        whole.set_crc32c(0);
+        whole.write_to_bytes().ok()
+    }
     fn offset(&self) -> u64 {
         self.get_offset()
     }
@@ -148,10 +165,24 @@ impl Piece for InitModelChunk {
     }
 }
 
-fn acknowledged(uploaded: Uploaded) -> Answer<Ack> {
-    match uploaded {
-        Uploaded::Ack(ack) => Ok(ack),
-        Uploaded::Artifact { .. } | Uploaded::Value { .. } => {
+fn acknowledged(taken: Taken) -> Answer<Ack> {
+    match taken {
+        Taken::Whole(Uploaded::Ack(ack)) => Ok(ack),
+        Taken::Asked(place) => {
+            let mut ack = Ack::new();
+            ack.set_outcome(AckOutcome::ACK_STALE);
+            match place {
+                Place::Waits(here) => {
+                    ack.set_reason(format!("INCOMPLETE: {here} bytes are here"));
+                    ack.set_resume_offset(here);
+                }
+                Place::Nowhere => ack.set_reason("INCOMPLETE: nothing is here".to_owned()),
+                // Its sender knows that it is broken; here it is about to be noticed.
+                Place::Comes => ack.set_reason(format!("{NOT_ENDED}: the stream before has not ended here yet")),
+            }
+            Ok(ack)
+        }
+        Taken::Whole(Uploaded::Artifact { .. } | Uploaded::Value { .. }) => {
             Err(Failure::from(CallError::Internal("the replica filed a gradient as an artifact".to_owned())))
         }
     }

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use raftgrid_replica::ports::{CallError, Download, Purpose, Upload, Uploaded};
+use raftgrid_replica::ports::{CallError, Caller, Download, Purpose, Upload, Uploaded};
 use raftgrid_rpc::chunk::{ChunkError, CHUNK_BYTES_MAX};
+use sha2::{Digest, Sha256};
 
 use crate::calls::{Incoming, Outgoing};
 use crate::context::{Context, Core};
 use crate::failure::{invalid, Answer, Failure};
 use crate::limits;
+use crate::parked::{Key, Place};
 
 /// What the first chunk says about an upload.
 pub(crate) struct Begin {
@@ -26,21 +28,29 @@ pub(crate) struct Begin {
 pub(crate) trait Piece: Send + 'static {
     /// Called on the first one.
     fn begin(&mut self, context: &Context) -> Answer<Begin>;
+    /// What it says of the whole, without its data and their place, as bytes; None: what breaks off is not waited for.
+    fn whole(&self) -> Option<Vec<u8>>;
     fn offset(&self) -> u64;
     fn checksum(&self) -> u32;
     fn take(&mut self) -> Vec<u8>;
 }
 
-/// Takes a whole stream and commits it.
-pub(crate) async fn receive<P: Piece>(
-    core: &Arc<Core>,
-    context: &Context,
-    stream: &mut Incoming<P>,
-) -> Answer<Uploaded> {
+/// How a stream ended that was taken.
+pub(crate) enum Taken {
+    /// Whole, and filed.
+    Whole(Uploaded),
+    /// It only asked how far an earlier one had come.
+    Asked(Place),
+}
+
+/// Takes a whole stream and commits it. One that goes on where an earlier one broke off begins at that offset; one without any data asks for it.
+pub(crate) async fn receive<P: Piece>(core: &Arc<Core>, context: &Context, stream: &mut Incoming<P>) -> Answer<Taken> {
     let Some(mut first) = stream.next().await? else {
         return Err(invalid("data", "the stream ended before its first chunk"));
     };
     let _permit = core.uploads.admit()?;
+    let mut piece = (first.offset(), first.checksum(), first.take());
+    let key = key_of(&context.caller, &first);
     let begin = first.begin(context)?;
     if begin.total_bytes.is_some_and(|total| total > limits::UPLOAD_BYTES_MAX) {
         return Err(ChunkError::TooLong(limits::UPLOAD_BYTES_MAX).into());
@@ -48,25 +58,43 @@ pub(crate) async fn receive<P: Piece>(
     if !matches!(begin.digest.len(), 0 | 32) {
         return Err(invalid("digest", "a SHA-256 has 32 bytes"));
     }
-    let bytes_max = begin.total_bytes.unwrap_or(limits::UPLOAD_BYTES_MAX);
-    let digest = (!begin.digest.is_empty()).then_some(begin.digest);
-    let (bytes, caller) = (core.ports.bytes.clone(), context.caller.clone());
-    let (purpose, total, announced) = (begin.purpose, begin.total_bytes, digest.clone());
-    let upload = core.data.run(move || bytes.begin(&caller, purpose, total, announced)).await??;
-    let mut receiver = Receiver { upload, received: 0, bytes_max, checked: begin.checked };
-    let mut next = Some(first);
-    while let Some(mut piece) = next {
-        let (offset, checksum, data) = (piece.offset(), piece.checksum(), piece.take());
+    // Only what is known beforehand can be the same.
+    let key = key.filter(|_| begin.checked && begin.total_bytes.is_some() && begin.digest.len() == 32);
+    if let Some(key) = key.filter(|_| piece.2.is_empty()) {
+        match stream.next().await? {
+            None => return Ok(Taken::Asked(core.parked.place(&key))),
+            Some(mut next) => piece = (next.offset(), next.checksum(), next.take()),
+        }
+    }
+    let coming = key.map(|key| core.parked.comes(key));
+    let goes_on = key.filter(|_| piece.0 > 0).and_then(|key| core.parked.take(&key, piece.0));
+    let total = begin.total_bytes;
+    let mut receiver = match goes_on {
+        Some(receiver) => receiver,
+        None => open(core, context, begin).await?,
+    };
+    loop {
+        let (offset, checksum, data) = piece;
         core.metrics.uploaded_bytes.add(data.len() as u64);
         receiver = core.data.run(move || receiver.write(offset, checksum, &data)).await??;
-        next = stream.next().await?;
+        match stream.next().await {
+            Ok(Some(mut next)) => piece = (next.offset(), next.checksum(), next.take()),
+            Ok(None) => break,
+            Err(broken) => {
+                if let Some(key) = key {
+                    park(core, key, receiver).await;
+                }
+                return Err(broken);
+            }
+        }
     }
-    if let Some(expected) = begin.total_bytes.filter(|total| *total != receiver.received) {
+    if let Some(expected) = total.filter(|total| *total != receiver.received) {
         return Err(ChunkError::Short { got: receiver.received, expected }.into());
     }
+    drop(coming);
     // `finish` hashes and fsyncs: it starts on the pool and answers by callback.
     let (sender, answered) = futures::channel::oneshot::channel();
-    let upload = receiver.upload;
+    let (upload, digest) = (receiver.upload, receiver.digest);
     core.data
         .run(move || {
             upload.finish(
@@ -77,17 +105,56 @@ pub(crate) async fn receive<P: Piece>(
             )
         })
         .await?;
-    answered.await.unwrap_or(Err(CallError::Unknown)).map_err(Failure::from)
+    answered.await.unwrap_or(Err(CallError::Unknown)).map(Taken::Whole).map_err(Failure::from)
 }
 
-struct Receiver {
+fn key_of(caller: &Caller, first: &impl Piece) -> Option<Key> {
+    let mut hash = Sha256::new();
+    let whole = first.whole()?;
+    hash.update((caller.principal.len() as u64).to_le_bytes());
+    hash.update(&caller.principal);
+    hash.update(whole);
+    Some(hash.finalize().into())
+}
+
+async fn open(core: &Core, context: &Context, begin: Begin) -> Answer<Receiver> {
+    let bytes_max = begin.total_bytes.unwrap_or(limits::UPLOAD_BYTES_MAX);
+    let digest = (!begin.digest.is_empty()).then_some(begin.digest);
+    let (bytes, caller) = (core.ports.bytes.clone(), context.caller.clone());
+    let (purpose, total, announced) = (begin.purpose, begin.total_bytes, digest.clone());
+    let upload = core.data.run(move || bytes.begin(&caller, purpose, total, announced)).await??;
+    Ok(Receiver { upload, received: 0, bytes_max, checked: begin.checked, digest })
+}
+
+/// It waits for its rest, and goes when nobody brings it.
+async fn park(core: &Arc<Core>, key: Key, receiver: Receiver) {
+    let gone = core.parked.park(key, receiver);
+    let parked = Arc::downgrade(&core.parked);
+    // An error: the pool is full or closed, and they are dropped with the job.
+    let _ = core.data.run(move || drop(gone)).await;
+    let later = move || {
+        std::thread::sleep(limits::PARKED_FOR);
+        drop(parked.upgrade().map(|parked| parked.over()));
+    };
+    // Without a thread it goes with the next that is parked.
+    let _ = std::thread::Builder::new().name("api-parked".to_owned()).spawn(later);
+}
+
+/// An upload on its way in.
+pub(crate) struct Receiver {
     upload: Box<dyn Upload>,
     received: u64,
     bytes_max: u64,
     checked: bool,
+    digest: Option<Vec<u8>>,
 }
 
 impl Receiver {
+    /// Bytes that are here.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
     fn write(mut self, offset: u64, checksum: u32, data: &[u8]) -> Answer<Self> {
         if data.len() > CHUNK_BYTES_MAX {
             return Err(invalid(

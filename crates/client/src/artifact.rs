@@ -65,7 +65,7 @@ impl Client {
                 pace.reached(done);
                 progress(done, all);
             };
-            self.stream_up(endpoint, &PUT_ARTIFACT, head.clone(), fill_put, source, pace.whole_left(), &mut moved)
+            self.stream_up(endpoint, &PUT_ARTIFACT, head.clone(), fill_put, source, 0, pace.whole_left(), &mut moved)
         })
     }
 

@@ -14,6 +14,15 @@ pub const BACKOFF_MAX: Duration = Duration::from_millis(500);
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// A stream of bytes in which no chunk moves for so long is given up, and goes on elsewhere.
 pub const CHUNK_STALL: Duration = Duration::from_secs(5);
+/// How long a replica may take to say how much of an upload it has.
+pub const RESUME_ASK: Duration = Duration::from_secs(2);
+/// How often it is asked while it has not noticed that the stream is broken, or cannot be reached; together as long as another replica may wait for
+/// the whole.
+pub const RESUME_ASKS: u32 = 10;
+/// Between two asks.
+pub const RESUME_PAUSE: Duration = Duration::from_millis(50);
+/// Uploads below so many bytes are sent again as a whole.
+pub const RESUME_BYTES_MIN: u64 = 4 * 1024 * 1024;
 /// The first chunk may take longer: the replica may have to fetch the bytes from another.
 pub const FIRST_CHUNK: Duration = Duration::from_secs(60);
 /// A stream of bytes as a whole, unless the caller says otherwise.

@@ -13,15 +13,15 @@ use raftgrid_rpc::wait::within;
 
 use crate::call::Client;
 use crate::error::ClientError;
-use crate::limits::{CHUNK_STALL, FIRST_CHUNK};
+use crate::limits::{CHUNK_STALL, FIRST_CHUNK, RESUME_ASK};
 
 /// What an upload needs: a stream that can be started again.
 pub trait ReadSeek: Read + Seek {}
 impl<T: Read + Seek + ?Sized> ReadSeek for T {}
 
 impl Client {
-    /// Sends `head` with the first chunk of `source`, then the rest, and waits for the answer. `fill(chunk, offset, crc32c, data)` puts
-    /// the data in; `progress(done bytes, 0)` is called after each chunk.
+    /// Sends `head` with the first chunk of `source` from byte `from` on, then the rest, and waits for the answer. `fill(chunk, offset, crc32c, data)`
+    /// puts the data in; `progress(done bytes, 0)` is called after each chunk.
     #[allow(clippy::too_many_arguments, reason = "one attempt of a stream has that many parts, and two callers")]
     pub(crate) fn stream_up<Chunk: Message, Resp: Message + Unpin>(
         &self,
@@ -30,17 +30,18 @@ impl Client {
         head: Chunk,
         fill: fn(&mut Chunk, u64, u32, Vec<u8>),
         source: &mut dyn ReadSeek,
+        from: u64,
         timeout: Duration,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Resp, ClientError> {
         let total_bytes = source.seek(SeekFrom::End(0))?;
-        source.seek(SeekFrom::Start(0))?;
+        source.seek(SeekFrom::Start(from))?;
         let (mut sender, receiver) = self
             .bulk_stub(endpoint)
             .client_streaming(&rpc.method, CallOption::default().timeout(timeout))
             .map_err(|error| ClientError::of(endpoint, error))?;
         let mut chunk = head;
-        let mut offset = 0;
+        let mut offset = from;
         loop {
             let data = read_chunk(source)?;
             let length = data.len() as u64;
@@ -58,6 +59,25 @@ impl Client {
         }
         // An error of close has its cause in the answer too. The deadline of the call bounds the wait for it.
         let _ = within(CHUNK_STALL, sender.close());
+        block_on(receiver).map_err(|error| ClientError::of(endpoint, error))
+    }
+}
+
+impl Client {
+    /// Sends `head` without any data: the server says how much of the whole it has already.
+    pub(crate) fn ask_up<Chunk: Message, Resp: Message + Unpin>(
+        &self,
+        endpoint: &str,
+        rpc: &Rpc<Chunk, Resp>,
+        head: Chunk,
+    ) -> Result<Resp, ClientError> {
+        let option = CallOption::default().timeout(RESUME_ASK);
+        let stub = self.bulk_stub(endpoint);
+        let (mut sender, receiver) =
+            stub.client_streaming(&rpc.method, option).map_err(|error| ClientError::of(endpoint, error))?;
+        // Errors have their cause in the answer.
+        let _ = within(RESUME_ASK, sender.send((head, WriteFlags::default())));
+        let _ = within(RESUME_ASK, sender.close());
         block_on(receiver).map_err(|error| ClientError::of(endpoint, error))
     }
 }

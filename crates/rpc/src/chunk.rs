@@ -5,6 +5,9 @@ use sha2::{Digest, Sha256};
 /// Bytes of data in one chunk of any stream.
 pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
+/// How the reason of an `Ack` begins that does not know yet how far an upload came.
+pub const NOT_ENDED: &str = "NOT_ENDED";
+
 /// (offset, data, crc32c) of each chunk of `bytes` from `offset` on; one empty chunk if there is nothing left.
 pub fn chunks(bytes: &[u8], offset: u64) -> impl Iterator<Item = (u64, &[u8], u32)> {
     let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
@@ -56,6 +59,11 @@ impl Sequence {
     /// A stream of at most `bytes_max` bytes.
     pub fn new(bytes_max: u64) -> Self {
         Self { received: 0, bytes_max }
+    }
+
+    /// The rest of such a stream, of which `received` bytes came before.
+    pub fn rest(received: u64, bytes_max: u64) -> Self {
+        Self { received, bytes_max }
     }
 
     /// Bytes received so far.

@@ -56,6 +56,11 @@ pub struct Models {
     slots: Mutex<BTreeMap<(String, u64), Slot>>,
 }
 
+fn is_same(head: &ModelChunk, other: &ModelChunk) -> bool {
+    let said = |chunk: &ModelChunk| (chunk.version, chunk.total_bytes, chunk.digest.clone());
+    said(head) == said(other)
+}
+
 impl Models {
     /// Starts empty: what a crash left may be torn.
     pub fn new(folder: PathBuf) -> std::io::Result<Self> {
@@ -137,34 +142,59 @@ impl Models {
         let mut head: Option<ModelChunk> = None;
         let mut received = 0u64;
         let mut known = None;
-        plane.fetch_model(&request, &mut |chunk: &ModelChunk| {
-            if head.is_none() {
-                let mut first = chunk.clone();
-                first.clear_data();
-                if version.is_none() {
-                    known = self.cached(&task.job_id, first.get_version(), first.get_digest());
+        let (mut before, mut wrong) = (0, false);
+        loop {
+            let mut begins = true;
+            let fetched = plane.fetch_model(&request, &mut |chunk: &ModelChunk| {
+                if std::mem::take(&mut begins) {
+                    match &head {
+                        Some(head) if !is_same(head, chunk) => {
+                            wrong = true;
+                            return Err(PlaneError::Unavailable("the rest is of another model".to_owned()));
+                        }
+                        Some(_) => {}
+                        None => {
+                            let mut first = chunk.clone();
+                            first.clear_data();
+                            if version.is_none() {
+                                known = self.cached(&task.job_id, first.get_version(), first.get_digest());
+                            }
+                            head = Some(first);
+                            if known.is_some() {
+                                return Ok(Fetch::Enough);
+                            }
+                        }
+                    }
                 }
-                head = Some(first);
-                if known.is_some() {
-                    return Ok(Fetch::Enough);
+                received += chunk.get_data().len() as u64;
+                if received > MODEL_BYTES_MAX {
+                    return Err(PlaneError::Invalid(format!("a model of more than {MODEL_BYTES_MAX} bytes")));
+                }
+                hash.update(chunk.get_data());
+                let total_bytes = head.as_ref().map_or(0, ModelChunk::get_total_bytes);
+                if received > total_bytes {
+                    wrong = true;
+                    return Err(PlaneError::Unavailable("more bytes than the model was announced with".to_owned()));
+                }
+                let file = match &mut file {
+                    Some(file) => file,
+                    None => file.insert(self.begin(total_bytes).map_err(disk)?),
+                };
+                file.write_all(chunk.get_data()).map_err(disk)?;
+                Ok(Fetch::Continue)
+            });
+            match fetched {
+                // The stream broke: whichever replica is next goes on where it was. Each time a piece further: it comes to an end.
+                Err(PlaneError::Unavailable(_)) if received > before && !wrong => before = received,
+                other => {
+                    other?;
+                    break;
                 }
             }
-            received += chunk.get_data().len() as u64;
-            if received > MODEL_BYTES_MAX {
-                return Err(PlaneError::Invalid(format!("a model of more than {MODEL_BYTES_MAX} bytes")));
-            }
-            hash.update(chunk.get_data());
-            let total_bytes = head.as_ref().map_or(0, ModelChunk::get_total_bytes);
-            if received > total_bytes {
-                return Err(PlaneError::Unavailable("more bytes than the model was announced with".to_owned()));
-            }
-            let file = match &mut file {
-                Some(file) => file,
-                None => file.insert(self.begin(total_bytes).map_err(disk)?),
-            };
-            file.write_all(chunk.get_data()).map_err(disk)?;
-            Ok(Fetch::Continue)
-        })?;
+            request.set_offset(received);
+            request.set_version(head.as_ref().map_or(0, ModelChunk::get_version));
+            request.set_version_given(true);
+        }
         if let Some(known) = known {
             return Ok(known);
         }

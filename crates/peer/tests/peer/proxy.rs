@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::spawn;
 
@@ -10,16 +11,31 @@ pub struct Proxy {
     pub address: String,
     /// Connections so far.
     pub connections: Arc<Mutex<u32>>,
+    /// Bytes that were passed to the server, and back.
+    #[allow(dead_code, reason = "not everybody who includes this file counts them")]
+    pub passed: Arc<[AtomicU64; 2]>,
 }
 
 impl Proxy {
     /// `cuts`: the first connections end after so many bytes to the server; those after them never. With `for_ever`, the last one counts
     /// for all that follow.
     pub fn to(server: &str, cuts: &[u64], for_ever: bool) -> Self {
+        Self::start(server, cuts, for_ever, true)
+    }
+
+    /// The same with bytes from the server.
+    #[allow(dead_code, reason = "who includes this file uses one or the other")]
+    pub fn back_from(server: &str, cuts: &[u64]) -> Self {
+        Self::start(server, cuts, false, false)
+    }
+
+    fn start(server: &str, cuts: &[u64], for_ever: bool, there: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
         let connections = Arc::new(Mutex::new(0));
-        let (server, counted, mut cuts) = (server.to_owned(), connections.clone(), cuts.to_vec());
+        let passed = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let (server, counted, mut cuts, count) =
+            (server.to_owned(), connections.clone(), cuts.to_vec(), passed.clone());
         spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 *counted.lock().expect("no panic under the lock") += 1;
@@ -30,15 +46,17 @@ impl Proxy {
                 };
                 let Ok(server) = TcpStream::connect(&server) else { continue };
                 let (back_from, back_to) = (server.try_clone().expect("cloned"), client.try_clone().expect("cloned"));
-                spawn(move || pass(client, server, cut));
-                spawn(move || pass(back_from, back_to, u64::MAX));
+                let (cut_there, cut_back) = if there { (cut, u64::MAX) } else { (u64::MAX, cut) };
+                let (count_there, count_back) = (count.clone(), count.clone());
+                spawn(move || pass(client, server, cut_there, &count_there[0]));
+                spawn(move || pass(back_from, back_to, cut_back, &count_back[1]));
             }
         });
-        Self { address, connections }
+        Self { address, connections, passed }
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, cut: u64) {
+fn pass(mut from: TcpStream, mut to: TcpStream, cut: u64, passed: &AtomicU64) {
     let mut left = cut;
     let mut buffer = [0; 16 << 10];
     while left > 0 {
@@ -48,6 +66,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, cut: u64) {
             break;
         }
         left -= read as u64;
+        passed.fetch_add(read as u64, Ordering::SeqCst);
     }
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
