@@ -113,7 +113,7 @@ fn who_asks_is_told_how_far_it_came_and_another_is_told_nothing() {
         let mut nothing = Cursor::new(Vec::new());
         client.send_gradients_once(head, &mut nothing, CALL).expect("an answer")
     };
-    let here = wait_for("the stream's end", || { let a = ask(&case.head); eprintln!("DBG {a:?}"); Some(a.resume_offset).filter(|here| *here > 0) });
+    let here = wait_for("the stream's end", || Some(ask(&case.head).resume_offset).filter(|here| *here > 0));
     assert!(here % MIB == 0 && (5..=9).contains(&(here / MIB)), "{here}");
     for change in [
         (|head: &mut GradientChunk| head.set_weight(2.0)) as fn(&mut GradientChunk),

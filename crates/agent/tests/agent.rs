@@ -29,6 +29,8 @@ struct Script {
     model: Vec<u8>,
     model_fetches: usize,
     /// The next stream of the model ends here without an error.
+    break_model_at: VecDeque<usize>,
+    model_offsets: Vec<u64>,
     cut_model_at: Option<usize>,
 }
 
@@ -81,11 +83,13 @@ impl ControlPlane for Plane {
         })
     }
     fn fetch_model(&self, request: &ModelRequest, sink: ModelSink<'_>) -> Result<(), PlaneError> {
-        let (model, cut) = self.change(|script| {
+        let (model, cut, breaks) = self.change(|script| {
             script.model_fetches += 1;
-            (script.model.clone(), script.cut_model_at.take())
+            script.model_offsets.push(request.get_offset());
+            (script.model.clone(), script.cut_model_at.take(), script.break_model_at.pop_front())
         });
-        for (offset, data, crc32c) in chunks(&model[..cut.unwrap_or(model.len())], 0) {
+        let end = cut.or(breaks).unwrap_or(model.len());
+        for (offset, data, crc32c) in chunks(&model[..end], request.get_offset()) {
             let mut chunk = ModelChunk::new();
             chunk.set_offset(offset);
             chunk.set_crc32c(crc32c);
@@ -97,7 +101,10 @@ impl ControlPlane for Plane {
                 break;
             }
         }
-        Ok(())
+        match breaks {
+            Some(_) => Err(PlaneError::Unavailable("the connection broke".to_owned())),
+            None => Ok(()),
+        }
     }
     fn send_gradients(&self, head: &GradientChunk, body: &mut dyn ReadSeek) -> Result<Ack, PlaneError> {
         self.change(|script| {
@@ -367,6 +374,27 @@ fn a_model_is_fetched_once_however_many_ask_and_resumes_at_a_byte() {
     assert!(rest.iter().flat_map(|chunk| chunk.get_data().to_vec()).eq(model[1_000_000..].iter().copied()));
     assert_eq!(bench.model(3, 2_300_000).expect("streamed")[0].get_data(), b"");
     bench.plane.change(|script| assert_eq!(script.model_fetches, 1));
+}
+
+#[test]
+fn a_model_whose_stream_breaks_goes_on_at_the_byte_where_it_was_unless_it_is_another() {
+    const MIB: u64 = 1 << 20;
+    let bench = bench();
+    let model = bytes(6 << 20);
+    bench.plane.change(|script| {
+        script.model = model.clone();
+        script.break_model_at = VecDeque::from([3 << 20, 5 << 20]);
+    });
+    let got: Vec<u8> =
+        get_model(&bench.client, 4, 0).expect("it goes on").iter().flat_map(|it| it.data.clone()).collect();
+    assert_eq!(Sha256::digest(&got), Sha256::digest(&model));
+    assert_eq!(bench.plane.change(|script| std::mem::take(&mut script.model_offsets)), [0, 3 * MIB, 5 * MIB]);
+
+    // A stream that breaks before it came further is the next attempt's to begin.
+    bench.plane.change(|script| script.break_model_at = VecDeque::from([2 << 20, 2 << 20]));
+    let got: Vec<u8> = get_model(&bench.client, 5, 0).expect("again").iter().flat_map(|it| it.data.clone()).collect();
+    assert_eq!(Sha256::digest(&got), Sha256::digest(&model));
+    assert_eq!(bench.plane.change(|script| std::mem::take(&mut script.model_offsets)), [0, 2 * MIB, 0]);
 }
 
 #[test]

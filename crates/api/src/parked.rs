@@ -75,7 +75,6 @@ impl Parked {
     /// What waits, if a stream that begins at `offset` goes on there.
     pub(crate) fn take(&self, key: &Key, offset: u64) -> Option<Receiver> {
         let mut state = self.lock();
-        eprintln!("DBG take {} at {offset} waiting {:?}", key[0], state.waiting.iter().map(|(k,v)|(k[0],v.0.received())).collect::<Vec<_>>());
         let goes_on = state.waiting.get(key).is_some_and(|(receiver, _)| receiver.received() == offset);
         goes_on.then(|| state.waiting.remove(key)).flatten().map(|(receiver, _)| receiver)
     }
@@ -84,7 +83,6 @@ impl Parked {
     #[must_use]
     pub(crate) fn park(&self, key: Key, receiver: Receiver) -> Vec<Receiver> {
         let mut state = self.lock();
-        eprintln!("DBG park {} {}", key[0], receiver.received());
         let mut gone = over(&mut state);
         gone.extend(state.waiting.insert(key, (receiver, Instant::now())).map(|(receiver, _)| receiver));
         while state.waiting.len() > PARKED_MAX {

@@ -89,7 +89,12 @@ pub(crate) async fn receive<P: Piece>(core: &Arc<Core>, context: &Context, strea
         }
     }
     if let Some(expected) = total.filter(|total| *total != receiver.received) {
-        return Err(ChunkError::Short { got: receiver.received, expected }.into());
+        let got = receiver.received;
+        // A connection that breaks between two chunks looks like the end of a stream.
+        if let Some(key) = key {
+            park(core, key, receiver).await;
+        }
+        return Err(ChunkError::Short { got, expected }.into());
     }
     drop(coming);
     // `finish` hashes and fsyncs: it starts on the pool and answers by callback.
