@@ -16,9 +16,8 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 pub const CHUNK_STALL: Duration = Duration::from_secs(5);
 /// How long a replica may take to say how much of an upload it has.
 pub const RESUME_ASK: Duration = Duration::from_secs(2);
-/// How often it is asked while it has not noticed that the stream is broken, or cannot be reached; together as long as another replica may wait for
-/// the whole.
-pub const RESUME_ASKS: u32 = 10;
+/// How long it is tried to reach it again; as long another replica may wait for the whole.
+pub const RESUME_REACH: Duration = Duration::from_secs(1);
 /// Between two asks.
 pub const RESUME_PAUSE: Duration = Duration::from_millis(50);
 /// Uploads below so many bytes are sent again as a whole.

@@ -2,7 +2,7 @@
 //! stands.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protobuf::Message;
 use raftgrid_proto::v1::{Ack, GradientChunk, InitModelChunk, ModelChunk, ModelRequest};
@@ -11,7 +11,7 @@ use raftgrid_rpc::methods::{Rpc, GET_MODEL, INIT_MODEL, SEND_GRADIENTS};
 
 use crate::call::Client;
 use crate::error::ClientError;
-use crate::limits::{ARTIFACT_BYTES_MAX, RESUME_ASKS, RESUME_BYTES_MIN, RESUME_PAUSE};
+use crate::limits::{ARTIFACT_BYTES_MAX, CHUNK_STALL, RESUME_BYTES_MIN, RESUME_PAUSE, RESUME_REACH};
 use crate::stream::ReadSeek;
 
 fn fill_gradient(chunk: &mut GradientChunk, offset: u64, crc32c: u32, data: Vec<u8>) {
@@ -75,15 +75,21 @@ impl Client {
 
     /// How much of an upload the replica has whose stream broke. None: it does not say.
     fn reached<Chunk: Message + Clone>(&self, endpoint: &str, rpc: &Rpc<Chunk, Ack>, head: &Chunk) -> Option<u64> {
-        for _ in 0..RESUME_ASKS {
-            match self.ask_up(endpoint, rpc, head.clone()) {
+        let begun = Instant::now();
+        loop {
+            let patience = match self.ask_up(endpoint, rpc, head.clone()) {
                 Ok(ack) if !ack.reason.starts_with(NOT_ENDED) => return (!ack.success).then_some(ack.resume_offset),
-                // It has not noticed yet, or the connection is being made anew.
-                Ok(_) | Err(ClientError::Unavailable { .. }) => std::thread::sleep(RESUME_PAUSE),
+                // It has not noticed yet.
+                Ok(_) => CHUNK_STALL,
+                // The connection is being made anew, or it is dead.
+                Err(ClientError::Unavailable { .. }) => RESUME_REACH,
                 Err(_) => return None,
+            };
+            if begun.elapsed() >= patience {
+                return None;
             }
+            std::thread::sleep(RESUME_PAUSE);
         }
-        None
     }
 
     /// One attempt to get a model from `request.offset` on: each chunk is verified, then given to `sink`, which may end it early, and which holds the
