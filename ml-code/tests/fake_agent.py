@@ -37,6 +37,7 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
         self.old_contract = False
         self.names_files = False  # sealed files in place of streams
         self.opens_files = True
+        self.says_it_opens_files = False  # before a process has seen one
         self.kept_files = []
         self.place_of = lambda file: file.place
         self.streamed_bytes = 0
@@ -76,6 +77,7 @@ class FakeAgent(agent_pb2_grpc.AgentServiceServicer, ml_pb2_grpc.MLWorkerService
             seed=self.seed,
             config_json='{"n": 3}',
             init_task=True,
+            opens_files=self.says_it_opens_files,
             node_id="node-1",
         )
 

@@ -354,6 +354,16 @@ def test_an_agent_that_cannot_open_a_gradient_is_sent_its_bytes(agent):
     assert agent.calls.count("SendGradients") == 5, "it is offered once"
 
 
+def test_who_never_loads_a_model_hands_over_files_too(agent):
+    agent.says_it_opens_files = True
+    job = raftgrid.init()
+    job.init_model(params())
+    streamed = agent.streamed_bytes
+    for step in job.rounds():
+        assert step.push(params()).ok
+    assert agent.streamed_bytes == streamed and agent.calls.count("SendGradients") == 4
+
+
 def test_a_file_of_another_model_is_never_loaded(agent):
     agent.names_files = True
     job = raftgrid.init()

@@ -239,6 +239,7 @@ fn said_hello(task: &TaskContext, _: HelloRequest) -> Result<HelloResponse, RpcS
     response.set_config_json(task.config_json.clone());
     response.set_init_task(task.init_task);
     response.set_node_id(task.node_id.clone());
+    response.set_opens_files(true);
     Ok(response)
 }
 

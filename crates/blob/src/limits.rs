@@ -9,6 +9,6 @@ pub const CACHE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// A file that is not needed any more is kept to be written over from so many bytes on.
 pub const SPARE_FILE_BYTES_MIN: u64 = 1024 * 1024;
 /// Bytes of such files that a replica keeps.
-pub const SPARE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+pub const SPARE_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 /// Bytes that were written out of order are read back so many at a time.
 pub const CATCH_UP_BYTES: usize = 1024 * 1024;

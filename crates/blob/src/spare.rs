@@ -72,6 +72,8 @@ struct State {
     /// Files with a name that are, or were, open.
     open: BTreeMap<PathBuf, Weak<()>>,
     clean_at: usize,
+    /// Below it, files were there at the last `age`.
+    old_below: u64,
 }
 
 impl Spares {
@@ -164,6 +166,18 @@ impl Spares {
         self.medium.rename(&self.path(name), path).ok()?;
         state.kept.remove(&name);
         Some(kept)
+    }
+
+    /// Deletes what has been here since the last call.
+    pub(crate) fn age(&self) {
+        let old = {
+            let mut state = self.lock();
+            let old_below = state.old_below;
+            let younger = state.kept.split_off(&old_below);
+            state.old_below = state.next + 1;
+            std::mem::replace(&mut state.kept, younger)
+        };
+        self.delete(old.into_keys());
     }
 
     /// Deletes all: the disk is almost full.

@@ -222,6 +222,11 @@ impl FragmentStore {
         }
     }
 
+    /// Deletes the files kept to be written over that have waited for it since the last call.
+    pub fn age_spares(&self) {
+        self.spares.age();
+    }
+
     /// Decoded artifacts that are kept for a while.
     pub fn cache(&self) -> &Cache {
         &self.cache

@@ -138,6 +138,25 @@ fn what_is_kept_is_bounded_and_no_start_finds_it() {
     assert_eq!(spare_files(root.path()), 0);
 }
 
+#[test]
+fn what_nobody_takes_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path(), LIMITS);
+    stored(&store, 1, &[1; 50_000]);
+    stored(&store, 2, &[2; 50_000]);
+    store.remove(1).unwrap();
+    store.age_spares();
+    store.remove(2).unwrap();
+    assert_eq!(spare_files(root.path()), 2, "neither has waited long");
+    store.age_spares();
+    assert_eq!(spare_files(root.path()), 1);
+    drop(store.create_for(50_000).unwrap());
+    store.age_spares();
+    assert_eq!(spare_files(root.path()), 1, "it was wanted meanwhile");
+    store.age_spares();
+    assert_eq!(spare_files(root.path()), 0);
+}
+
 /// Four thousand steps of a store whose files are all written over: everything that is open or has a name is what was written.
 #[test]
 fn nobody_ever_reads_bytes_of_another() {

@@ -16,7 +16,7 @@ use raftgrid_proto::v1::{Combine, CommitModel, ContributionRow, JobRow, RoundPha
 use raftgrid_train::{sum_streamed, Inputs, Outputs, RoundRule, Sink, Source, SourceError, TrainError, WindowSizes};
 use slog::{warn, Logger};
 
-use crate::artifacts::{blob_failed, Artifacts, Description};
+use crate::artifacts::{Artifacts, Description};
 use crate::leader::LeaderInbox;
 use crate::limits::{SORT_WINDOW_BYTES, SUM_FILES_HELD_MAX, SUM_WINDOW_BYTES, SUM_WINDOW_WIDE_BYTES};
 use crate::polls::rows_failed;
@@ -184,7 +184,7 @@ impl Aggregator {
         let list: Vec<(u32, f64)> = summed.iter().map(|row| (row.shard, f64::from_bits(row.weight_bits))).collect();
         let mut contributions = Contributions::new(&self.artifacts, summed);
         let sizes = contributions.window_sizes();
-        let (mut next_model, mut next_state) = (self.spool()?, self.spool()?);
+        let (mut next_model, mut next_state) = (self.spool(), self.spool());
         let inputs = Inputs {
             model: &model,
             state: state.as_ref().map(|state| state as &dyn Source),
@@ -199,15 +199,16 @@ impl Aggregator {
         Ok(Next { model: finished(next_model)?, state: finished(next_state)?, metrics })
     }
 
-    fn spool(&self) -> Result<Spool, CallError> {
-        self.artifacts.files.create().map(Spool).map_err(blob_failed)
+    fn spool(&self) -> Spool {
+        Spool::new(self.artifacts.files.clone())
     }
 
     /// Planted: the bytes of before, in place of what was made.
     fn copy(&self, artifact_id: u64) -> Result<Made, CallError> {
-        let (stored, mut spool) = (Stored::open(&self.artifacts, artifact_id)?, self.spool()?);
+        let (stored, mut spool) = (Stored::open(&self.artifacts, artifact_id)?, self.spool());
         let mut data = vec![0; usize::try_from(stored.total_bytes()).unwrap_or(usize::MAX)];
-        stored.read_at(0, &mut data).and_then(|()| spool.write_at(0, &data)).map_err(|error| source_failed(&error))?;
+        let read = stored.read_at(0, &mut data).and_then(|()| spool.begin(stored.total_bytes()));
+        read.and_then(|()| spool.write_at(0, &data)).map_err(|error| source_failed(&error))?;
         finished(spool)
     }
 
@@ -249,8 +250,7 @@ impl Aggregator {
 }
 
 fn finished(spool: Spool) -> Result<Made, CallError> {
-    let mut writer = spool.0;
-    let digest = writer.finish(None, None).map_err(blob_failed)?;
+    let (writer, digest) = spool.finish()?;
     Ok(Made { writer, digest })
 }
 

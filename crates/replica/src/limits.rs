@@ -46,6 +46,8 @@ pub const MEND_PAUSE_MS_MAX: u64 = 10_000;
 pub const SCRUB_BYTES_PER_LOOK: u64 = 16 * 1024 * 1024;
 /// A fragment is read so again after this, in milliseconds.
 pub const SCRUB_AGAIN_MS: u64 = 24 * 3_600_000;
+/// Files kept to be written over that nobody took for so long are deleted, after twice as long at the latest.
+pub const SPARE_AGE_MS: u64 = 600_000;
 /// Artifacts whose damage is remembered until it is mended.
 pub const DAMAGED_NOTED_MAX: usize = 4_096;
 /// How long `InitModel` of a trainer that is not to make model 0 waits for it, in milliseconds.

@@ -20,7 +20,7 @@ use crate::evacuate::{short_of, Evacuation};
 use crate::gather::fragment_digest;
 use crate::limits::{
     MEND_AGAIN_MS, MEND_BYTES_PER_MS, MEND_LOOK_MS, MEND_PAUSE_MS_MAX, MEND_ROWS_MAX, SCRUB_AGAIN_MS,
-    SCRUB_BYTES_PER_LOOK,
+    SCRUB_BYTES_PER_LOOK, SPARE_AGE_MS,
 };
 use crate::polls::rows_failed;
 use crate::ports::CallError;
@@ -43,6 +43,8 @@ pub(crate) struct Mender {
     scrub: Cursor,
     /// When reading began from the first artifact.
     scrubbed_ms: Option<u64>,
+    /// When unused files are deleted next.
+    spares_again_ms: Option<u64>,
     /// The last thing that went wrong, said once.
     said: String,
 }
@@ -85,6 +87,7 @@ impl Mender {
             here_again_ms: 0,
             scrub: Cursor::default(),
             scrubbed_ms: None,
+            spares_again_ms: None,
             said: String::new(),
         }
     }
@@ -95,6 +98,7 @@ impl Mender {
 
     /// One look; false: something could not be restored.
     fn look(&mut self, stopped: &Receiver<()>) -> bool {
+        self.age_spares();
         let damaged = self.look_at_damaged(stopped);
         let others =
             self.look_here(stopped).and_then(|()| self.scrub(stopped)).and_then(|()| self.look_at_group(stopped));
@@ -111,6 +115,15 @@ impl Mender {
                 }
                 false
             }
+        }
+    }
+
+    /// Files that are only kept to be written over go when no round wants them any more.
+    fn age_spares(&mut self) {
+        let now = self.clock.monotonic_ms();
+        if now >= *self.spares_again_ms.get_or_insert(now + SPARE_AGE_MS) {
+            self.spares_again_ms = Some(now + SPARE_AGE_MS);
+            self.artifacts().files.age_spares();
         }
     }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use raftgrid_blob::{FragmentReader, FragmentWriter};
+use raftgrid_blob::{FragmentReader, FragmentStore, FragmentWriter};
 use raftgrid_train::{GuardError, Sink, Source, SourceError};
 
 use crate::artifacts::{blob_failed, Artifacts};
@@ -76,12 +76,39 @@ impl Source for Stored {
     }
 }
 
-/// A file on its way to become an artifact.
-pub(crate) struct Spool(pub FragmentWriter);
+/// A file on its way to become an artifact; it is made when its length is known.
+pub(crate) struct Spool {
+    files: FragmentStore,
+    writer: Option<FragmentWriter>,
+}
+
+impl Spool {
+    pub(crate) fn new(files: FragmentStore) -> Self {
+        Self { files, writer: None }
+    }
+
+    /// The finished file and its SHA-256. Error: it was never begun, or the disk's.
+    pub(crate) fn finish(self) -> Result<(FragmentWriter, [u8; 32]), CallError> {
+        let mut writer = self.writer.ok_or_else(never_begun)?;
+        let digest = writer.finish(None, None).map_err(blob_failed)?;
+        Ok((writer, digest))
+    }
+}
+
+fn never_begun() -> CallError {
+    CallError::Internal("a result was not begun".to_owned())
+}
 
 impl Sink for Spool {
+    fn begin(&mut self, total_bytes: u64) -> Result<(), SourceError> {
+        let begun = self.files.create_for(total_bytes).map_err(|error| SourceError::new(blob_failed(error)))?;
+        self.writer = Some(begun);
+        Ok(())
+    }
+
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), SourceError> {
-        self.0.write_at(offset, data).map_err(|error| SourceError::new(blob_failed(error)))
+        let writer = self.writer.as_mut().ok_or_else(|| SourceError::new(never_begun()))?;
+        writer.write_at(offset, data).map_err(|error| SourceError::new(blob_failed(error)))
     }
 }
 
@@ -135,10 +162,6 @@ mod tests {
         Spooled(writer.reader().unwrap())
     }
 
-    fn finished(mut spool: Spool) -> (FragmentWriter, [u8; 32]) {
-        let digest = spool.0.finish(None, None).unwrap();
-        (spool.0, digest)
-    }
 
     /// Adam's state has two slots, which are written side by side; the second round reads what the first one wrote.
     #[test]
@@ -169,7 +192,7 @@ mod tests {
                 let sources: Vec<Rc<Spooled>> = files.iter().map(|file| Rc::new(spooled(&store, file))).collect();
                 let (model_file, state_file) =
                     (spooled(&store, &model), state.as_deref().map(|it| spooled(&store, it)));
-                let (mut next_model, mut next_state) = (Spool(store.create().unwrap()), Spool(store.create().unwrap()));
+                let (mut next_model, mut next_state) = (Spool::new(store.clone()), Spool::new(store.clone()));
                 let inputs = Inputs {
                     model: &model_file,
                     state: state_file.as_ref().map(|file| file as &dyn Source),
@@ -180,7 +203,7 @@ mod tests {
                 let outputs = Outputs { model: &mut next_model, state: &mut next_state };
                 sum_streamed(inputs, rule, sizes, outputs).unwrap();
                 for (spool, bytes) in [(next_model, &expected.model), (next_state, &expected.state)] {
-                    let (writer, digest) = finished(spool);
+                    let (writer, digest) = spool.finish().unwrap();
                     assert_eq!(digest, <[u8; 32]>::from(Sha256::digest(bytes)), "{strategy}, round {round}");
                     assert_eq!(writer.reader().unwrap().read_all().unwrap(), *bytes);
                 }

@@ -56,11 +56,18 @@ impl Source for &[u8] {
 
 /// Where a result's bytes go. Each byte is written once; not always in order.
 pub trait Sink {
+    /// How long the file will be; told once, before its first byte.
+    fn begin(&mut self, total_bytes: u64) -> Result<(), SourceError>;
     /// Bytes `offset..offset + data.len()` of the file.
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), SourceError>;
 }
 
 impl Sink for Vec<u8> {
+    fn begin(&mut self, total_bytes: u64) -> Result<(), SourceError> {
+        self.reserve_exact(usize::try_from(total_bytes).unwrap_or(0));
+        Ok(())
+    }
+
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), SourceError> {
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let end = start.saturating_add(data.len());

@@ -232,7 +232,9 @@ impl<'m, 'a, 'o, A: Elementwise<N>, const N: usize> Step<'m, 'a, 'o, A, N> {
             (model.layout.header().map_err(OptimizerError::Frame)?, layout.header().map_err(OptimizerError::Frame)?);
         let (model_starts, state_starts) =
             (starts(&model.layout, model_header.len()), starts(&layout, state_header.len()));
+        outputs.model.begin((model_header.len() + model.layout.data_bytes()) as u64)?;
         outputs.model.write_at(0, &model_header)?;
+        outputs.state.begin((state_header.len() + layout.data_bytes()) as u64)?;
         outputs.state.write_at(0, &state_header)?;
         if algorithm.counts_steps() {
             outputs.state.write_at(start_of(&layout, &state_starts, STEP_NAME), &(number as f64).to_le_bytes())?;

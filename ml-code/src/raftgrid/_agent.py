@@ -97,13 +97,14 @@ class AgentBackend:
         self._replicas: Optional[Plane] = None
         self._keeps_shard_state = False
         self._opens_files = _sealed.available()
-        self._agent_opens_files = False  # known once it has named one itself
+        self._agent_opens_files = False  # known once it says so, or has named one itself
         self._offers_files = True
         self.info = self._hello()
 
     def _hello(self) -> JobInfo:
         request = agent_pb2.HelloRequest(sdk_version=__version__)
         told = self._call("Hello", lambda: self._agent.Hello(request, timeout=UNARY_TIMEOUT_S, metadata=self._metadata))
+        self._agent_opens_files = told.opens_files and self._opens_files
         environ = os.environ
         text = told.config_json or environ.get("RAFTGRID_CONFIG", "")
         return JobInfo(

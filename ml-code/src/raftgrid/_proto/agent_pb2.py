@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1braftgrid/_proto/agent.proto\x12\x0braftgrid.v1\"#\n\x0cHelloRequest\x12\x13\n\x0bsdk_version\x18\x01 \x01(\t\"\xac\x01\n\rHelloResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x12\n\nnum_shards\x18\x04 \x01(\r\x12\x0e\n\x06rounds\x18\x05 \x01(\x04\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x13\n\x0b\x63onfig_json\x18\x07 \x01(\t\x12\x11\n\tinit_task\x18\x08 \x01(\x08\x12\x0f\n\x07node_id\x18\t \x01(\t\"\'\n\x10SetResultRequest\x12\x13\n\x0bresult_json\x18\x01 \x01(\t\"\x13\n\x11SetResultResponse\"\x13\n\x11ShouldStopRequest\"2\n\x12ShouldStopResponse\x12\x0c\n\x04stop\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xe9\x01\n\x0c\x41gentService\x12>\n\x05Hello\x12\x19.raftgrid.v1.HelloRequest\x1a\x1a.raftgrid.v1.HelloResponse\x12J\n\tSetResult\x12\x1d.raftgrid.v1.SetResultRequest\x1a\x1e.raftgrid.v1.SetResultResponse\x12M\n\nShouldStop\x12\x1e.raftgrid.v1.ShouldStopRequest\x1a\x1f.raftgrid.v1.ShouldStopResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1braftgrid/_proto/agent.proto\x12\x0braftgrid.v1\"#\n\x0cHelloRequest\x12\x13\n\x0bsdk_version\x18\x01 \x01(\t\"\xc1\x01\n\rHelloResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x12\n\nnum_shards\x18\x04 \x01(\r\x12\x0e\n\x06rounds\x18\x05 \x01(\x04\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x13\n\x0b\x63onfig_json\x18\x07 \x01(\t\x12\x11\n\tinit_task\x18\x08 \x01(\x08\x12\x0f\n\x07node_id\x18\t \x01(\t\x12\x13\n\x0bopens_files\x18\n \x01(\x08\"\'\n\x10SetResultRequest\x12\x13\n\x0bresult_json\x18\x01 \x01(\t\"\x13\n\x11SetResultResponse\"\x13\n\x11ShouldStopRequest\"2\n\x12ShouldStopResponse\x12\x0c\n\x04stop\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xe9\x01\n\x0c\x41gentService\x12>\n\x05Hello\x12\x19.raftgrid.v1.HelloRequest\x1a\x1a.raftgrid.v1.HelloResponse\x12J\n\tSetResult\x12\x1d.raftgrid.v1.SetResultRequest\x1a\x1e.raftgrid.v1.SetResultResponse\x12M\n\nShouldStop\x12\x1e.raftgrid.v1.ShouldStopRequest\x1a\x1f.raftgrid.v1.ShouldStopResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLOREQUEST']._serialized_start=44
   _globals['_HELLOREQUEST']._serialized_end=79
   _globals['_HELLORESPONSE']._serialized_start=82
-  _globals['_HELLORESPONSE']._serialized_end=254
-  _globals['_SETRESULTREQUEST']._serialized_start=256
-  _globals['_SETRESULTREQUEST']._serialized_end=295
-  _globals['_SETRESULTRESPONSE']._serialized_start=297
-  _globals['_SETRESULTRESPONSE']._serialized_end=316
-  _globals['_SHOULDSTOPREQUEST']._serialized_start=318
-  _globals['_SHOULDSTOPREQUEST']._serialized_end=337
-  _globals['_SHOULDSTOPRESPONSE']._serialized_start=339
-  _globals['_SHOULDSTOPRESPONSE']._serialized_end=389
-  _globals['_AGENTSERVICE']._serialized_start=392
-  _globals['_AGENTSERVICE']._serialized_end=625
+  _globals['_HELLORESPONSE']._serialized_end=275
+  _globals['_SETRESULTREQUEST']._serialized_start=277
+  _globals['_SETRESULTREQUEST']._serialized_end=316
+  _globals['_SETRESULTRESPONSE']._serialized_start=318
+  _globals['_SETRESULTRESPONSE']._serialized_end=337
+  _globals['_SHOULDSTOPREQUEST']._serialized_start=339
+  _globals['_SHOULDSTOPREQUEST']._serialized_end=358
+  _globals['_SHOULDSTOPRESPONSE']._serialized_start=360
+  _globals['_SHOULDSTOPRESPONSE']._serialized_end=410
+  _globals['_AGENTSERVICE']._serialized_start=413
+  _globals['_AGENTSERVICE']._serialized_end=646
 # @@protoc_insertion_point(module_scope)

@@ -11,7 +11,7 @@ class HelloRequest(_message.Message):
     def __init__(self, sdk_version: _Optional[str] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
-    __slots__ = ("job_id", "task_id", "attempt", "num_shards", "rounds", "seed", "config_json", "init_task", "node_id")
+    __slots__ = ("job_id", "task_id", "attempt", "num_shards", "rounds", "seed", "config_json", "init_task", "node_id", "opens_files")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class HelloResponse(_message.Message):
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
     INIT_TASK_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    OPENS_FILES_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     task_id: str
     attempt: int
@@ -30,7 +31,8 @@ class HelloResponse(_message.Message):
     config_json: str
     init_task: bool
     node_id: str
-    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., attempt: _Optional[int] = ..., num_shards: _Optional[int] = ..., rounds: _Optional[int] = ..., seed: _Optional[int] = ..., config_json: _Optional[str] = ..., init_task: bool = ..., node_id: _Optional[str] = ...) -> None: ...
+    opens_files: bool
+    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., attempt: _Optional[int] = ..., num_shards: _Optional[int] = ..., rounds: _Optional[int] = ..., seed: _Optional[int] = ..., config_json: _Optional[str] = ..., init_task: bool = ..., node_id: _Optional[str] = ..., opens_files: bool = ...) -> None: ...
 
 class SetResultRequest(_message.Message):
     __slots__ = ("result_json",)
