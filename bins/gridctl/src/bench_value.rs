@@ -1,6 +1,7 @@
-//! `gridctl bench value`: large values on five replicas behind slow links, one after the other, by one client beside the leader. In turns: the value as
-//! it is kept (coded, the log has its reference), and the same bytes through the log in pieces that all begin at once, which is plain
-//! replication: every replica is sent all of it.
+//! `gridctl bench value`: large values on five replicas behind slow links, one after the other, by one client beside the leader. Each begins when
+//! the one before is on all replicas, so that none waits for what another has left on the links. In turns: the value as it is kept (coded, the
+//! log has its reference), and the same bytes through the log in pieces that all begin at once, which is plain replication: every replica is
+//! sent all of it.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,9 @@ pub(crate) fn client(args: &BenchValueClient) -> Result<()> {
     for at in 0..=args.values {
         for word in ["coded", "replicated"] {
             let value = random(args.bytes);
+            if !args.at_once {
+                idle(&client, &args.leader)?;
+            }
             let begin = Instant::now();
             match (word, args.artifact) {
                 ("replicated", _) => replicated(&client, at, &value)?,
@@ -94,6 +98,21 @@ pub(crate) fn client(args: &BenchValueClient) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits until every replica has what the leader has: a write is acknowledged by a majority, and goes on to the others on the same links.
+fn idle(client: &Client, leader: &str) -> Result<()> {
+    let until = Instant::now() + BENCH_TRANSFER_TIMEOUT;
+    loop {
+        let last = client.cluster_state(leader)?.get_last_index();
+        if client.members()?.iter().all(|member| member.get_leader() || member.get_match_index() >= last) {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            return Err(Failure::new("a replica does not catch up with the leader", "--dir DIR, and the logs below it"));
+        }
+        thread::sleep(PROBE_PAUSE);
+    }
 }
 
 /// All pieces at the same time: the value is there when the last one is.
@@ -202,6 +221,9 @@ impl Slow {
         command.args(["--bytes", &args.bytes.to_string(), "--values", &args.values.to_string()]);
         if args.artifact {
             command.arg("--artifact");
+        }
+        if args.at_once {
+            command.arg("--at-once");
         }
         let output = command.env(process::MARK, &self.directory).stdin(Stdio::null()).output();
         let output = output.map_err(|error| failed(error.to_string()))?;

@@ -41,6 +41,9 @@ pub(crate) struct BenchValue {
     /// The coded one is stored as an artifact, not as the value of a key
     #[structopt(long)]
     pub(crate) artifact: bool,
+    /// Each begins when the one before is acknowledged, while its bytes may still be on the way to the slowest replicas
+    #[structopt(long)]
+    pub(crate) at_once: bool,
 }
 
 #[derive(Clone, Debug, StructOpt)]
@@ -57,6 +60,9 @@ pub(crate) struct BenchValueClient {
     /// The coded one is an artifact
     #[structopt(long)]
     pub(crate) artifact: bool,
+    /// None waits until the one before is on all replicas
+    #[structopt(long)]
+    pub(crate) at_once: bool,
 }
 
 #[derive(Clone, Debug, StructOpt)]
