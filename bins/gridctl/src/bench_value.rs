@@ -109,7 +109,10 @@ fn idle(client: &Client, leader: &str) -> Result<()> {
             return Ok(());
         }
         if Instant::now() >= until {
-            return Err(Failure::new("a replica does not catch up with the leader", "--dir DIR, and the logs below it"));
+            return Err(Failure::new(
+                "a replica does not catch up with the leader",
+                "--dir DIR, and the logs below it",
+            ));
         }
         thread::sleep(PROBE_PAUSE);
     }

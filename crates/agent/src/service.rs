@@ -12,7 +12,7 @@ use grpcio::{
 };
 use raftgrid_crashpoint::{reach, Point};
 use raftgrid_proto::v1::*;
-use raftgrid_rpc::chunk::CHUNK_BYTES_MAX;
+use raftgrid_rpc::chunk::room;
 use raftgrid_rpc::methods::*;
 use raftgrid_rpc::serve::{listen, Handlers, ListenError};
 use raftgrid_rpc::status::{invalid, status};
@@ -291,7 +291,7 @@ fn send_model(model: &CachedModel, offset: u64, mut sink: ServerStreamingSink<Mo
     let mut number = 0;
     loop {
         let left = usize::try_from(model.total_bytes - offset).unwrap_or(usize::MAX);
-        let mut data = vec![0; left.min(CHUNK_BYTES_MAX)];
+        let mut data = room(left);
         match model.read_at(offset, &mut data) {
             Ok(count) if count == data.len() => {}
             Ok(_) => return block_on(sink.fail(status(RpcStatusCode::UNAVAILABLE, "the cached model is cut short"))),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use raftgrid_replica::ports::{CallError, Caller, Download, Purpose, Upload, Uploaded};
-use raftgrid_rpc::chunk::{ChunkError, CHUNK_BYTES_MAX};
+use raftgrid_rpc::chunk::{room, ChunkError, CHUNK_BYTES_MAX};
 use sha2::{Digest, Sha256};
 
 use crate::calls::{Incoming, Outgoing};
@@ -233,7 +233,7 @@ type ReadPiece = (Box<dyn Download>, Vec<u8>, u32);
 
 fn read_piece(mut download: Box<dyn Download>, at: u64, total_bytes: u64) -> Answer<ReadPiece> {
     let wanted = (total_bytes - at).min(CHUNK_BYTES_MAX as u64) as usize;
-    let mut data = vec![0; wanted];
+    let mut data = room(wanted);
     let got = download.read_at(at, &mut data)?;
     if got == 0 && wanted > 0 {
         return Err(Failure::from(CallError::Internal(format!("bytes end at {at} instead of {total_bytes}"))));

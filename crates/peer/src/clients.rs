@@ -13,7 +13,7 @@ use raftgrid_proto::v1::{ForwardRequest, FragmentChunk, GetFragmentRequest};
 use raftgrid_replica::ports::{Attempt, Attempted, CallError, Callback, Download, Peers};
 use raftgrid_replica::READ_INDEX_PATH;
 use raftgrid_rpc::answer::{ask, ask_now};
-use raftgrid_rpc::chunk::{Sequence, CHUNK_BYTES_MAX};
+use raftgrid_rpc::chunk::{room, Sequence, CHUNK_BYTES_MAX};
 use raftgrid_rpc::methods::{PEER_FORWARD, PEER_GET_FRAGMENT, PEER_PUT_FRAGMENT};
 use raftgrid_rpc::wait::within;
 use raftgrid_telemetry::Registry;
@@ -240,7 +240,7 @@ fn send_fragment(
     let mut chunk = first;
     let mut at = 0;
     loop {
-        let mut buffer = vec![0; (total - at).min(CHUNK_BYTES_MAX as u64) as usize];
+        let mut buffer = room((total - at).min(CHUNK_BYTES_MAX as u64) as usize);
         let got = data.read_at(at, &mut buffer)?;
         if got == 0 && at < total {
             return Err(CallError::Internal(format!("the fragment ends at {at} instead of {total}")));

@@ -5,7 +5,7 @@ use futures::{SinkExt, TryStreamExt};
 use grpcio::{RequestStream, RpcStatus, RpcStatusCode, ServerStreamingSink, WriteFlags};
 use raftgrid_proto::v1::{FragmentChunk, FragmentReceipt, GetFragmentRequest};
 use raftgrid_replica::ports::Bytes;
-use raftgrid_rpc::chunk::{ChunkError, CHUNK_BYTES_MAX};
+use raftgrid_rpc::chunk::{room, ChunkError, CHUNK_BYTES_MAX};
 use raftgrid_rpc::status::status;
 
 use crate::hello::Visitor;
@@ -87,7 +87,7 @@ pub(crate) fn get(
     chunk.set_total_bytes(total);
     chunk.set_digest(download.digest().to_vec());
     loop {
-        let mut data = vec![0; (total - at).min(CHUNK_BYTES_MAX as u64) as usize];
+        let mut data = room((total - at).min(CHUNK_BYTES_MAX as u64) as usize);
         let got = download.read_at(at, &mut data).map_err(as_status)?;
         data.truncate(got);
         if got == 0 && at < total {

@@ -162,7 +162,6 @@ mod tests {
         Spooled(writer.reader().unwrap())
     }
 
-
     /// Adam's state has two slots, which are written side by side; the second round reads what the first one wrote.
     #[test]
     fn a_sum_over_files_in_small_windows_is_the_sum_in_memory() {

@@ -5,6 +5,12 @@ use sha2::{Digest, Sha256};
 /// Bytes of data in one chunk of any stream.
 pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
+/// Room for the data of a chunk, which whoever asks for it writes over. Not zeros: jemalloc takes zeroed memory of this size from the kernel anew
+/// each time, whose page faults cost more than filling memory that is there (docs/benchmarks.md).
+pub fn room(length: usize) -> Vec<u8> {
+    vec![u8::MAX; length.min(CHUNK_BYTES_MAX)]
+}
+
 /// How the reason of an `Ack` begins that does not know yet how far an upload came.
 pub const NOT_ENDED: &str = "NOT_ENDED";
 
