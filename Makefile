@@ -59,7 +59,7 @@ lint: system-deps ## Formatting and clippy, warnings are errors
 
 layers: system-deps ## Who may know whom: the crate table of docs/ARCHITECTURE.md against cargo metadata
 	$(call say,Layers)
-	cargo test --release $(LOCKED) -p raftgrid-simulator --test layers
+	cargo test --release $(LOCKED) --workspace --test layers
 
 check: lint layers ## What people and CI run before a commit: lint, layers
 

@@ -3,7 +3,7 @@
 //! other only counts: what sendfile can do here at most.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::Path;
 use std::thread;
 use std::time::Instant;
@@ -50,13 +50,14 @@ struct Fetched {
 
 /// What all downloads read, and where they put it.
 struct Bench<'a> {
-    folder: &'a Path,
+    /// One for each worker, which all of its downloads are written over; none: they are thrown away. In a new file, a virtual machine may have to
+    /// get the pages back from its host first, at a tenth of the speed, or not, by what was done before.
+    files: Vec<File>,
     side: &'a Side,
     nginx: Option<&'a Nginx>,
     artifact: String,
     digest: [u8; 32],
     bytes: u64,
-    discard: bool,
 }
 
 pub(crate) fn fetch(context: &Context, args: &BenchFetch) -> Result<()> {
@@ -77,16 +78,22 @@ pub(crate) fn fetch(context: &Context, args: &BenchFetch) -> Result<()> {
     let nginx = program.as_deref().map(start).transpose()?;
     let upload = Upload { name: NAME.to_owned(), kind: "file".to_owned(), ..Upload::default() };
     let stored = client(&side)?.put_artifact(&upload, &mut File::open(&path).map_err(disk)?, &mut |_, _| {})?;
+    let files = match args.discard {
+        true => Vec::new(),
+        false => {
+            let most = counts.iter().copied().max().unwrap_or(0);
+            (0..most).map(|_| full_file(folder.path(), args.mib)).collect::<Result<Vec<_>>>()?
+        }
+    };
     let bench = Bench {
-        folder: folder.path(),
+        files,
         side: &side,
         nginx: nginx.as_ref(),
         artifact: stored.get_artifact_id().to_owned(),
         digest,
         bytes,
-        discard: args.discard,
     };
-    let sink = if args.discard { "thrown away" } else { "written to a file" };
+    let sink = if args.discard { "thrown away" } else { "written over a file" };
     context.output.note(format_args!(
         "{} MiB, {sink} on both sides; {} rounds in turn; load {}",
         args.mib,
@@ -96,7 +103,7 @@ pub(crate) fn fetch(context: &Context, args: &BenchFetch) -> Result<()> {
     let mut found = Vec::new();
     for workers in counts {
         for at in 0..=args.rounds {
-            // Each comes first as often as the others: who writes right after a file was deleted finds pages that are there.
+            // Each comes first as often as the others.
             let order = ALL.into_iter().cycle().skip(at as usize % ALL.len()).take(ALL.len());
             for from in order.filter(|from| *from == Source::Ours || bench.nginx.is_some()) {
                 interrupt.check()?;
@@ -131,6 +138,15 @@ fn random_file(path: &Path, bytes: u64) -> Result<[u8; 32]> {
     }
 }
 
+/// A file without a name, full.
+fn full_file(folder: &Path, mib: u64) -> Result<File> {
+    let (mut file, piece) = (tempfile::tempfile_in(folder).map_err(disk)?, vec![1; 1 << 20]);
+    for _ in 0..mib {
+        file.write_all(&piece).map_err(disk)?;
+    }
+    Ok(file)
+}
+
 fn client(side: &Side) -> Result<Client> {
     let mut config = ClientConfig::new(side.addresses());
     config.transfer_timeout = BENCH_TRANSFER_TIMEOUT;
@@ -149,8 +165,11 @@ impl Bench<'_> {
         replicas.iter().for_each(Process::forget_peak);
         let (cpu, begin) = (self.cpu_seconds(from), Instant::now());
         let outcomes: Vec<Result<()>> = thread::scope(|scope| {
-            let one = |client: Option<Client>| scope.spawn(move || self.download(from, client));
-            let threads: Vec<_> = clients.into_iter().map(one).collect();
+            let one = |(at, client): (usize, Option<Client>)| {
+                let file = self.files.get(at).filter(|_| from != Source::NginxAlone);
+                scope.spawn(move || self.download(from, client, file))
+            };
+            let threads: Vec<_> = clients.into_iter().enumerate().map(one).collect();
             let joined = threads.into_iter().map(|thread| thread.join());
             joined
                 .map(|it| it.unwrap_or_else(|_| Err(Failure::new("a download panicked", "again, and report it"))))
@@ -175,12 +194,10 @@ impl Bench<'_> {
         }
     }
 
-    fn download(&self, from: Source, client: Option<Client>) -> Result<()> {
-        let mut file = match self.discard || from == Source::NginxAlone {
-            true => None,
-            // Without a name, as the cache of a worker keeps a model.
-            false => Some(tempfile::tempfile_in(self.folder).map_err(disk)?),
-        };
+    fn download(&self, from: Source, client: Option<Client>, mut file: Option<&File>) -> Result<()> {
+        if let Some(file) = &mut file {
+            file.rewind().map_err(disk)?;
+        }
         let (digest, got) = match (client, self.nginx) {
             (Some(client), _) => {
                 let mut sink = Sink(file);
@@ -207,9 +224,9 @@ impl Bench<'_> {
 }
 
 /// A file, or nothing.
-struct Sink(Option<File>);
+struct Sink<'a>(Option<&'a File>);
 
-impl Write for Sink {
+impl Write for Sink<'_> {
     fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
         self.0.as_mut().map_or(Ok(data.len()), |file| file.write(data))
     }
