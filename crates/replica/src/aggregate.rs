@@ -11,7 +11,7 @@ use raftgrid_blob::FragmentWriter;
 use raftgrid_control::Input;
 use raftgrid_crashpoint::{reach, Point};
 use raftgrid_driver::Role;
-use raftgrid_manifest::{round_inputs_hash, views, RoundInputs, Rows};
+use raftgrid_manifest::{round_inputs_hash, views, RoundInputs, RoundMode, RoundPolicy, Rows};
 use raftgrid_proto::v1::{Combine, CommitModel, ContributionRow, JobRow, RoundPhase, RoundRow};
 use raftgrid_train::{sum_streamed, Inputs, Outputs, RoundRule, Sink, Source, SourceError, TrainError, WindowSizes};
 use slog::{warn, Logger};
@@ -134,11 +134,28 @@ impl Aggregator {
     fn sum(&self, job_id: &str, round: u64) -> Result<CommitModel, CallError> {
         let (rows, _) = self.artifacts.views.view();
         let (job, sealed, ledger) = inputs(rows.as_ref(), job_id, round)?;
+        // Round 0 and the first ones of a ledger have none before them.
+        let before = round.checked_sub(1).and_then(|before| inputs(rows.as_ref(), job_id, before).ok());
         drop(rows);
+        if let Some((job, before, ledger)) = before {
+            self.forget_decoded(&job, &before, &ledger);
+        }
         reach(Point::RoundBeforeSum);
         let next = self.step(&job, &sealed, &ledger)?;
         reach(Point::RoundSummed);
         self.commit(&job, &sealed, &ledger, next)
+    }
+
+    /// What a committed round was made of, decoded: its files are written over with what comes now. Whoever still wants it (a recomputation, a
+    /// trainer that is late) has it decoded anew.
+    fn forget_decoded(&self, job: &JobRow, round: &RoundRow, ledger: &[ContributionRow]) {
+        let cache = self.artifacts.files.cache();
+        ledger.iter().for_each(|row| cache.forget(row.artifact_id));
+        cache.forget(round.state_artifact);
+        // Trainers of other jobs may work on older models.
+        if RoundPolicy::of(job).mode == RoundMode::Sync {
+            cache.forget(round.model_artifact);
+        }
     }
 
     /// Sums a committed round again and says what came out, beside what the ledger has. Nothing of it is kept. Errors: a round that is not
