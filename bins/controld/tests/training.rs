@@ -308,6 +308,29 @@ fn contributions_are_clipped_and_their_median_is_stepped_and_every_replica_recom
     }
 }
 
+/// Of 8 rounds with two gradients, a model and a state each; on the leader, all of them were decoded once.
+#[test]
+fn what_earlier_rounds_were_made_of_is_not_kept_decoded_and_recomputed_all_the_same() {
+    let mut cluster = Cluster::start(3, &[]);
+    wait_for_the_newest_version(&cluster.client());
+    cluster.start_worker("worker-1");
+    train(&cluster, "wide", "wide.py", &["--shards", "2", "--workers", "1", "--rounds", "8"], &[]);
+    wait_done(&cluster, "wide");
+    let cache = cluster.data_dir(cluster.leader()).join("blobs").join("cache");
+    let decoded = std::fs::read_dir(cache).expect("the folder of what is decoded").count();
+    // The last round's, what it was made into, and what a trainer has asked for meanwhile.
+    assert!((1..=8).contains(&decoded), "{decoded} decoded artifacts");
+    let (code, out, errors) = cluster.gridctl(&["job", "audit", "wide", "--recompute", "--output", "json"]);
+    assert_eq!(code, 0, "{errors}");
+    let audit: serde_json::Value = serde_json::from_str(&out).expect("an audit is JSON");
+    let replicas = audit["recomputed"].as_array().expect("one for each replica");
+    assert_eq!(replicas.len(), 3, "{audit}");
+    for one in replicas {
+        assert_eq!(one["model_sha256"], audit["model_sha256"], "{audit}");
+        assert_eq!((&one["from_round"], &one["to_round"]), (&0.into(), &8.into()), "{audit}");
+    }
+}
+
 #[test]
 fn a_damaged_copy_is_read_through_another_replica_from_the_same_byte_on() {
     const TOTAL: usize = 3 * 1024 * 1024 + 17;
