@@ -1,4 +1,4 @@
-"""Handwritten digits, an MLP 64-64-10 in NumPy, data-parallel over shards.
+"""Handwritten digits, an MLP 64-64-10 (`--hidden` for another middle) in NumPy, data-parallel over shards.
 
 Alone, in this process:  python digits_mlp.py
 On a cluster:            gridctl train digits_mlp.py --name digits --shards 6 --workers 3 --rounds 60 --watch
@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 import raftgrid
 
-PIXELS, HIDDEN, CLASSES = 64, 64, 10
+PIXELS, CLASSES = 64, 10
 TEST_EVERY = 5
 Params = Dict[str, np.ndarray]
 
@@ -30,23 +30,23 @@ def load_data() -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return pixels[~test], labels[~test], pixels[test], labels[test]
 
 
-def make_params(seed: int) -> Params:
-    """First weights, float32, a function of the seed (He et al., 2015)."""
+def make_params(seed: int, units: int) -> Params:
+    """First weights of a network with so many hidden units, float32, a function of the seed (He et al., 2015)."""
     rng = np.random.default_rng(seed)
 
     def weights(inputs: int, outputs: int) -> np.ndarray:
         return (rng.standard_normal((inputs, outputs)) * np.sqrt(2.0 / inputs)).astype(np.float32)
 
     return {
-        "w1": weights(PIXELS, HIDDEN),
-        "b1": np.zeros(HIDDEN, np.float32),
-        "w2": weights(HIDDEN, CLASSES),
+        "w1": weights(PIXELS, units),
+        "b1": np.zeros(units, np.float32),
+        "w2": weights(units, CLASSES),
         "b2": np.zeros(CLASSES, np.float32),
     }
 
 
 def forward(params: Params, pixels: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """(hidden float32[n, 64] after ReLU, log-probabilities float32[n, 10])."""
+    """(hidden float32[n, units] after ReLU, log-probabilities float32[n, 10])."""
     hidden = np.maximum(pixels @ params["w1"] + params["b1"], 0)
     scores = hidden @ params["w2"] + params["b2"]
     scores -= scores.max(axis=1, keepdims=True)
@@ -78,6 +78,7 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="train a small network on handwritten digits")
+    parser.add_argument("--hidden", type=int, default=64, help="units of the hidden layer")
     parser.add_argument("--learning-rate", type=float, default=0.5)
     parser.add_argument("--momentum", type=float, default=0.9)
     parser.add_argument("--batch", type=int, default=0, help="rows per step, drawn from the step's seed; 0: the whole shard")
@@ -90,7 +91,7 @@ def main() -> None:
     args = options()
     pixels, labels, test_pixels, test_labels = load_data()
     job = raftgrid.init(rounds=args.rounds, num_shards=args.shards)
-    params = make_params(job.seed)
+    params = make_params(job.seed, args.hidden)
     job.init_model(params, optimizer=raftgrid.SGD(lr=args.learning_rate, momentum=args.momentum))
     for step in job.rounds():
         step.load(params)

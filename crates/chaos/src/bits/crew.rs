@@ -255,9 +255,9 @@ pub fn lay_out_job(dir: &Path, script: &Path, rounds: u64, seed: u64) -> Result<
     std::fs::copy(script, code.join(name)).with_context(|| format!("failed to copy {}", script.display()))?;
     let file = dir.join("job.toml");
     // Kills of Python processes count as failures of the script: it may fail as often as it is killed. Batches are drawn from the step's
-    // seed, so that a seed that depends on the run would show.
+    // seed, so that a seed that depends on the run would show. With so many hidden units, models, states and gradients are above 128 KiB: coded.
     let text = format!(
-        "name = \"{}\"\ntype = \"train\"\n\n[task]\nmax_retries = 1000\n\n[train]\nscript = \"code/{}\"\nargs = [\"--batch\", \"64\"]\nshards = {}\n\
+        "name = \"{}\"\ntype = \"train\"\n\n[task]\nmax_retries = 1000\n\n[train]\nscript = \"code/{}\"\nargs = [\"--batch\", \"64\", \"--hidden\", \"512\"]\nshards = {}\n\
          workers = 1\nrounds = {rounds}\nseed = {seed}\nverify = 0.05\n",
         super::JOB,
         name.to_string_lossy(),
