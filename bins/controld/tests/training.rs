@@ -311,12 +311,19 @@ fn contributions_are_clipped_and_their_median_is_stepped_and_every_replica_recom
 /// Of 8 rounds with two gradients, a model and a state each; on the leader, all of them were decoded once.
 #[test]
 fn what_earlier_rounds_were_made_of_is_not_kept_decoded_and_recomputed_all_the_same() {
-    let mut cluster = Cluster::start(3, &[]);
-    wait_for_the_newest_version(&cluster.client());
-    cluster.start_worker("worker-1");
-    train(&cluster, "wide", "wide.py", &["--shards", "2", "--workers", "1", "--rounds", "8"], &[]);
-    wait_done(&cluster, "wide");
-    let cache = cluster.data_dir(cluster.leader()).join("blobs").join("cache");
+    // Who leads for a while only keeps what came to it meanwhile: all rounds are to be one leader's.
+    let (cluster, leader) = wait_for("a job under one leader", || {
+        let mut cluster = Cluster::start(3, &[]);
+        wait_for_the_newest_version(&cluster.client());
+        cluster.start_worker("worker-1");
+        let term = |cluster: &Cluster, at| cluster.state(at).map(|state| state.term);
+        let leader = cluster.leader();
+        let before = term(&cluster, leader);
+        train(&cluster, "wide", "wide.py", &["--shards", "2", "--workers", "1", "--rounds", "8"], &[]);
+        wait_done(&cluster, "wide");
+        (term(&cluster, leader) == before).then_some((cluster, leader))
+    });
+    let cache = cluster.data_dir(leader).join("blobs").join("cache");
     let decoded = std::fs::read_dir(cache).expect("the folder of what is decoded").count();
     // The last round's, what it was made into, and what a trainer has asked for meanwhile.
     assert!((1..=8).contains(&decoded), "{decoded} decoded artifacts");

@@ -104,9 +104,15 @@ pub(crate) fn client(args: &BenchValueClient) -> Result<()> {
 fn idle(client: &Client, leader: &str) -> Result<()> {
     let until = Instant::now() + BENCH_TRANSFER_TIMEOUT;
     loop {
-        let last = client.cluster_state(leader)?.get_last_index();
-        if client.members()?.iter().all(|member| member.get_leader() || member.get_match_index() >= last) {
-            return Ok(());
+        // One that is busy is asked again.
+        if let (Ok(state), Ok(members)) = (client.cluster_state(leader), client.members()) {
+            if state.get_role() != "leader" {
+                return Err(Failure::new("the leader changed", "again: the client is to be beside the leader"));
+            }
+            let last = state.get_last_index();
+            if members.iter().all(|member| member.get_leader() || member.get_match_index() >= last) {
+                return Ok(());
+            }
         }
         if Instant::now() >= until {
             return Err(Failure::new(

@@ -78,6 +78,11 @@ impl Cache {
         self.spares.clear();
     }
 
+    /// The disk has so many free bytes: what is only kept to be written over takes a quarter of them at most.
+    pub fn fit_spares(&self, free_bytes: u64) {
+        self.spares.fit(free_bytes);
+    }
+
     /// Bytes that are here.
     pub fn bytes(&self) -> u64 {
         self.lock().files.values().map(|(bytes, _)| bytes).sum()

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::limits::{SPARE_BYTES_MAX, SPARE_FILE_BYTES_MIN};
+use crate::limits::{SPARE_BYTES_MAX, SPARE_FILE_BYTES_MIN, SPARE_SHARE_OF_FREE};
 use crate::medium::{Medium, MediumFile};
 use crate::store::{clear, io, BlobError};
 
@@ -74,6 +74,25 @@ struct State {
     clean_at: usize,
     /// Below it, files were there at the last `age`.
     old_below: u64,
+    /// What the disk has room for, as far as it was looked at.
+    room: Option<u64>,
+}
+
+impl State {
+    fn bytes(&self) -> u64 {
+        self.kept.values().sum()
+    }
+
+    /// Takes the oldest out that are too many for the limit and for the room.
+    fn too_many(&mut self, bytes_max: u64) -> Vec<u64> {
+        let most = bytes_max.min(self.room.unwrap_or(bytes_max));
+        let mut names = Vec::new();
+        while self.bytes() > most {
+            let Some((oldest, _)) = self.kept.pop_first() else { break };
+            names.push(oldest);
+        }
+        names
+    }
 }
 
 impl Spares {
@@ -142,18 +161,24 @@ impl Spares {
 
     /// The loss of their names is durable, or does not matter after a crash.
     pub(crate) fn offer(&self, files: impl IntoIterator<Item = SetAside>) {
-        let mut too_many = Vec::new();
-        {
+        let too_many = {
             let mut state = self.lock();
             for mut file in files {
                 file.offered = true;
                 state.kept.insert(file.name, file.bytes);
             }
-            while state.kept.values().sum::<u64>() > self.limits.bytes_max {
-                let Some((oldest, _)) = state.kept.pop_first() else { break };
-                too_many.push(oldest);
-            }
-        }
+            state.too_many(self.limits.bytes_max)
+        };
+        self.delete(too_many);
+    }
+
+    /// The disk has so many free bytes: of them and what is kept here, a share is kept.
+    pub(crate) fn fit(&self, free_bytes: u64) {
+        let too_many = {
+            let mut state = self.lock();
+            state.room = Some(free_bytes.saturating_add(state.bytes()) / SPARE_SHARE_OF_FREE);
+            state.too_many(self.limits.bytes_max)
+        };
         self.delete(too_many);
     }
 

@@ -139,6 +139,27 @@ fn what_is_kept_is_bounded_and_no_start_finds_it() {
 }
 
 #[test]
+fn a_disk_with_little_room_keeps_less() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path(), LIMITS);
+    for artifact_id in 1..9 {
+        stored(&store, artifact_id, &[1; 50_000]);
+    }
+    for artifact_id in 1..7 {
+        store.remove(artifact_id).unwrap();
+    }
+    store.cache().fit_spares(10_000_000);
+    assert_eq!(spare_files(root.path()), 6);
+    store.cache().fit_spares(350_000);
+    assert_eq!(spare_files(root.path()), 3, "a quarter of 350,000 and of a little more than 300,000");
+    store.remove(7).unwrap();
+    assert_eq!(spare_files(root.path()), 3, "the newest take the place of the oldest");
+    store.cache().fit_spares(10_000_000);
+    store.remove(8).unwrap();
+    assert_eq!(spare_files(root.path()), 4);
+}
+
+#[test]
 fn what_nobody_takes_goes() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path(), LIMITS);

@@ -16,8 +16,10 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 pub const CHUNK_STALL: Duration = Duration::from_secs(5);
 /// How long a replica may take to say how much of an upload it has.
 pub const RESUME_ASK: Duration = Duration::from_secs(2);
-/// How long it is tried to reach it again; as long another replica may wait for the whole.
+/// How long it is tried to reach it again; as long as another replica may wait for the whole.
 pub const RESUME_REACH: Duration = Duration::from_secs(1);
+/// How long it may say that the stream goes on: as long as the bytes would take anew at this pace, in bytes a millisecond.
+pub const RESUME_BYTES_PER_MS: u64 = 4 * 1024;
 /// Between two asks.
 pub const RESUME_PAUSE: Duration = Duration::from_millis(50);
 /// Uploads below so many bytes are sent again as a whole.

@@ -11,7 +11,9 @@ use raftgrid_rpc::methods::{Rpc, GET_MODEL, INIT_MODEL, SEND_GRADIENTS};
 
 use crate::call::Client;
 use crate::error::ClientError;
-use crate::limits::{ARTIFACT_BYTES_MAX, CHUNK_STALL, RESUME_BYTES_MIN, RESUME_PAUSE, RESUME_REACH};
+use crate::limits::{
+    ARTIFACT_BYTES_MAX, CHUNK_STALL, RESUME_BYTES_MIN, RESUME_BYTES_PER_MS, RESUME_PAUSE, RESUME_REACH,
+};
 use crate::stream::ReadSeek;
 
 fn fill_gradient(chunk: &mut GradientChunk, offset: u64, crc32c: u32, data: Vec<u8>) {
@@ -64,7 +66,7 @@ impl Client {
                     Err(error @ ClientError::Unavailable { .. }) if total_bytes >= RESUME_BYTES_MIN => error,
                     other => return other,
                 };
-                match self.reached(endpoint, rpc, head) {
+                match self.reached(endpoint, rpc, head, total_bytes) {
                     // Each time a piece further: it comes to an end.
                     Some(reached) if reached > from => from = reached,
                     _ => return Err(broken),
@@ -74,18 +76,26 @@ impl Client {
     }
 
     /// How much of an upload the replica has whose stream broke. None: it does not say.
-    fn reached<Chunk: Message + Clone>(&self, endpoint: &str, rpc: &Rpc<Chunk, Ack>, head: &Chunk) -> Option<u64> {
+    fn reached<Chunk: Message + Clone>(
+        &self,
+        endpoint: &str,
+        rpc: &Rpc<Chunk, Ack>,
+        head: &Chunk,
+        total_bytes: u64,
+    ) -> Option<u64> {
+        let anew = Duration::from_millis(total_bytes / RESUME_BYTES_PER_MS).clamp(RESUME_REACH, CHUNK_STALL);
         let begun = Instant::now();
+        let mut heard = begun;
         loop {
-            let patience = match self.ask_up(endpoint, rpc, head.clone()) {
+            match self.ask_up(endpoint, rpc, head.clone()) {
                 Ok(ack) if !ack.reason.starts_with(NOT_ENDED) => return (!ack.success).then_some(ack.resume_offset),
                 // It has not noticed yet.
-                Ok(_) => CHUNK_STALL,
+                Ok(_) => heard = Instant::now(),
                 // The connection is being made anew, or it is dead.
-                Err(ClientError::Unavailable { .. }) => RESUME_REACH,
+                Err(ClientError::Unavailable { .. }) => {}
                 Err(_) => return None,
-            };
-            if begun.elapsed() >= patience {
+            }
+            if begun.elapsed() >= anew || heard.elapsed() >= RESUME_REACH {
                 return None;
             }
             std::thread::sleep(RESUME_PAUSE);

@@ -147,12 +147,12 @@ impl Aggregator {
     }
 
     /// What a committed round was made of, decoded: its files are written over with what comes now. Whoever still wants it (a recomputation, a
-    /// trainer that is late) has it decoded anew.
+    /// trainer that is late, a mirror that is behind) has it decoded anew.
     fn forget_decoded(&self, job: &JobRow, round: &RoundRow, ledger: &[ContributionRow]) {
         let cache = self.artifacts.files.cache();
         ledger.iter().for_each(|row| cache.forget(row.artifact_id));
         cache.forget(round.state_artifact);
-        // Trainers of other jobs may work on older models.
+        // In a job that is not sync, trainers may still work on older models.
         if RoundPolicy::of(job).mode == RoundMode::Sync {
             cache.forget(round.model_artifact);
         }

@@ -111,7 +111,10 @@ impl RoomWatch {
             seen = (self.gauge)();
         }
         match seen {
-            Ok((free_bytes, low)) => self.told(free_bytes, low),
+            Ok((free_bytes, low)) => {
+                self.cache.fit_spares(free_bytes);
+                self.told(free_bytes, low);
+            }
             Err(cause) => warn!(self.logger, "free space not known"; "cause" => cause),
         }
         self.speaker.look();

@@ -79,18 +79,19 @@ impl Source for Stored {
 /// A file on its way to become an artifact; it is made when its length is known.
 pub(crate) struct Spool {
     files: FragmentStore,
-    writer: Option<FragmentWriter>,
+    /// And its length.
+    begun: Option<(FragmentWriter, u64)>,
 }
 
 impl Spool {
     pub(crate) fn new(files: FragmentStore) -> Self {
-        Self { files, writer: None }
+        Self { files, begun: None }
     }
 
-    /// The finished file and its SHA-256. Error: it was never begun, or the disk's.
+    /// The finished file and its SHA-256. Error: it was never begun, it has not the length that it was begun with, or the disk's.
     pub(crate) fn finish(self) -> Result<(FragmentWriter, [u8; 32]), CallError> {
-        let mut writer = self.writer.ok_or_else(never_begun)?;
-        let digest = writer.finish(None, None).map_err(blob_failed)?;
+        let (mut writer, total_bytes) = self.begun.ok_or_else(never_begun)?;
+        let digest = writer.finish(Some(total_bytes), None).map_err(blob_failed)?;
         Ok((writer, digest))
     }
 }
@@ -102,12 +103,12 @@ fn never_begun() -> CallError {
 impl Sink for Spool {
     fn begin(&mut self, total_bytes: u64) -> Result<(), SourceError> {
         let begun = self.files.create_for(total_bytes).map_err(|error| SourceError::new(blob_failed(error)))?;
-        self.writer = Some(begun);
+        self.begun = Some((begun, total_bytes));
         Ok(())
     }
 
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), SourceError> {
-        let writer = self.writer.as_mut().ok_or_else(|| SourceError::new(never_begun()))?;
+        let (writer, _) = self.begun.as_mut().ok_or_else(|| SourceError::new(never_begun()))?;
         writer.write_at(offset, data).map_err(|error| SourceError::new(blob_failed(error)))
     }
 }

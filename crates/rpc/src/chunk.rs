@@ -5,8 +5,8 @@ use sha2::{Digest, Sha256};
 /// Bytes of data in one chunk of any stream.
 pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
-/// Room for the data of a chunk, which whoever asks for it writes over. Not zeros: jemalloc takes zeroed memory of this size from the kernel anew
-/// each time, whose page faults cost more than filling memory that is there (docs/benchmarks.md).
+/// Room for the data of a chunk, of at most its size, which whoever asks for it writes over. Not zeros: jemalloc (in `controld`) takes zeroed
+/// memory of this size from the kernel anew each time, whose page faults cost more than filling memory that is there (docs/benchmarks.md).
 pub fn room(length: usize) -> Vec<u8> {
     vec![u8::MAX; length.min(CHUNK_BYTES_MAX)]
 }

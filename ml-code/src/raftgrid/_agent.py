@@ -163,7 +163,7 @@ class AgentBackend:
                 return download.finish()
             except _NoFile as error:
                 _log.warning("models are streamed: %s", error)
-                self._opens_files = False
+                self._opens_files = self._agent_opens_files = False
                 download = _Download(version, digest)
             except _Corrupt as error:
                 corrupt += 1
